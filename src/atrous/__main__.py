@@ -1,0 +1,7 @@
+"""`python -m atrous` is `atrous`."""
+
+import sys
+
+from atrous.cli import main
+
+sys.exit(main())

@@ -1,0 +1,126 @@
+"""The command line: one typed function per file, looked up here and imported when it is called.
+
+What a person did wrong ends in one line on standard error and exit code 2. What we did wrong keeps
+its traceback.
+"""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+
+from atrous import __version__
+from atrous.files import InputError
+
+COMMANDS = {
+    "segment": "Label photos or folders: labels, overlay and coverage.",
+    "evaluate": "Score a model on a data set, per class, by a named protocol.",
+    "train": "Train a model with a recipe, or on a data set of your own.",
+    "export": "Turn a run into a bundle, one .onnx file, and certify it.",
+    "data": "Look at data sets: list, fetch, doctor, show.",
+    "models": "List what can be built and what is shipped.",
+}
+"""Each name's function of the same name is in the module of that name."""
+
+_TRAIN_PACKAGES = frozenset(
+    [
+        "accelerate",
+        "onnx",
+        "onnxscript",
+        "safetensors",
+        "tensorboardX",
+        "timm",
+        "torch",
+        "torchvision",
+    ]
+)
+
+
+def build_app(called: str | None = None) -> App:
+    """Return the command line.
+
+    Args:
+        called: the command that runs; its own docstring becomes its help. The others show the line
+            of `COMMANDS`, so that listing them imports none of them.
+    """
+    app = App(
+        name="atrous",
+        help="Photos in, dense labels out.",
+        version=__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, line in COMMANDS.items():
+        app.command(f"atrous.cli.{name}:{name}", name=name, help=None if name == called else line)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name (by default the process's own); return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    called = arguments[0] if arguments else None
+    try:
+        _check_command(called)
+        result = build_app(called)(
+            arguments,
+            exit_on_error=False,
+            print_error=False,
+            verbose=False,
+            result_action="return_value",
+        )
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()  # or Python complains once more while it shuts down
+        return 0
+    except (InputError, CycloptsError, OSError, ImportError) as error:
+        print(f"error: {_explain(error, called)}", file=sys.stderr)
+        return 2
+
+
+def _check_command(called: str | None) -> None:
+    """Refuse an unknown command, without importing all of them as cyclopts would."""
+    if called is None or called.startswith("-") or called in COMMANDS:
+        return
+    near = get_close_matches(called, COMMANDS, n=1)
+    if near:
+        raise InputError(f"unknown command {called}. Did you mean {near[0]}?")
+    if Path(called).exists():
+        raise InputError(f"unknown command {called}. Did you mean atrous segment {called}?")
+    raise InputError(f"unknown command {called}. There are: {', '.join(COMMANDS)}")
+
+
+def _explain(error: Exception, called: str | None) -> str:
+    """Return one line for what a person can mend; raise anything else again."""
+    if isinstance(error, CycloptsError):
+        return _usage(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, ImportError):
+        missing = _missing_package(error)
+        if missing not in _TRAIN_PACKAGES:
+            raise error
+        return (
+            f'atrous {called} needs {missing}, which is not installed: pip install "atrous[train]"'
+        )
+    return " ".join(str(error).split())
+
+
+def _usage(error: CycloptsError) -> str:
+    """Cyclopts' message in our words: "unknown option --crop-sise. Did you mean --crop-size?"."""
+    text = " ".join(str(error).split())
+    text = text.replace("Unknown option: ", "unknown option ").replace('"', "")
+    return text[:1].lower() + text[1:]
+
+
+def _missing_package(error: BaseException | None) -> str:
+    """The package whose absence began `error`; empty where it began otherwise."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name.partition(".")[0]
+        error = error.__cause__
+    return ""

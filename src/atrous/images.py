@@ -1,0 +1,207 @@
+"""Photos and label maps, from files to arrays and back.
+
+A photo is always uint8 (H, W, 3) in sRGB, turned upright by its EXIF orientation. A label map is
+always (H, W) and keeps the integers of its file: palette indices stay indices, nothing is scaled.
+
+What a photo loses on the way in: transparency (it is laid over white), the lower half of 16 bits,
+all frames but the first, and an embedded colour profile (the values are taken as sRGB). The size is
+read from the header and checked before anything is decoded, so a file that promises a billion
+pixels costs nothing.
+"""
+
+import threading
+import warnings
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from atrous.files import InputError, replacing
+from atrous.taxonomy import Taxonomy
+
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".avif",
+)
+"""What a folder is searched for, in lower case."""
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused before they are decoded."""
+
+# Pillow also knows formats that start other programs (EPS) or hold no photos: they stay closed.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
+# Warning filters belong to the whole process: only one thread at a time may exchange them.
+_HEADER_LOCK = threading.Lock()
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """Read a photo as uint8 (H, W, 3), sRGB, 0 to 255, upright.
+
+    Raises:
+        InputError: the file is missing, no image, damaged, too large, or has no sRGB form.
+    """
+    path = Path(path)
+    return photo_array(_decode(path), str(path))
+
+
+def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
+    """Turn a Pillow image of any mode into uint8 (H, W, 3), as `read_image` does for a file.
+
+    Raises:
+        InputError: `image` has no sRGB form; the message calls it `name`.
+    """
+    image = _upright(image)
+    if image.mode.startswith(
+        "I"
+    ):  # I;16 in its byte orders, and I, as Pillow opens some 16-bit files
+        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) // 257  # (H, W)
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)  # (H, W, 3)
+    try:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        if image.mode == "F":
+            raise ValueError
+        return np.array(image.convert("RGB"))
+    except ValueError:
+        raise InputError(
+            f"{name}: pixels of kind {image.mode} have no sRGB form; save it as 8-bit PNG or JPEG"
+        ) from None
+
+
+def read_label(path: Path | str) -> NDArray[np.integer[Any]]:
+    """Read a label map as integers (H, W), with the very ids that the file holds.
+
+    Raises:
+        InputError: the file is missing, no image, damaged, too large, or holds colours.
+    """
+    path = Path(path)
+    image = _decode(path)
+    if image.mode in ("L", "P"):
+        return np.array(image) // np.uint8(_grey_step(path) if image.mode == "L" else 1)
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)
+    if image.mode == "I":
+        return np.array(image)
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)  # to the byte order of this machine
+    raise InputError(
+        f"{path}: {image.mode} colours where class indices were expected; "
+        "save it as a grey or palette PNG whose values are the class numbers"
+    )
+
+
+def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
+    """Write uint8 (H, W, 3) in the format that the suffix of `path` names.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary)
+
+
+def write_label(path: Path | str, labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> None:
+    """Write train ids (H, W), 0 to 255, as a PNG: the ids are its values, the colours its palette.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    assert labels.ndim == 2 and (labels.size == 0 or 0 <= labels.min() <= labels.max() <= 255)
+    image = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
+    image.putpalette(taxonomy.palette().tobytes())
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", compress_level=4)
+
+
+def no_such_file(path: Path) -> InputError:
+    """Return the error for a file that is not there; it offers the nearest name of its folder."""
+    if str(path).startswith(("http:", "https:")):
+        return InputError(f"{path}: is an address; download it first and give the file")
+    siblings: list[str] = []
+    if path.parent.is_dir():
+        siblings = [file.name for file in islice(path.parent.iterdir(), 2000)]
+    near = get_close_matches(path.name, siblings, n=1)
+    mend = f"Did you mean {path.with_name(near[0])}?" if near else "Check the name and the folder"
+    return InputError(f"{path}: no such file. {mend}")
+
+
+def _decode(path: Path) -> Image.Image:
+    """Open, check and decode; the file is closed when this returns."""
+    _check_is_file(path)
+    try:
+        with _open_header(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(path, f"{width}x{height}")
+            image.load()
+            return image
+    except (InputError, PermissionError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{path}: not an image; JPEG, PNG, WebP, TIFF and the like can be read"
+        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large(path, "more") from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged files
+        raise InputError(
+            f"{path}: damaged or cut short ({_one_line(error)}); copy or download it again"
+        ) from None
+
+
+def _open_header(path: Path) -> Image.Image:
+    """Open without decoding, and without Pillow's warning on large sizes: our limit counts."""
+    with _HEADER_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(path, formats=_FORMATS)
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give an image file")
+    if not path.exists():
+        raise no_such_file(path)
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; copy or download it again")
+
+
+def _too_large(path: Path, size: str) -> InputError:
+    return InputError(
+        f"{path}: {size} pixels, where {MAX_PIXELS // 10**6} million is the limit; "
+        "scale it down or cut it up"
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a photo whose EXIF cannot be read stays as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata must not cost the photo
+        return image
+
+
+def _grey_step(path: Path) -> int:
+    """Return the factor by which Pillow stretched a 2-bit or 4-bit grey PNG to 0 to 255."""
+    with _open_header(path) as image:
+        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+        raw_mode = str(tiles[0].args) if tiles else ""
+    return {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Photos to labels, without torch: bundle -> runtime -> logits -> upsample -> Segmentation."""

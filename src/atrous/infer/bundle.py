@@ -1,0 +1,138 @@
+"""The bundle: one ordinary .onnx file that explains itself; how its metadata are kept.
+
+The graph takes `image: uint8 (B, H, W, 3)`, sRGB, of any size, normalises and pads inside, and
+returns `logits: float32 (B, K, ceil(H / stride), ceil(W / stride))`. Everything else that a user of
+the file must know stands in its metadata, under keys that begin with "atrous.", as JSON values: so
+that the file can be renamed, mailed and read in ten years, with nothing beside it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from atrous.files import InputError
+from atrous.images import no_such_file
+from atrous.taxonomy import Taxonomy
+
+FORMAT = 1
+"""Of the metadata; a reader refuses a higher number than its own."""
+
+Precision = Literal["fp32", "int8"]
+
+_PREFIX = "atrous."
+_ZOO = Path(__file__).parent.parent / "zoo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleMetadata:
+    """What a bundle says about itself."""
+
+    taxonomy: Taxonomy
+    task: str = "semantic"
+    stride: int
+    """Image pixels per logit, in both directions."""
+    precision: Precision
+    model: str
+    """For people: "deeplabv3plus on tf_efficientnet_lite2, output stride 16"."""
+    licence: str
+    """Of the weights, with what the training data ask for."""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """Mean and standard deviation; for information, since the graph applies them itself."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """Each with its data set, split and protocol."""
+    version: str
+    """Of the atrous that wrote the file."""
+
+    def to_properties(self) -> dict[str, str]:
+        """The metadata properties of the .onnx file; `from_properties` reads them back."""
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        values |= {"taxonomy": self.taxonomy.to_dict(), "format": FORMAT}
+        return {_PREFIX + name: json.dumps(value) for name, value in values.items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], name: str) -> "BundleMetadata":
+        """Read what `to_properties` wrote; `name` is the file, for messages.
+
+        Raises:
+            InputError: the properties are not those of a bundle, or of a newer format.
+        """
+        if _PREFIX + "format" not in properties:
+            raise InputError(
+                f"{name}: an .onnx file, but no atrous bundle; make one with: atrous export RUN"
+            )
+        try:
+            values = {
+                key.removeprefix(_PREFIX): json.loads(text)
+                for key, text in properties.items()
+                if key.startswith(_PREFIX)
+            }
+            return cls._from_values(values)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{name}: its metadata are damaged ({error}); export the bundle again"
+            ) from None
+
+    @classmethod
+    def _from_values(cls, values: Mapping[str, Any]) -> "BundleMetadata":
+        if int(values["format"]) > FORMAT:
+            raise InputError("written by a newer atrous; upgrade with: pip install -U atrous")
+        if values["precision"] not in get_args(Precision):
+            raise ValueError(f"precision {values['precision']!r}")
+        if int(values["stride"]) < 1:
+            raise ValueError(f"stride {values['stride']!r}")
+        return cls(
+            taxonomy=Taxonomy.from_dict(values["taxonomy"]),
+            task=str(values["task"]),
+            stride=int(values["stride"]),
+            precision=values["precision"],
+            model=str(values["model"]),
+            licence=str(values["licence"]),
+            preprocessing=dict(values["preprocessing"]),
+            recipe=dict(values["recipe"]),
+            scores=dict(values["scores"]),
+            version=str(values["version"]),
+        )
+
+
+def zoo_names() -> tuple[str, ...]:
+    """The names of the bundles that ship with the package, in alphabetical order."""
+    return tuple(sorted(file.stem for file in _ZOO.glob("*.onnx")))
+
+
+def zoo_path(name: str) -> Path:
+    """Where the shipped bundle `name` lies.
+
+    Raises:
+        InputError: no bundle of this name ships.
+    """
+    path = _ZOO / f"{name}.onnx"
+    if name in zoo_names():
+        return path
+    near = get_close_matches(name, zoo_names(), n=1)
+    shipped = ", ".join(zoo_names()) or "none"
+    mend = f"Did you mean {near[0]}?" if near else f"Shipped are: {shipped}"
+    raise InputError(f"{name}: no shipped model, bundle file or run folder. {mend}")
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the bundle file or run folder that `model` names: a shipped name, a path to either.
+
+    A shipped name goes before a folder of that name (a data set's, say); `./NAME` means the folder.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    path = Path(model)
+    if model in zoo_names():
+        return zoo_path(str(model))
+    if path.exists():
+        return path
+    if path.suffix == ".onnx" or path.parent != Path():
+        raise no_such_file(path)
+    return zoo_path(str(model))

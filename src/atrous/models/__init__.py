@@ -1,0 +1,1 @@
+"""Networks: image batch to logits. Needs torch, timm."""

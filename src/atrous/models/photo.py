@@ -1,0 +1,34 @@
+"""PhotoNetwork: a network that takes photos as they are. This is what is exported and served."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from atrous.models.deeplab import Output
+
+
+class PhotoNetwork(nn.Module):
+    """uint8 image in, low-resolution logits out; normalises inside."""
+
+    scale: Tensor  # (3,)
+    shift: Tensor  # (3,)
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Wrap `network`, which shares its weights; `mean` and `std` are of RGB in 0..1."""
+        super().__init__()
+        self.network = network
+        self.stride = cast(int, network.stride)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3), sRGB
+        """Return the logits, float32 (B, K, ceil(H / stride), ceil(W / stride))."""
+        output: Output = self.network(self.normalize(image))
+        return output.logits.float()
+
+    def normalize(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3)
+        """Return what the network takes, float32 (B, 3, H, W)."""
+        normalised = image.float() * self.scale + self.shift  # (B, H, W, 3)
+        return normalised.permute(0, 3, 1, 2)  # (B, 3, H, W), channels last

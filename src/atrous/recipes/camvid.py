@@ -1,0 +1,61 @@
+"""CamVid, 11 classes, 480x360: the model that ships with the package, in two stages.
+
+Half of the time goes into small pictures, which teach the classes at a quarter of the cost; the other
+half into whole ones, which teach the thin things. Measured scores stand in docs/results.md.
+"""
+
+from dataclasses import replace
+
+from atrous.train.recipe import Recipe
+
+
+def camvid_small() -> Recipe:
+    """Stage 1: half-size pictures.
+
+    Command: atrous train camvid_small --root FOLDER --out runs/small
+    """
+    return Recipe(
+        model="deeplabv3plus",
+        backbone="tf_efficientnet_lite2",
+        atrous_rates=(3, 6, 9),
+        image_pooling=False,
+        separable=True,
+        aspp_channels=128,
+        decoder_channels=128,
+        dropout=0.0,
+        crop_size=(192, 256),
+        scale=(0.45, 1.0),
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        gamma=0.5,
+        batch_size=12,
+        num_steps=1000,
+        base_lr=1e-3,
+        backbone_lr_factor=0.5,
+        weight_decay=0.02,
+        warmup_steps=100,
+        ema_decay=0.99,
+        dice_weight=1.0,
+        precision="bf16",
+        validate_every=250,
+        checkpoint_every=100,
+    )
+
+
+def camvid() -> Recipe:
+    """Stage 2: whole pictures, from the weights of stage 1.
+
+    Command: atrous train camvid --root FOLDER --init runs/small --out runs/camvid
+    """
+    return replace(
+        camvid_small(),
+        crop_size=(352, 480),
+        scale=(0.5, 2.0),
+        batch_size=8,
+        num_steps=550,
+        base_lr=5e-4,
+        warmup_steps=30,
+        validate_every=110,
+        checkpoint_every=55,
+    )

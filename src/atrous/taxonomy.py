@@ -1,0 +1,91 @@
+"""What the numbers in a label map mean: class names, colours, and which classes are things.
+
+A taxonomy counts classes by train id, 0 to K - 1. Pixels that no class covers carry `IGNORE_INDEX` and are left out of
+every loss and every score. How the ids of a dataset's files become train ids is told in `atrous.data.labels`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.files import InputError
+
+IGNORE_INDEX = 255
+"""The train id of an unlabelled pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taxonomy:
+    """Names, colours and things of K classes, in the order of their train ids."""
+
+    name: str
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    """sRGB, 0 to 255 each."""
+    things: frozenset[int] = frozenset()
+    """Train ids of countable classes; all others are stuff."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) <= IGNORE_INDEX:
+            raise InputError(f"{self.name}: {len(self.classes)} classes, where 1 to {IGNORE_INDEX} can be")
+        if len(set(self.classes)) != len(self.classes):
+            twice = next(c for c in self.classes if self.classes.count(c) > 1)
+            raise InputError(f"{self.name}: the class {twice!r} is named twice; give each class its own name")
+        if len(self.colors) != len(self.classes):
+            raise InputError(f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes")
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+    def palette(self) -> NDArray[np.uint8]:
+        """The colour of each of 256 ids, (256, 3) uint8; ids without a class are black."""
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: self.num_classes] = self.colors
+        return palette
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form, which `from_dict` reads back."""
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "colors": [list(color) for color in self.colors],
+            "things": sorted(self.things),
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> "Taxonomy":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            InputError: a field is missing or of the wrong kind.
+        """
+        try:
+            return cls(
+                name=str(table["name"]),
+                classes=tuple(str(name) for name in table["classes"]),
+                colors=tuple((int(r), int(g), int(b)) for r, g, b in table["colors"]),
+                things=frozenset(int(i) for i in table["things"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"taxonomy: {error}; it needs name, classes, colors and things") from None
+
+
+def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` colours that are told apart: the PASCAL VOC colour map, from its second entry on.
+
+    >>> distinct_colors(2)
+    ((128, 0, 0), (0, 128, 0))
+    """
+    colors = []
+    for index in range(1, count + 1):
+        color = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                color[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        colors.append((color[0], color[1], color[2]))
+    return tuple(colors)

@@ -1,0 +1,1 @@
+"""A Recipe in, a run folder out."""

@@ -1,0 +1,111 @@
+"""Augmentation: Sample -> training crop, with torchvision.transforms.v2.
+
+Each crop is drawn from a seed of its own, so that sample number n of a training is the same whoever
+computes it, and a resumed training sees what an undisturbed one would have.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from atrous.data.dataset import Sample
+from atrous.taxonomy import IGNORE_INDEX
+from atrous.train.recipe import Recipe
+
+_FILL = {tv_tensors.Image: 127, tv_tensors.Mask: IGNORE_INDEX}
+
+
+class RandomScale(v2.Transform):
+    """Resize by a factor whose logarithm is uniform: as often half as twice the size."""
+
+    def __init__(self, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.low, self.high = torch.tensor(scale, dtype=torch.float64).log().tolist()
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the new (height, width)."""
+        height, width = F.get_size(flat_inputs[0])
+        factor = torch.empty((), dtype=torch.float64).uniform_(self.low, self.high).exp().item()
+        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Bilinear for images, nearest for masks (v2 sees to it)."""
+        return F.resize(inpt, params["size"], antialias=True)
+
+
+class RandomGamma(v2.Transform):
+    """Raise brightness to a power between 1 / (1 + gamma) and 1 + gamma: dusk and glare."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.limit = torch.tensor(1 + gamma).log().item()
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the exponent."""
+        return {"gamma": torch.empty(()).uniform_(-self.limit, self.limit).exp().item()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Images only."""
+        return F.adjust_gamma(inpt, params["gamma"])
+
+
+def augmentation(recipe: Recipe) -> v2.Compose:
+    """The transforms of a recipe, on (tv_tensors.Image (3, H, W), tv_tensors.Mask (H, W))."""
+    size = list(recipe.crop_size)
+    if recipe.center_crop:
+        # CenterCrop pads with zeros, which would be class 0: pad with the ignored label first.
+        steps: list[v2.Transform] = [_PadTo(recipe.crop_size), v2.CenterCrop(size)]
+    else:
+        steps = [
+            RandomScale(recipe.scale),
+            v2.RandomCrop(size, pad_if_needed=True, fill=_FILL),
+            v2.RandomHorizontalFlip(recipe.flip),
+        ]
+    steps.append(
+        v2.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    )
+    if recipe.gamma:
+        steps.append(RandomGamma(recipe.gamma))
+    return v2.Compose(steps)
+
+
+def augment(sample: Sample, transforms: v2.Compose, seed: int) -> tuple[Tensor, Tensor]:
+    """One training crop.
+
+    Args:
+        sample: the image and its label.
+        transforms: from `augmentation`.
+        seed: fixes every draw; the global random state is left as it was.
+
+    Returns:
+        image (h, w, 3) uint8 and target (h, w) uint8 with 255 = ignored.
+    """
+    image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (3, H, W)
+    mask = tv_tensors.Mask(torch.from_numpy(sample.label))  # (H, W)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image, mask = transforms(image, mask)
+    return image.as_subclass(Tensor).permute(1, 2, 0).contiguous(), mask.as_subclass(Tensor)
+
+
+class _PadTo(v2.Transform):
+    """Pad evenly to at least `size`, images with grey and masks with the ignored label."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(flat_inputs[0])
+        missing = max(self.size[0] - height, 0), max(self.size[1] - width, 0)
+        top, left = missing[0] // 2, missing[1] // 2
+        return {"padding": [left, top, missing[1] - left, missing[0] - top]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return F.pad(inpt, params["padding"], fill=_FILL[type(inpt)])

@@ -1,0 +1,307 @@
+"""train(): a recipe and a dataset in, a run folder out.
+
+Nothing random is carried from step to step: the order of the images, their augmentation and the
+dropout of step n all follow from the seed and n. That is what makes a resumed run end with exactly
+the weights of an undisturbed one.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from atrous.data.dataset import Dataset, Sample
+from atrous.evaluate import evaluate
+from atrous.files import InputError
+from atrous.infer.upsample import upsample_argmax
+from atrous.metrics import Scores
+from atrous.models.catalogue import build, normalization
+from atrous.models.layers import upsample
+from atrous.models.photo import PhotoNetwork
+from atrous.train import checkpoint
+from atrous.train.loader import batches, mixed_seed
+from atrous.train.losses import segmentation_loss
+from atrous.train.optim import build_optimizer, learning_rate
+from atrous.train.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What a watcher of a training is told after each step."""
+
+    step: int
+    """Steps done, 1 to num_steps."""
+    num_steps: int
+    seconds_per_step: float
+    loss: float | None
+    """Mean since the last line of the log; None between two lines."""
+    lr: float
+    scores: Scores | None
+    """Of the validation after this step; None if there was none."""
+
+
+def train(
+    recipe: Recipe,
+    data: str,
+    root: str | None,
+    out: Path,
+    resume: bool = False,
+    watch: Callable[[Status], None] | None = None,
+) -> dict[str, Any]:
+    """Train a network and keep its last and best weights in `out`.
+
+    Args:
+        recipe: how to train. On a resume it must be the one that the run was started with.
+        data: name of a built-in set, folder or dataset.toml, with the splits "train" and maybe "val".
+        root: the folder of a built-in set.
+        out: the run folder. It must not hold a run yet, unless `resume` is set.
+        resume: go on from the last checkpoint in `out`, or start if there is none.
+        watch: called after each step.
+
+    Returns:
+        The content of scores.json: the best validation, or the last step if there is no val split.
+
+    Raises:
+        InputError: recipe, data or run folder are not usable, or the loss is not finite.
+        OSError: the disk is full; the checkpoint before is kept.
+    """
+    dataset = Dataset.open(data, root)
+    samples = dataset.split("train")
+    held_out = dataset.split("val") if "val" in dataset.splits else None
+    accelerator = Accelerator(
+        mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
+        log_with="tensorboard",
+        project_dir=str(out),
+    )
+    main = accelerator.is_main_process
+    if main:
+        _claim(out, _description(recipe, dataset, data, root), resume)
+    training = _Training(recipe, dataset.taxonomy.num_classes, accelerator)
+    state = checkpoint.load_state(out, accelerator.device) if resume else None
+    if state is not None:
+        training.restore(state)
+    log = checkpoint.Log(out / "log.jsonl", training.step) if main else None
+    accelerator.init_trackers("events")
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    loader = iter(batches(samples, recipe, training.step, rank, world_size))
+
+    losses: list[Tensor] = []
+    first_step, started = training.step, time.perf_counter()
+    while training.step < recipe.num_steps:
+        loss, lr = training.advance(loader)
+        losses.append(loss)
+        step, finished = training.step, training.step == recipe.num_steps
+        seconds = (time.perf_counter() - started) / (step - first_step)
+        mean_loss = scores = None
+        if finished or step % recipe.log_every == 0:
+            mean_loss = _finite_mean(losses, step)
+            losses = []
+            values = {"loss": mean_loss, "lr": lr, "seconds_per_step": round(seconds, 4)}
+            accelerator.log(values, step=step)
+            if log:
+                log.write({"step": step, **values})
+        if held_out is not None and (finished or step % recipe.validate_every == 0):
+            scores = training.validate(held_out)
+            accelerator.log({"miou": scores.miou}, step=step)
+            if log:
+                log.write({"step": step, "val": scores.to_dict(dataset.taxonomy.classes)})
+        if main and (finished if scores is None else scores.miou > training.best):
+            checkpoint.save_weights(out / "best.safetensors", training.photo.network)
+            summary = {"step": step, "split": None, "images": 0}
+            if scores is not None and held_out is not None:
+                summary |= {"split": "val", "images": len(held_out)}
+                summary |= scores.to_dict(dataset.taxonomy.classes)
+            checkpoint.write_json(out / "scores.json", summary)
+        if scores is not None:
+            training.best = max(training.best, scores.miou)
+        if main and (finished or step % recipe.checkpoint_every == 0):
+            checkpoint.save_state(out, training.state())
+        if watch:
+            watch(Status(step=step, num_steps=recipe.num_steps, seconds_per_step=seconds,
+                         loss=mean_loss, lr=lr, scores=scores))
+    accelerator.end_training()
+    return checkpoint.read_json(out / "scores.json")
+
+
+class _Training:
+    """A training between two steps: all that a checkpoint holds, and what acts on it."""
+
+    def __init__(self, recipe: Recipe, num_classes: int, accelerator: Accelerator) -> None:
+        self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
+        self.step, self.best = 0, -math.inf
+        torch.manual_seed(recipe.seed)
+        network = build(
+            **model_options(recipe, num_classes),
+            pretrained=recipe.pretrained and recipe.init is None,
+        )
+        if recipe.init is not None:
+            checkpoint.start_from(network, Path(recipe.init))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1 - recipe.batchnorm_decay
+        self.network = network.to(accelerator.device, memory_format=torch.channels_last)
+        decay = recipe.ema_decay
+        self.average = ModelEmaV3(self.network, decay, use_warmup=True) if decay else None
+        self.optimizer = build_optimizer(self.network, recipe)
+        self.wrapped, self.stepper = accelerator.prepare(self.network, self.optimizer)
+        self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
+        self.photo = PhotoNetwork(
+            self.average.module if self.average else self.network, *normalization(recipe.backbone)
+        ).to(accelerator.device)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on from here."""
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "average": self.average.module.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.step, self.best = state["step"], state["best"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.module.load_state_dict(state["average"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def advance(self, loader: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
+        """Take one optimiser step; return its loss, on the device, and its learning rate."""
+        recipe, accelerator = self.recipe, self.accelerator
+        torch.manual_seed(mixed_seed(recipe.seed, self.step, accelerator.process_index))
+        lr = learning_rate(self.step, recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_factor"]
+        self.wrapped.train()
+        total = torch.zeros((), device=accelerator.device)
+        for batch in range(recipe.accumulation):
+            image, target = (part.to(accelerator.device) for part in next(loader))
+            last = batch == recipe.accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                loss = self._loss(image, target) / recipe.accumulation
+                accelerator.backward(loss)
+            total += loss.detach()
+        if recipe.clip_norm:
+            accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.clip_norm)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self.step += 1
+        if self.average:
+            self.average.update(self.network, self.step)
+        return total, lr
+
+    def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
+        size = (target.shape[1], target.shape[2])
+        output = self.forward(self.photo.normalize(image))
+        logits = upsample(output.logits, self.network.stride, size)  # (B, K, h, w)
+        loss = segmentation_loss(logits, target, self.recipe)
+        if output.auxiliary is not None:
+            logits = upsample(output.auxiliary, self.network.auxiliary_stride, size)
+            loss = loss + self.recipe.auxiliary_weight * segmentation_loss(
+                logits, target, self.recipe
+            )
+        return loss
+
+    def validate(self, samples: Sequence[Sample]) -> Scores:
+        """Score the weights that would be kept, at native size; each process takes its share."""
+        accelerator = self.accelerator
+        self.photo.eval()
+        share = range(accelerator.process_index, len(samples), accelerator.num_processes)
+        stride = self.network.stride
+
+        @torch.inference_mode()
+        def predict(image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
+            logits = self.photo(torch.from_numpy(image)[None].to(accelerator.device))[0]
+            size = logits.shape[1] * stride, logits.shape[2] * stride
+            labels = upsample_argmax(logits.cpu().numpy(), size)
+            return labels[: image.shape[0], : image.shape[1]]
+
+        confusion = evaluate(predict, Subset(samples, share), self.num_classes)
+        matrix = torch.from_numpy(confusion.matrix).to(accelerator.device)
+        confusion.matrix = accelerator.reduce(matrix, "sum").cpu().numpy()
+        return confusion.scores()
+
+
+def model_options(recipe: Recipe, num_classes: int) -> dict[str, Any]:
+    """The arguments of `atrous.models.catalogue.build` that a recipe stands for, JSON-ready."""
+    return {
+        "name": recipe.model,
+        "num_classes": num_classes,
+        "backbone": recipe.backbone,
+        "output_stride": recipe.output_stride,
+        "atrous_rates": list(recipe.atrous_rates),
+        "image_pooling": recipe.image_pooling,
+        "multi_grid": list(recipe.multi_grid) or None,
+        "auxiliary": recipe.auxiliary_weight > 0,
+        "separable": recipe.separable,
+        "aspp_channels": recipe.aspp_channels,
+        "decoder_channels": recipe.decoder_channels,
+        "dropout": recipe.dropout,
+    }
+
+
+def _description(
+    recipe: Recipe, dataset: Dataset, data: str, root: str | None
+) -> dict[str, Any]:
+    """The content of run.json."""
+    mean, std = normalization(recipe.backbone)
+    return {
+        "format": 1,
+        "model": model_options(recipe, dataset.taxonomy.num_classes),
+        "normalization": {"mean": list(mean), "std": list(std)},
+        "taxonomy": dataset.taxonomy.to_dict(),
+        "data": {
+            "name": dataset.name,
+            "licence": dataset.licence,
+            "source": dataset.source,
+            "data": data,
+            "root": root,
+        },
+        "recipe": recipe.to_dict(),
+        "versions": checkpoint.versions(),
+        "commit": checkpoint.commit(),
+    }
+
+
+def _claim(out: Path, description: Mapping[str, Any], resume: bool) -> None:
+    """Write run.json; a folder that holds a run already is only gone on with, by its own recipe."""
+    path = out / "run.json"
+    if not path.exists():
+        checkpoint.write_json(path, description)
+        return
+    if not resume:
+        raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
+    theirs = checkpoint.read_json(path)["recipe"]
+    mine = json.loads(json.dumps(description["recipe"]))
+    if changed := [name for name in mine if mine[name] != theirs.get(name)]:
+        raise InputError(
+            f"{out}: was started with {changed[0]} {theirs.get(changed[0])}, not {mine[changed[0]]}; "
+            "resume it without that option, or give another --out"
+        )
+
+
+def _finite_mean(losses: Sequence[Tensor], step: int) -> float:
+    mean = float(torch.stack(list(losses)).mean())
+    if not math.isfinite(mean):
+        raise InputError(
+            f"the loss at step {step} is {mean}; lower --base-lr, add --clip-norm 1 or use fp32"
+        )
+    return mean

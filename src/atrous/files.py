@@ -1,7 +1,8 @@
 """Files that are either whole or absent, and the one error that a person is shown.
 
-Everything that atrous writes goes through `replacing`: to a temporary name beside the target, then moved. A process
-that is killed, or a disk that fills up, leaves the old file or none, never half of one.
+Everything that atrous writes goes through `replacing`: to a temporary name beside the target, then
+moved. A process that is killed, or a disk that fills up, leaves the old file or none, never half of
+one.
 """
 
 import os
@@ -11,17 +12,18 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong: one line that names it, what is wrong, and how to mend it."""
+    """What a person gave is wrong: one line that names it, what is wrong, and how to mend it."""
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it there when the block ends well, remove it otherwise.
+    """Yield a temporary path beside `path`; move it there if the block ends well, else remove it.
 
     The temporary name keeps the suffix of `path`, since many writers choose the format by it.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written (the command line says so in one line).
+        OSError: the disk is full or the folder cannot be written (the command line says so in one
+            line).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

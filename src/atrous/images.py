@@ -130,8 +130,6 @@ def write_label(path: Path | str, labels: NDArray[np.integer[Any]], taxonomy: Ta
 
 def no_such_file(path: Path) -> InputError:
     """Return the error for a file that is not there; it offers the nearest name of its folder."""
-    if str(path).startswith(("http:", "https:")):
-        return InputError(f"{path}: is an address; download it first and give the file")
     siblings: list[str] = []
     if path.parent.is_dir():
         siblings = [file.name for file in islice(path.parent.iterdir(), 2000)]
@@ -142,26 +140,25 @@ def no_such_file(path: Path) -> InputError:
 
 def _decode(path: Path) -> Image.Image:
     """Open, check and decode; the file is closed when this returns."""
-    _check_is_file(path)
     try:
+        _check_is_file(path)
         with _open_header(path) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(path, f"{width}x{height}")
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             image.load()
             return image
-    except (InputError, PermissionError, MemoryError):
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise InputError(
-            f"{path}: not an image; JPEG, PNG, WebP, TIFF and the like can be read"
-        ) from None
+        problem = "not an image; give a JPEG, PNG, WebP, TIFF or the like"
     except Image.DecompressionBombError:
-        raise _too_large(path, "more") from None
+        problem = f"over {MAX_PIXELS // 10**6} million pixels; scale it down or cut it up"
     except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged files
-        raise InputError(
-            f"{path}: damaged or cut short ({_one_line(error)}); copy or download it again"
-        ) from None
+        if isinstance(error, OSError) and error.errno:
+            problem = f"cannot be read ({error.strerror}); check its permissions and its disk"
+        else:
+            problem = f"damaged or cut short ({_one_line(error)}); copy or download it again"
+    raise InputError(f"{path}: {problem}")
 
 
 def _open_header(path: Path) -> Image.Image:
@@ -178,13 +175,6 @@ def _check_is_file(path: Path) -> None:
         raise no_such_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; copy or download it again")
-
-
-def _too_large(path: Path, size: str) -> InputError:
-    return InputError(
-        f"{path}: {size} pixels, where {MAX_PIXELS // 10**6} million is the limit; "
-        "scale it down or cut it up"
-    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,7 +1,8 @@
 """What the numbers in a label map mean: class names, colours, and which classes are things.
 
-A taxonomy counts classes by train id, 0 to K - 1. Pixels that no class covers carry `IGNORE_INDEX` and are left out of
-every loss and every score. How the ids of a dataset's files become train ids is told in `atrous.data.labels`.
+A taxonomy counts classes by train id, 0 to K - 1. Pixels that no class covers carry `IGNORE_INDEX`
+and are left out of every loss and every score. How the ids of a dataset's files become train ids is
+told in `atrous.data.labels`.
 """
 
 from collections.abc import Mapping
@@ -30,12 +31,18 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= IGNORE_INDEX:
-            raise InputError(f"{self.name}: {len(self.classes)} classes, where 1 to {IGNORE_INDEX} can be")
+            raise InputError(
+                f"{self.name}: {len(self.classes)} classes, where 1 to {IGNORE_INDEX} can be"
+            )
         if len(set(self.classes)) != len(self.classes):
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
-            raise InputError(f"{self.name}: the class {twice!r} is named twice; give each class its own name")
+            raise InputError(
+                f"{self.name}: the class {twice!r} is named twice; give each class its own name"
+            )
         if len(self.colors) != len(self.classes):
-            raise InputError(f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes")
+            raise InputError(
+                f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -72,7 +79,9 @@ class Taxonomy:
                 things=frozenset(int(i) for i in table["things"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"taxonomy: {error}; it needs name, classes, colors and things") from None
+            raise InputError(
+                f"taxonomy: {error}; it needs name, classes, colors and things"
+            ) from None
 
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:

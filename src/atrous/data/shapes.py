@@ -1,6 +1,7 @@
 """A small generated dataset on disk: shapes on a noisy ground, for tests and tutorials."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +65,18 @@ def write_shapes(
             write_image(folder / split / f"{index:04}.png", image)
             write_label(folder / f"{split}-labels" / f"{index:04}.png", label, TAXONOMY)
     lines = [
-        f'  {{ name = "{name}", color = {list(color)}, thing = {str(i in TAXONOMY.things).lower()} }},'
-        for i, (name, color) in enumerate(zip(TAXONOMY.classes, TAXONOMY.colors, strict=True))
+        f'  {{ name = "{TAXONOMY.classes[i]}", color = {list(TAXONOMY.colors[i])}, '
+        f"thing = {str(i in TAXONOMY.things).lower()} }},"
+        for i in range(TAXONOMY.num_classes)
     ]
     with replacing(folder / "dataset.toml") as path:
         path.write_text(_DESCRIPTION.format(classes="\n".join(lines)), "utf-8")
     return folder
+
+
+def _rgb(values: NDArray[np.integer[Any]]) -> tuple[int, int, int]:
+    red, green, blue = values.tolist()
+    return red, green, blue
 
 
 def _draw(
@@ -77,7 +84,7 @@ def _draw(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One image (H, W, 3) and its label (H, W)."""
     height, width = size
-    picture = Image.new("RGB", (width, height), tuple(rng.integers(40, 140, 3).tolist()))
+    picture = Image.new("RGB", (width, height), _rgb(rng.integers(40, 140, 3)))
     label = Image.new("L", (width, height), 0)
     pens = ImageDraw.Draw(picture), ImageDraw.Draw(label)
     for _ in range(int(rng.integers(2, 5))):
@@ -86,15 +93,24 @@ def _draw(
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
         tint = np.clip(np.array(TAXONOMY.colors[class_id]) + rng.integers(-30, 31, 3), 0, 255)
         box = (x - radius, y - radius, x + radius, y + radius)
-        for pen, fill, outline in zip(
-            pens, (tuple(tint.tolist()), class_id), (None, IGNORE_INDEX), strict=True
-        ):
-            if class_id == 1:
-                pen.ellipse(box, fill=fill, outline=outline)
-            elif class_id == 2:
-                pen.rectangle(box, fill=fill, outline=outline)
-            else:
-                pen.polygon([(x, box[1]), (box[2], box[3]), (box[0], box[3])], fill, outline)
+        _draw_shape(pens[0], class_id, box, _rgb(tint), None)
+        _draw_shape(pens[1], class_id, box, class_id, IGNORE_INDEX)
     noise = rng.normal(0, 12, (height, width, 3))
     image = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)  # (H, W, 3)
     return image, np.array(label)
+
+
+def _draw_shape(
+    pen: ImageDraw.ImageDraw,
+    class_id: int,
+    box: tuple[float, float, float, float],
+    fill: int | tuple[int, int, int],
+    outline: int | None,
+) -> None:
+    left, top, right, bottom = box
+    if class_id == 1:
+        pen.ellipse(box, fill, outline)
+    elif class_id == 2:
+        pen.rectangle(box, fill, outline)
+    else:
+        pen.polygon([((left + right) / 2, top), (right, bottom), (left, bottom)], fill, outline)

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from atrous import __version__
 from atrous.files import InputError
 from atrous.images import no_such_file
 from atrous.taxonomy import Taxonomy
@@ -77,6 +78,26 @@ class BundleMetadata:
             raise InputError(
                 f"{name}: its metadata are damaged ({error}); export the bundle again"
             ) from None
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Any], *, stride: int) -> "BundleMetadata":
+        """Describe the fp32 model of a run folder by its run.json.
+
+        Raises:
+            KeyError: `run` is not the content of a run.json.
+        """
+        model, data = run["model"], run.get("data", {})
+        return cls(
+            taxonomy=Taxonomy.from_dict(run["taxonomy"]),
+            stride=stride,
+            precision="fp32",
+            model="{name} on {backbone}, output stride {output_stride}".format_map(model),
+            licence=str(data.get("licence", "unknown")),
+            preprocessing=run["normalization"],
+            recipe=run.get("recipe", {}),
+            scores=run.get("scores", {}),
+            version=__version__,
+        )
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "BundleMetadata":

@@ -67,8 +67,8 @@ class OnnxRuntime:
             raise
         except Exception as error:  # onnxruntime's errors share no base of their own
             raise InputError(
-                f"{path}: onnxruntime cannot load it ({_first_line(error)}); "
-                "give an .onnx file that atrous export wrote"
+                f"{path}: onnxruntime cannot load it ({_reason(error)}); "
+                "give a bundle that atrous export wrote"
             ) from None
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata = BundleMetadata.from_properties(properties, str(path))
@@ -91,6 +91,8 @@ class TorchRuntime:
         Raises:
             InputError: the folder holds no finished run.
         """
+        if not (Path(run_folder) / "run.json").is_file():
+            raise InputError(f"{run_folder}: no run folder: it holds no run.json")
         # torch is not part of the core install
         import torch
 
@@ -101,7 +103,7 @@ class TorchRuntime:
         self.threads = threads or usable_cores()
         torch.set_num_threads(self.threads)
         self._network = run.network
-        self.metadata = run.metadata
+        self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
@@ -119,5 +121,6 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: Exception) -> str:
+    """Take the reason out of "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : the reason."."""
+    return str(error).strip().partition("\n")[0].rpartition(" : ")[2].rstrip(".")

@@ -56,7 +56,7 @@ def upsample_argmax_reference(
     rows = logits[:, top] * (1 - down[:, None]) + logits[:, bottom] * down[:, None]  # (K, H, w)
     full = rows[:, :, left] * (1 - across) + rows[:, :, right] * across  # (K, H, W)
     labels: NDArray[np.intp] = full.argmax(0)
-    return labels.astype(_dtype(len(logits)))
+    return labels.astype(np.uint8) if len(logits) <= 256 else labels.astype(np.uint16)
 
 
 def _source_rows(

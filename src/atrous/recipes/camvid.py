@@ -1,7 +1,7 @@
 """CamVid, 11 classes, 480x360: the model that ships with the package, in two stages.
 
-Half of the time goes into small pictures, which teach the classes at a quarter of the cost; the other
-half into whole ones, which teach the thin things. Measured scores stand in docs/results.md.
+Half of the time goes into small pictures, which teach the classes at a quarter of the cost; the
+other half into whole ones, which teach the thin things. Measured scores stand in docs/results.md.
 """
 
 from dataclasses import replace

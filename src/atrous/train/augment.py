@@ -19,7 +19,7 @@ from atrous.train.recipe import Recipe
 _FILL = {tv_tensors.Image: 127, tv_tensors.Mask: IGNORE_INDEX}
 
 
-class RandomScale(v2.Transform):
+class RandomScale(v2.Transform):  # type: ignore[misc]
     """Resize by a factor whose logarithm is uniform: as often half as twice the size."""
 
     def __init__(self, scale: tuple[float, float]) -> None:
@@ -37,7 +37,7 @@ class RandomScale(v2.Transform):
         return F.resize(inpt, params["size"], antialias=True)
 
 
-class RandomGamma(v2.Transform):
+class RandomGamma(v2.Transform):  # type: ignore[misc]
     """Raise brightness to a power between 1 / (1 + gamma) and 1 + gamma: dusk and glare."""
 
     _transformed_types = (tv_tensors.Image,)
@@ -67,9 +67,7 @@ def augmentation(recipe: Recipe) -> v2.Compose:
             v2.RandomCrop(size, pad_if_needed=True, fill=_FILL),
             v2.RandomHorizontalFlip(recipe.flip),
         ]
-    steps.append(
-        v2.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
-    )
+    steps.append(v2.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue))
     if recipe.gamma:
         steps.append(RandomGamma(recipe.gamma))
     return v2.Compose(steps)
@@ -94,7 +92,7 @@ def augment(sample: Sample, transforms: v2.Compose, seed: int) -> tuple[Tensor, 
     return image.as_subclass(Tensor).permute(1, 2, 0).contiguous(), mask.as_subclass(Tensor)
 
 
-class _PadTo(v2.Transform):
+class _PadTo(v2.Transform):  # type: ignore[misc]
     """Pad evenly to at least `size`, images with grey and masks with the ignored label."""
 
     def __init__(self, size: tuple[int, int]) -> None:

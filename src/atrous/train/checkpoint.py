@@ -1,4 +1,4 @@
-"""The run folder: run.json, log.jsonl, last.pt (all that a resume needs), best.safetensors, scores.json.
+"""The run folder: run.json, log.jsonl, last.pt (for a resume), best.safetensors, scores.json.
 
 Every random draw of a training follows from the seed and the step (see `loader` and `loop`), so a
 checkpoint holds weights, optimiser, average and step, and no random state. Each file is replaced
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the source that runs, with "+" if it has been changed since; None outside git."""
+    """The git commit of the source that runs, with "+" if changed since; None outside of git."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -43,6 +43,7 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not somebody else's repository
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -150,5 +151,3 @@ def _lines_until(path: Path, step: int) -> list[str]:
         except (ValueError, KeyError):
             continue  # cut off by a kill
     return kept
-
-

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
-from atrous.data.dataset import Dataset, Sample
+from atrous.data.dataset import Dataset, Split
 from atrous.evaluate import evaluate
 from atrous.files import InputError
 from atrous.infer.upsample import upsample_argmax
@@ -64,7 +63,8 @@ def train(
 
     Args:
         recipe: how to train. On a resume it must be the one that the run was started with.
-        data: name of a built-in set, folder or dataset.toml, with the splits "train" and maybe "val".
+        data: name of a built-in set, folder or dataset.toml, with the splits "train" and maybe
+            "val".
         root: the folder of a built-in set.
         out: the run folder. It must not hold a run yet, unless `resume` is set.
         resume: go on from the last checkpoint in `out`, or start if there is none.
@@ -119,7 +119,7 @@ def train(
                 log.write({"step": step, "val": scores.to_dict(dataset.taxonomy.classes)})
         if main and (finished if scores is None else scores.miou > training.best):
             checkpoint.save_weights(out / "best.safetensors", training.photo.network)
-            summary = {"step": step, "split": None, "images": 0}
+            summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
             if scores is not None and held_out is not None:
                 summary |= {"split": "val", "images": len(held_out)}
                 summary |= scores.to_dict(dataset.taxonomy.classes)
@@ -129,8 +129,16 @@ def train(
         if main and (finished or step % recipe.checkpoint_every == 0):
             checkpoint.save_state(out, training.state())
         if watch:
-            watch(Status(step=step, num_steps=recipe.num_steps, seconds_per_step=seconds,
-                         loss=mean_loss, lr=lr, scores=scores))
+            watch(
+                Status(
+                    step=step,
+                    num_steps=recipe.num_steps,
+                    seconds_per_step=seconds,
+                    loss=mean_loss,
+                    lr=lr,
+                    scores=scores,
+                )
+            )
     accelerator.end_training()
     return checkpoint.read_json(out / "scores.json")
 
@@ -151,7 +159,9 @@ class _Training:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - recipe.batchnorm_decay
-        self.network = network.to(accelerator.device, memory_format=torch.channels_last)
+        self.stride = int(network.stride)  # type: ignore[arg-type]
+        self.auxiliary_stride = int(network.auxiliary_stride)  # type: ignore[arg-type]
+        self.network = network.to(accelerator.device).to(memory_format=torch.channels_last)
         decay = recipe.ema_decay
         self.average = ModelEmaV3(self.network, decay, use_warmup=True) if decay else None
         self.optimizer = build_optimizer(self.network, recipe)
@@ -211,21 +221,21 @@ class _Training:
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
         size = (target.shape[1], target.shape[2])
         output = self.forward(self.photo.normalize(image))
-        logits = upsample(output.logits, self.network.stride, size)  # (B, K, h, w)
+        logits = upsample(output.logits, self.stride, size)  # (B, K, h, w)
         loss = segmentation_loss(logits, target, self.recipe)
         if output.auxiliary is not None:
-            logits = upsample(output.auxiliary, self.network.auxiliary_stride, size)
+            logits = upsample(output.auxiliary, self.auxiliary_stride, size)
             loss = loss + self.recipe.auxiliary_weight * segmentation_loss(
                 logits, target, self.recipe
             )
         return loss
 
-    def validate(self, samples: Sequence[Sample]) -> Scores:
+    def validate(self, split: Split) -> Scores:
         """Score the weights that would be kept, at native size; each process takes its share."""
         accelerator = self.accelerator
         self.photo.eval()
-        share = range(accelerator.process_index, len(samples), accelerator.num_processes)
-        stride = self.network.stride
+        keys = split.keys[accelerator.process_index :: accelerator.num_processes]
+        stride = self.stride
 
         @torch.inference_mode()
         def predict(image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
@@ -234,7 +244,7 @@ class _Training:
             labels = upsample_argmax(logits.cpu().numpy(), size)
             return labels[: image.shape[0], : image.shape[1]]
 
-        confusion = evaluate(predict, Subset(samples, share), self.num_classes)
+        confusion = evaluate(predict, replace(split, keys=keys), self.num_classes)
         matrix = torch.from_numpy(confusion.matrix).to(accelerator.device)
         confusion.matrix = accelerator.reduce(matrix, "sum").cpu().numpy()
         return confusion.scores()
@@ -258,9 +268,7 @@ def model_options(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     }
 
 
-def _description(
-    recipe: Recipe, dataset: Dataset, data: str, root: str | None
-) -> dict[str, Any]:
+def _description(recipe: Recipe, dataset: Dataset, data: str, root: str | None) -> dict[str, Any]:
     """The content of run.json."""
     mean, std = normalization(recipe.backbone)
     return {
@@ -293,8 +301,8 @@ def _claim(out: Path, description: Mapping[str, Any], resume: bool) -> None:
     mine = json.loads(json.dumps(description["recipe"]))
     if changed := [name for name in mine if mine[name] != theirs.get(name)]:
         raise InputError(
-            f"{out}: was started with {changed[0]} {theirs.get(changed[0])}, not {mine[changed[0]]}; "
-            "resume it without that option, or give another --out"
+            f"{out}: was started with {changed[0]} {theirs.get(changed[0])}, "
+            f"not {mine[changed[0]]}; resume it without that option, or give another --out"
         )
 
 

@@ -31,9 +31,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     hard_pixels: float = 1.0,
 ) -> Tensor:
-    """Mean cross-entropy over the labelled pixels, or over the hardest of them; 0 if there are none.
+    """Mean cross-entropy over the labelled pixels or the hardest of them; 0 if there are none.
 
-    Hard-pixel mining (Shrivastava et al. 2016) keeps the fraction `hard_pixels` with the largest loss.
+    Hard-pixel mining (Shrivastava et al. 2016) keeps the fraction `hard_pixels` with the largest
+    loss.
 
     Args:
         logits: (B, K, H, W).
@@ -43,7 +44,11 @@ def cross_entropy(
         hard_pixels: over 0, up to 1.
     """
     loss = F.cross_entropy(
-        logits, target, weights, ignore_index=IGNORE_INDEX, reduction="none",
+        logits,
+        target,
+        weights,
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
         label_smoothing=label_smoothing,
     )  # (B, H, W)
     labelled = target != IGNORE_INDEX  # (B, H, W)
@@ -56,7 +61,7 @@ def cross_entropy(
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """One less the mean soft Dice coefficient of the classes that occur in the batch (Milletari 2016).
+    """One less the mean soft Dice coefficient of the batch's classes (Milletari et al. 2016).
 
     Args:
         logits: (B, K, H, W).

@@ -49,7 +49,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     done = (step - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
     match recipe.schedule:
         case "poly":  # ParseNet (Liu et al. 2015); DeepLabV2, section 4.1
-            return recipe.base_lr * (1 - done) ** recipe.poly_power
+            return float(recipe.base_lr * (1 - done) ** recipe.poly_power)
         case "cosine":
             return recipe.base_lr * (1 + math.cos(math.pi * done)) / 2
         case "constant":

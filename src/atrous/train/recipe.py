@@ -6,12 +6,25 @@ from typing import Any, Literal
 
 from atrous.files import InputError
 
+_POSITIVE = (
+    "batch_size",
+    "accumulation",
+    "num_steps",
+    "base_lr",
+    "validate_every",
+    "checkpoint_every",
+    "log_every",
+    "aspp_channels",
+    "decoder_channels",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that decides what a training does, but for the data's place and the run's folder.
 
-    The defaults are a sound start for a small set on any machine; `atrous.recipes` holds tuned ones.
+    The defaults are a sound start for a small set on any machine; `atrous.recipes` holds tuned
+    ones.
     """
 
     model: str = "deeplabv3plus"
@@ -27,7 +40,8 @@ class Recipe:
     image_pooling: bool = True
     """Give the ASPP its image-level branch."""
     multi_grid: tuple[int, ...] = ()
-    """Factors on the dilation of the last stage's blocks; none keeps the taps of the pretraining."""
+    """Factors on the dilation of the last stage's blocks; none keeps the taps of the
+    pretraining."""
     separable: bool = False
     """Depthwise separable convolutions in ASPP and decoder."""
     aspp_channels: int = 256
@@ -45,7 +59,8 @@ class Recipe:
     crop_size: tuple[int, int] = (352, 480)
     """Height and width of a training crop, in pixels; what lies outside of an image is ignored."""
     center_crop: bool = False
-    """Take the middle of the image (the paper: 224x224) instead of a random scale, crop and flip."""
+    """Take the middle of the image (the paper: 224x224) instead of a random scale, crop and
+    flip."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the random scale."""
     flip: float = 0.5
@@ -116,9 +131,7 @@ class Recipe:
     """Steps between lines of the log."""
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "accumulation", "num_steps", "base_lr", "validate_every")
-        positive += ("checkpoint_every", "log_every", "aspp_channels", "decoder_channels")
-        for name in positive:
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be over 0")
         for name in ("dropout", "flip", "batchnorm_decay", "ema_decay", "label_smoothing"):
@@ -145,4 +158,7 @@ class Recipe:
         known = {field.name for field in fields(cls)}
         if unknown := set(table) - known:
             raise InputError(f"recipe: unknown field {sorted(unknown)[0]!r}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in table.items()
+        }
+        return cls(**values)

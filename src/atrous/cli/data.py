@@ -1,0 +1,38 @@
+"""atrous data: look at data sets, and make one to learn with."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+data = App(name="data", help="Look at data sets, or make one to learn with.")
+
+
+@data.command(name="list")
+def list_() -> None:
+    """List the data sets that atrous reads as they were published."""
+    from atrous.data.dataset import Dataset, builtin_names
+
+    for name in builtin_names():
+        dataset = Dataset.open(name, Path())
+        splits = ", ".join(dataset.splits)
+        print(f"{name:12} {dataset.taxonomy.num_classes:3} classes  splits {splits}")
+        print(f"{'':12} {dataset.source}")
+        print(f"{'':12} licence: {dataset.licence}")
+    print("Your own: a folder with a dataset.toml; see docs/datasets.md")
+
+
+@data.command
+def shapes(folder: Path, /, *, train: int = 200, val: int = 40, seed: int = 0) -> None:
+    """Write a small generated data set: coloured shapes on a noisy ground.
+
+    Args:
+        folder: Where; made if it is not there.
+        train: Images to train on.
+        val: Images to validate on.
+        seed: Another seed, other images.
+    """
+    from atrous.data.shapes import write_shapes
+
+    write_shapes(folder, train, val, seed=seed)
+    print(f"wrote {folder}/dataset.toml with {train} and {val} images of 4 classes")
+    print(f"next: atrous train --data {folder} --backbone resnet18 --no-pretrained --num-steps 200")

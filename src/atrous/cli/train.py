@@ -1,0 +1,149 @@
+"""atrous train: a recipe, or a dataset of one's own, to a run folder."""
+
+import os
+import sys
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
+
+from cyclopts import Parameter
+from docstring_parser import parse_from_object
+
+from atrous.files import InputError
+from atrous.recipes import RECIPES
+from atrous.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from atrous.train.loop import Status
+
+    Overrides = dict[str, Any]
+else:
+    # Each field of a Recipe becomes an option, with its own help; only those given are in the dict.
+    _help = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
+    _kinds = get_type_hints(Recipe)
+    Overrides = TypedDict(
+        "Overrides",
+        {
+            field.name: Annotated[
+                _kinds[field.name],
+                Parameter(help=_help[field.name], consume_multiple=True, negative_iterable=()),
+            ]
+            for field in fields(Recipe)
+        },
+        total=False,
+    )
+
+
+def train(
+    recipe: str | None = None,
+    /,
+    *,
+    data: str | None = None,
+    root: Path | None = None,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    overrides: Annotated[Overrides | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a model with a recipe, or on a data set of your own.
+
+    Each field of the recipe is an option. Several processes or GPUs: torchrun -m atrous train ...
+
+    Args:
+        recipe: camvid, camvid_small, paper or plain; "plain" if only --data is given.
+        data: A built-in set, a folder with a dataset.toml, or such a file.
+        root: The folder of a built-in set.
+        out: The run folder; runs/RECIPE if left out.
+        resume: Go on from the last checkpoint in the run folder.
+        overrides: Fields of the recipe.
+    """
+    if recipe is None and data is None and not (resume and out):
+        raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
+    name = recipe or "plain"
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(RECIPES)}"
+        raise InputError(f"no recipe {name!r}. {mend}")
+    out = out or Path("runs") / name
+    chosen, place = RECIPES[name](), data or name.removesuffix("_small")
+    if resume and (out / "run.json").exists():
+        chosen, place, root = _recorded(out, chosen if recipe else None, data, root)
+    elif data is None and name in ("paper", "plain"):
+        raise InputError(f"{name}: give the data set with --data")
+    chosen = replace(chosen, **(overrides or {}))
+
+    # Threads that wait asleep: where others use the processors too, spinning costs up to half.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from atrous.train.loop import train as run
+
+    _say(_headline(chosen, place))
+    best = run(chosen, place, None if root is None else str(root), out, resume, _Watcher())
+    if best.get("miou") is not None:
+        _say(
+            f"best {best['split']} mIoU {100 * best['miou']:.1f} "
+            f"({best['protocol']}, {best['images']} images) at step {best['step']:,}"
+        )
+    _say(f"next: atrous export {out} --out {out.name}.onnx")
+
+
+def _recorded(
+    out: Path, named: Recipe | None, data: str | None, root: Path | None
+) -> tuple[Recipe, str, Path | None]:
+    """What the run in `out` was started with; what is given again wins, and the run checks it."""
+    from atrous.train.checkpoint import read_json
+
+    run = read_json(out / "run.json")
+    try:
+        recipe, place = Recipe.from_dict(run["recipe"]), run["data"]
+        theirs = None if place["root"] is None else Path(place["root"])
+        return recipe, data or str(place["data"]), root or theirs
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / 'run.json'}: {error} is missing; take a copy of the run"
+        ) from None
+
+
+def _headline(recipe: Recipe, data: str) -> str:
+    start = "ImageNet" if recipe.pretrained else "from nothing"
+    if recipe.init:
+        start = recipe.init
+    batch = f"{recipe.batch_size} x {recipe.accumulation}" if recipe.accumulation > 1 else ""
+    return (
+        f"{recipe.model} on {recipe.backbone} ({start}), output stride {recipe.output_stride}, "
+        f"{recipe.num_steps:,} steps of {batch or recipe.batch_size}, {recipe.precision}, on {data}"
+    )
+
+
+def _say(line: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+class _Watcher:
+    """A line that follows the training on a terminal; elsewhere only the validations."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.loss, self.score = "", ""
+
+    def __call__(self, status: "Status") -> None:
+        if status.loss is not None:
+            self.loss = f"loss {status.loss:.3f}  "
+        if status.scores is not None:
+            miou, protocol = 100 * status.scores.miou, status.scores.protocol
+            self.score = f"  |  val mIoU {miou:.1f} ({protocol}) at {status.step:,}"
+        finished = status.step == status.num_steps
+        if self.terminal:
+            end = "\n" if finished else ""
+            print(f"\r\x1b[K{self._line(status)}", end=end, file=sys.stderr, flush=True)
+        elif status.scores is not None or finished:
+            _say(self._line(status))
+
+    def _line(self, status: "Status") -> str:
+        left = round((status.num_steps - status.step) * status.seconds_per_step)
+        clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}".removeprefix("0:")
+        return (
+            f" {status.step:,}/{status.num_steps:,}  {status.step / status.num_steps:4.0%}  "
+            f"{status.seconds_per_step:.2f} s/step  left {clock}  {self.loss}lr {status.lr:.1e}"
+            f"{self.score}"
+        )

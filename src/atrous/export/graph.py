@@ -1,0 +1,130 @@
+"""A finished run to a bundle: one self-contained .onnx file that describes itself.
+
+The graph takes `image: uint8 (B, H, W, 3)` of any B, H and W and returns `logits: float32 (B, K, h, w)`. Batch
+normalisation is folded into the convolutions. Sizes are computed at run time in three places only: where the image is
+padded to a multiple of 32, where the ASPP's mean is spread over the features, and where the logits are cropped.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from atrous.files import replacing
+from atrous.infer.bundle import BundleMetadata
+from atrous.models.weights import LoadedRun, load_run
+
+if TYPE_CHECKING:
+    from atrous.models.photo import PhotoNetwork
+
+
+def export_bundle(run_folder: Path | str, out: Path | str) -> BundleMetadata:
+    """Write the best weights of a run as a float bundle to `out`.
+
+    Raises:
+        InputError: the folder holds no run, or no weights yet.
+    """
+    loaded = load_run(run_folder)
+    metadata = describe(loaded)
+    write_bundle(to_onnx(loaded.network), metadata, out)
+    return metadata
+
+
+def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
+    """Trace `network`, in eval mode, with free batch size, height and width."""
+    # Sizes that are no multiple of 32, so that padding and crop are traced, too.
+    image = torch.zeros((2, 70, 101, 3), dtype=torch.uint8)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own, about itself
+            program = torch.onnx.export(
+                _PlanesFirst(network).eval(),
+                (image,),
+                dynamo=True,
+                dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+                input_names=["image"],
+                output_names=["logits"],
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+class _PlanesFirst(nn.Module):
+    """`PhotoNetwork` that normalises after the transposition, not before it.
+
+    The same numbers, but onnxruntime is ten times slower at a multiplication along a last axis of three.
+    """
+
+    def __init__(self, photo: "PhotoNetwork") -> None:
+        super().__init__()
+        self.network = photo.network
+        self.register_buffer("scale", photo.scale.reshape(3, 1, 1))
+        self.register_buffer("shift", photo.shift.reshape(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3)
+        planes = image.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+        logits: Tensor = self.network(planes * self.scale + self.shift).logits
+        return logits
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what only helps to debug the trace: source paths, stack traces and inner shapes."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def write_bundle(model: onnx.ModelProto, metadata: BundleMetadata, out: Path | str) -> None:
+    """Write `model` with `metadata` in it, in place of any that it has, to one file."""
+    onnx.helper.set_model_props(model, metadata.to_properties())
+    model.producer_name, model.producer_version = "atrous", metadata.version
+    with replacing(out) as temporary:
+        onnx.save(model, temporary)
+
+
+def describe(loaded: LoadedRun) -> BundleMetadata:
+    """Tell what a bundle of this run says about itself; its scores are those of the run."""
+    run = loaded.run
+    model = run["model"]
+    return BundleMetadata(
+        taxonomy=loaded.taxonomy,
+        stride=loaded.network.stride,
+        precision="fp32",
+        model=f"{model['name']} on {model['backbone']}, output stride {model.get('output_stride', 16)}",
+        licence=str(run["data"]["licence"]),
+        preprocessing=dict(run["normalization"]),
+        recipe=_plain(run.get("recipe", {})),
+        scores=_plain(run.get("scores", {})),
+        version=_version(),
+    )
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is empty, and paths, which mean nothing elsewhere."""
+    return {key: value for key, value in table.items() if value is not None and key != "init"}
+
+
+def _version() -> str:
+    try:
+        return version("atrous")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"

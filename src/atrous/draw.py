@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 _SMALLEST_FONT, _LARGEST_FONT = 12, 96
+_FONTS_PER_HEIGHT = 24
 _ROW_HEIGHT = 1.5
 """Of the legend, in font sizes."""
 _MIN_ROWS = 12
@@ -70,9 +71,7 @@ def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
 
 def _legend(rows: list[Share], image_height: int) -> Image.Image:
     """Draw a panel as tall as its rows; the font grows with the image, within what can be read."""
-    size = max(
-        _SMALLEST_FONT, min(_LARGEST_FONT, int(image_height / (_MIN_ROWS * _ROW_HEIGHT + 1)))
-    )
+    size = min(max(_SMALLEST_FONT, image_height // _FONTS_PER_HEIGHT), _LARGEST_FONT)
     step = round(size * _ROW_HEIGHT)
     rows = _fit(rows, max(_MIN_ROWS, (image_height - size) // step))
     font = ImageFont.load_default(size)
@@ -102,4 +101,4 @@ def _fit(rows: list[Share], limit: int) -> list[Share]:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.001 else "<0.1%"
+    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"

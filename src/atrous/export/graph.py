@@ -1,16 +1,16 @@
 """A finished run to a bundle: one self-contained .onnx file that describes itself.
 
-The graph takes `image: uint8 (B, H, W, 3)` of any B, H and W and returns `logits: float32 (B, K, h, w)`. Batch
-normalisation is folded into the convolutions. Sizes are computed at run time in three places only: where the image is
-padded to a multiple of 32, where the ASPP's mean is spread over the features, and where the logits are cropped.
+The graph takes `image: uint8 (B, H, W, 3)` of any B, H and W and returns `logits: float32
+(B, K, h, w)`. Batch normalisation is folded into the convolutions. Sizes are computed at run time
+in three places only: where the image is padded to a multiple of 32, where the ASPP's mean (if it
+has one) is spread over the features, and where the logits are cropped.
 """
 
 import logging
 import warnings
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
@@ -67,8 +67,11 @@ def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
 class _PlanesFirst(nn.Module):
     """`PhotoNetwork` that normalises after the transposition, not before it.
 
-    The same numbers, but onnxruntime is ten times slower at a multiplication along a last axis of three.
+    The same numbers, but onnxruntime is much slower at multiplying along a last axis of three.
     """
+
+    scale: Tensor  # (3, 1, 1)
+    shift: Tensor  # (3, 1, 1)
 
     def __init__(self, photo: "PhotoNetwork") -> None:
         super().__init__()
@@ -88,7 +91,8 @@ def _strip(model: onnx.ModelProto) -> None:
     del model.metadata_props[:]
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
-    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+    graph = model.graph
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]
 
@@ -102,29 +106,8 @@ def write_bundle(model: onnx.ModelProto, metadata: BundleMetadata, out: Path | s
 
 
 def describe(loaded: LoadedRun) -> BundleMetadata:
-    """Tell what a bundle of this run says about itself; its scores are those of the run."""
-    run = loaded.run
-    model = run["model"]
-    return BundleMetadata(
-        taxonomy=loaded.taxonomy,
-        stride=loaded.network.stride,
-        precision="fp32",
-        model=f"{model['name']} on {model['backbone']}, output stride {model.get('output_stride', 16)}",
-        licence=str(run["data"]["licence"]),
-        preprocessing=dict(run["normalization"]),
-        recipe=_plain(run.get("recipe", {})),
-        scores=_plain(run.get("scores", {})),
-        version=_version(),
-    )
-
-
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is empty, and paths, which mean nothing elsewhere."""
-    return {key: value for key, value in table.items() if value is not None and key != "init"}
-
-
-def _version() -> str:
-    try:
-        return version("atrous")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
+    """Tell what a bundle of this run says about itself."""
+    metadata = BundleMetadata.from_run(loaded.run, stride=loaded.network.stride)
+    # A path to other weights means nothing where the bundle goes.
+    recipe = {key: value for key, value in metadata.recipe.items() if key != "init"}
+    return replace(metadata, recipe=recipe)

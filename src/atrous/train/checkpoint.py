@@ -6,6 +6,7 @@ whole, so a kill at any moment leaves the one before.
 """
 
 import importlib.metadata
+import io
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from atrous.files import InputError, replacing
@@ -74,8 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write the network's parameters and buffers as safetensors."""
+    content = save({k: v.contiguous() for k, v in network.state_dict().items()})
     with replacing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+        temporary.write_bytes(content)
 
 
 def start_from(network: nn.Module, run: Path) -> int:
@@ -101,8 +103,10 @@ def start_from(network: nn.Module, run: Path) -> int:
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write last.pt."""
+    content = io.BytesIO()  # torch.save to a full disk raises no OSError, writing bytes does
+    torch.save(dict(state), content)
     with replacing(folder / "last.pt") as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
@@ -112,8 +116,6 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         InputError: the file is damaged, or holds what is not a checkpoint.
     """
     path = folder / "last.pt"
-    for leftover in folder.glob(".*.tmp*"):  # of a process that was killed while it wrote
-        leftover.unlink()
     if not path.exists():
         return None
     try:

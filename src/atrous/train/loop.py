@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -80,6 +81,7 @@ def train(
     dataset = Dataset.open(data, root)
     samples = dataset.split("train")
     held_out = dataset.split("val") if "val" in dataset.splits else None
+    AcceleratorState._reset_state()  # of an earlier training in this process
     accelerator = Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
         log_with="tensorboard",
@@ -139,6 +141,7 @@ def train(
                     scores=scores,
                 )
             )
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return checkpoint.read_json(out / "scores.json")
 
@@ -292,6 +295,8 @@ def _description(recipe: Recipe, dataset: Dataset, data: str, root: str | None) 
 def _claim(out: Path, description: Mapping[str, Any], resume: bool) -> None:
     """Write run.json; a folder that holds a run already is only gone on with, by its own recipe."""
     path = out / "run.json"
+    for leftover in out.glob(".*.tmp*"):  # of a process that was killed while it wrote
+        leftover.unlink()
     if not path.exists():
         checkpoint.write_json(path, description)
         return

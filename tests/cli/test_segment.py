@@ -1,0 +1,135 @@
+"""`atrous segment`, as a person calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atrous.cli import main
+from atrous.images import read_label, write_image
+
+
+@pytest.fixture
+def here(tmp_path: Path, paint: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with photo.png in it."""
+    write_image(tmp_path / "photo.png", paint)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_photo(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "photo.png", "--model", str(tiny_bundle)]) == 0
+    made = ["photo.json", "photo.labels.png", "photo.overlay.png", "photo.png"]
+    assert files_in(here) == made
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("photo.png  41x30  paint (fp32, onnxruntime, ")
+    assert lines[0].endswith(" ms")
+    assert lines[1] == "  red     39.0 %  " + "█" * 17
+    assert lines[4] == "wrote  photo.labels.png  photo.overlay.png  photo.json"
+    assert lines[5].endswith("Others: atrous models")
+    assert max(map(len, lines)) <= 80
+
+
+def test_folder_keeps_its_shape_and_leaves_out_what_atrous_wrote(
+    here: Path, tiny_bundle: Path, paint: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/photo.jpg", "a/photo.png", "b/photo.JPG", "b/.hidden/photo.png"):
+        (here / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(here / "in" / name, paint)
+    (here / "in" / "notes.txt").write_text("no photo")
+    call = ["segment", "in", "--model", str(tiny_bundle), "--out", "out"]
+    assert main(call) == 0
+    made = [
+        name
+        for stem in ("a/photo.", "a/photo.png.", "b/photo.")
+        for name in (f"{stem}json", f"{stem}labels.png", f"{stem}overlay.png")
+    ]
+    assert files_in(here / "out") == sorted(made)
+    assert "3 of 3 photos segmented" in capsys.readouterr().out
+    assert main(["segment", "out", "--model", str(tiny_bundle)]) == 2
+    assert "out: no photos in this folder" in capsys.readouterr().err
+
+
+def test_a_bad_photo_is_reported_and_the_rest_go_on(
+    here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad.png").write_text("hello")
+    assert main(["segment", "bad.png", "photo.png", "--model", str(tiny_bundle)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: bad.png: not an image")
+    assert printed.err.count("\n") == 1
+    assert "1 of 2 photos segmented" in printed.out
+    assert (here / "photo.labels.png").exists()
+    assert not (here / "bad.labels.png").exists()
+
+
+def test_json_is_one_document(
+    here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["segment", "photo.png", "missing.png", "--model", str(tiny_bundle), "--json"]
+    assert main(call) == 2
+    document = json.loads(capsys.readouterr().out)
+    (image,) = document["images"]
+    assert image["coverage"]["red"] == pytest.approx(16 / 41, abs=1e-6)
+    assert read_label(image["files"][0]).shape == tuple(image["size"])
+    assert document["errors"] == ["missing.png: no such file. Check the name and the folder"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photo.pgn"], "error: photo.pgn: no such file. Did you mean photo.png?"),
+        (["https://example.org/photo.png"], "error: https://example.org/photo.png: an address"),
+        (["photo.png", "--oot", "x"], "error: unknown option --oot. Did you mean --out?"),
+        ([], "error: command segment: PATHS requires an argument."),
+    ],
+)
+def test_mistakes_are_one_line(
+    here: Path,
+    tiny_bundle: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["segment", *arguments, "--model", str(tiny_bundle)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert printed.count("\n") == 1
+
+
+def test_unknown_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "photo.png", "--model", "nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("error: nonsense: no shipped model")
+    assert files_in(here) == ["photo.png"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(here: Path, tiny_bundle: Path) -> None:
+    """A limit on the size of files stands in for the disk: the write fails in its midst."""
+    script = (
+        "import resource, sys; from atrous.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); sys.exit(main())"
+    )
+    command = [sys.executable, "-c", script, "segment", "photo.png", "--model", str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert files_in(here) == ["photo.png"]
+
+
+def test_output_that_cannot_print_blocks(here: Path, tiny_bundle: Path) -> None:
+    command = [sys.executable, "-m", "atrous", "segment", "photo.png", "--model", str(tiny_bundle)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        check=True,
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(filter(None, sys.path))},
+    )
+    assert b"red     39.0 %  #################" in done.stdout

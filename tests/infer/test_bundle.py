@@ -1,0 +1,104 @@
+"""Metadata go into a bundle and come back; what is no bundle is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TAXONOMY
+
+from atrous.files import InputError
+from atrous.infer import bundle
+from atrous.infer.bundle import BundleMetadata, find_model, zoo_names, zoo_path
+
+METADATA = BundleMetadata(
+    taxonomy=TAXONOMY,
+    stride=4,
+    precision="int8",
+    model="deeplabv3plus on resnet18, output stride 16",
+    licence="Apache-2.0",
+    preprocessing={"mean": [0.5], "std": [0.25]},
+    recipe={"base_lr": 0.01},
+    scores={"camvid val": {"miou": 0.7, "protocol": "pooled"}},
+    version="0.1.0",
+)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "camvid.onnx").touch()
+    monkeypatch.setattr(bundle, "_ZOO", tmp_path)
+    return tmp_path
+
+
+def test_properties_come_back() -> None:
+    properties = METADATA.to_properties()
+    assert all(key.startswith("atrous.") for key in properties)
+    assert json.loads(properties["atrous.stride"]) == 4
+    assert BundleMetadata.from_properties(properties, "x.onnx") == METADATA
+
+
+def test_other_properties_are_left_alone() -> None:
+    properties = {"author": "someone", **METADATA.to_properties()}
+    assert BundleMetadata.from_properties(properties, "x.onnx") == METADATA
+
+
+def test_a_plain_onnx_file_is_no_bundle() -> None:
+    with pytest.raises(InputError, match=r"x\.onnx: an \.onnx file, but no atrous bundle"):
+        BundleMetadata.from_properties({"author": "someone"}, "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("format", "2", "newer atrous"),
+        ("stride", "0", "damaged"),
+        ("stride", "{", "damaged"),
+        ("precision", '"fp4"', "damaged"),
+        ("taxonomy", "{}", "taxonomy"),
+        ("recipe", "7", "damaged"),
+    ],
+)
+def test_damaged_metadata_are_refused(key: str, text: str, message: str) -> None:
+    properties = METADATA.to_properties() | {f"atrous.{key}": text}
+    with pytest.raises(InputError, match=message) as error:
+        BundleMetadata.from_properties(properties, "x.onnx")
+    assert str(error.value).startswith("x.onnx: ")
+
+
+def test_metadata_of_a_run() -> None:
+    run = {
+        "model": {"name": "deeplabv3plus", "backbone": "resnet18", "output_stride": 16},
+        "normalization": {"mean": [0.5], "std": [0.25]},
+        "taxonomy": TAXONOMY.to_dict(),
+        "data": {"name": "shapes", "licence": "CC0"},
+        "recipe": {"base_lr": 0.01},
+    }
+    metadata = BundleMetadata.from_run(run, stride=4)
+    assert metadata.model == "deeplabv3plus on resnet18, output stride 16"
+    assert (metadata.precision, metadata.licence, metadata.scores) == ("fp32", "CC0", {})
+
+
+def test_a_name_means_the_shipped_model_even_beside_a_folder_of_that_name(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "camvid").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert zoo_names() == ("camvid",)
+    assert find_model("camvid") == zoo_path("camvid") == zoo / "camvid.onnx"
+    assert find_model("./camvid") == Path("camvid")
+    assert find_model(Path("../camvid.onnx")) == Path("../camvid.onnx")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("camvit", r"camvit: no shipped model.* Did you mean camvid\?"),
+        ("xyz", "Shipped are: camvid"),
+        ("camvit.onnx", "camvit.onnx: no such file"),
+        ("runs/one", "runs/one: no such file"),
+    ],
+)
+def test_a_model_that_is_not_there(zoo: Path, model: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_model(model)

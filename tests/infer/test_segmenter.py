@@ -1,0 +1,147 @@
+"""From photos to labels, with a bundle whose labels are known beforehand."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import atrous
+from atrous.files import InputError
+from atrous.images import read_label, write_image
+from atrous.infer.segmenter import Segmentation, Segmenter, in_order, load
+
+
+@pytest.fixture
+def segmenter(tiny_bundle: Path) -> Segmenter:
+    return load(tiny_bundle, threads=1)
+
+
+def test_labels_have_the_size_of_the_photo(segmenter: Segmenter, paint: np.ndarray) -> None:
+    labels = segmenter(paint).labels
+    assert labels.shape == (30, 41)
+    assert (labels[:, :16] == 0).all()
+    assert (labels[:, 16:28] == 1).all()
+    assert (labels[:, 28:] == 2).all()
+    assert np.array_equal(segmenter.predict(paint), labels)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4), (33, 17)])
+def test_any_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    image = np.zeros((*size, 3), np.uint8)
+    image[..., 1] = 255
+    assert (segmenter(image).labels == np.ones(size)).all()
+
+
+def test_file_pillow_image_and_array_are_the_same(
+    segmenter: Segmenter, paint: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "paint.png"
+    write_image(path, paint)
+    from_array = segmenter(paint)
+    for photo in (path, str(path), Image.fromarray(paint)):
+        assert np.array_equal(segmenter(photo).labels, from_array.labels)
+    assert segmenter(path).source == path
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4)),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((3, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_photos_are_refused(segmenter: Segmenter, array: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"where uint8 \(H, W, 3\) was expected"):
+        segmenter(array)
+
+
+def test_coverage_is_largest_first(segmenter: Segmenter, paint: np.ndarray) -> None:
+    coverage = segmenter(paint).coverage()
+    assert list(coverage.items()) == [("red", 16 / 41), ("blue", 13 / 41), ("green", 12 / 41)]
+
+
+def test_save_writes_labels_overlay_and_numbers(
+    segmenter: Segmenter, paint: np.ndarray, tmp_path: Path
+) -> None:
+    result = segmenter(paint)
+    files = result.save(tmp_path / "out", "street")
+    assert [file.name for file in files] == [
+        "street.labels.png",
+        "street.overlay.png",
+        "street.json",
+    ]
+    assert sorted((tmp_path / "out").iterdir()) == sorted(files)
+    assert np.array_equal(read_label(files[0]), result.labels)
+    with Image.open(files[1]) as overlay:
+        assert overlay.width > 41
+    document = json.loads(files[2].read_text("utf-8"))
+    assert document["size"] == [30, 41]
+    assert document["model"] == "paint (fp32, onnxruntime, 1 thread)"
+    assert document["classes"] == ["red", "green", "blue", "grey"]
+    assert document["coverage"]["red"] == pytest.approx(16 / 41, abs=1e-6)
+
+
+def test_stream_keeps_order_and_goes_on_after_a_bad_photo(
+    segmenter: Segmenter, paint: np.ndarray, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(12)]
+    for path in paths:
+        write_image(path, paint)
+    paths[3].write_text("hello")
+    outcomes = list(segmenter.stream(paths))
+    assert [path for path, _ in outcomes] == paths
+    assert isinstance(outcomes[3][1], InputError)
+    good = [result for _, result in outcomes if isinstance(result, Segmentation)]
+    assert len(good) == 11
+    assert all(result.labels.shape == (30, 41) for result in good)
+
+
+def test_stream_can_be_left_early(segmenter: Segmenter, paint: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "paint.png"
+    write_image(path, paint)
+    taken: list[int] = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield path
+
+    stream = segmenter.stream(endless())
+    next(stream)
+    stream.close()
+    assert len(taken) < 10
+
+
+def test_in_order_bounds_what_is_under_way() -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def task(item: int) -> int:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.001 * (item % 3))
+        with lock:
+            under_way -= 1
+        return item
+
+    with ThreadPoolExecutor(8) as executor:
+        assert list(in_order(executor, task, range(40), ahead=2)) == list(range(40))
+    assert most <= 3
+
+
+def test_public_names_load_lazily(tiny_bundle: Path, paint: np.ndarray) -> None:
+    segment = atrous.load(tiny_bundle)
+    assert isinstance(segment(paint), atrous.Segmentation)
+    assert isinstance(segment, atrous.Segmenter)
+    assert set(atrous.__all__) <= set(dir(atrous))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = atrous.nonsense

@@ -1,0 +1,149 @@
+"""The command line as a whole: what is found, how mistakes are told, which exit codes come out."""
+
+import errno
+import subprocess
+import sys
+import tomllib
+import types
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import atrous
+from atrous import cli
+from atrous.cli import COMMANDS, main
+from atrous.files import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_instead(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let `atrous train` raise `error`."""
+
+    def train() -> None:
+        raise error
+
+    module = types.ModuleType("atrous.cli.train")
+    module.train = train
+    monkeypatch.setitem(sys.modules, "atrous.cli.train", module)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_in_the_module_of_its_name(name: str) -> None:
+    assert callable(getattr(import_module(f"atrous.cli.{name}"), name))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_a_help_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert f"Usage: atrous {name}" in capsys.readouterr().out
+
+
+def test_help_lists_the_commands_without_importing_them() -> None:
+    code = (
+        "import sys; from atrous.cli import main; main(['--help']); "
+        "assert not [m for m in sys.modules if m.startswith('atrous.cli.')]"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert capsys.readouterr().out.strip() == atrous.__version__ == project["version"]
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "atrous", "segmnt"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown command segmnt. Did you mean segment?\n"
+
+
+@pytest.mark.parametrize(
+    ("called", "message"),
+    [
+        ("xyz", "There are: segment, evaluate"),
+        ("street.jpg", "Did you mean atrous segment street.jpg?"),
+    ],
+)
+def test_unknown_command(
+    called: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "street.jpg").touch()
+    assert main([called]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("x.png: no such file"), "error: x.png: no such file"),
+        (InputError("two\nlines"), "error: two lines"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device; free"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: /x: Permission denied"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            'error: atrous train needs torch, which is not installed: pip install "atrous[train]"',
+        ),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(
+    error: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_instead(monkeypatch, error)
+    assert main(["train"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(line)
+    assert printed.count("\n") == 1
+
+
+def test_a_missing_package_behind_the_lazy_import(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a core install: the command's module itself needs what is not there."""
+    for module in ("atrous.cli.train", "torch"):
+        monkeypatch.setitem(sys.modules, module, None)  # what an import then raises is the same
+    with pytest.raises(ImportError):
+        main(["train"])
+    monkeypatch.setattr(cli, "_TRAIN_PACKAGES", frozenset(["atrous"]))
+    assert main(["train"]) == 2
+    assert "needs atrous, which is not installed" in capsys.readouterr().err
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (RuntimeError("ours"), ModuleNotFoundError("ours", name="atrous.nowhere")):
+        run_instead(monkeypatch, error)
+        with pytest.raises(type(error), match="ours"):
+            main(["train"])
+
+
+def test_interrupt_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_instead(monkeypatch, KeyboardInterrupt())
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = "import sys; from atrous.cli import main; sys.exit(main(['models']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -1,0 +1,56 @@
+"""Colours and legends, on label maps drawn by hand."""
+
+import numpy as np
+import pytest
+from conftest import COLORS, TAXONOMY
+from PIL import Image
+
+from atrous.draw import colorize, overlay, shares
+from atrous.taxonomy import Taxonomy, distinct_colors
+
+LABELS = np.array([[0, 0, 0, 1], [2, 2, 255, 255]], np.uint8)
+
+
+def test_colorize_gives_each_id_its_color() -> None:
+    colored = colorize(LABELS, TAXONOMY)
+    assert colored.shape == (2, 4, 3)
+    assert tuple(colored[0, 3]) == COLORS[1]
+    assert tuple(colored[1, 3]) == (0, 0, 0)
+
+
+def test_shares_are_of_all_pixels_largest_first() -> None:
+    assert shares(LABELS, TAXONOMY) == [
+        ("red", 3 / 8, COLORS[0]),
+        ("blue", 2 / 8, COLORS[2]),
+        ("green", 1 / 8, COLORS[1]),
+    ]
+
+
+def test_overlay_mixes_and_leaves_ignored_pixels_alone() -> None:
+    image = np.full((2, 4, 3), 100, np.uint8)
+    mixed = np.asarray(overlay(image, LABELS, TAXONOMY, opacity=0.5))[:2, :4]
+    assert mixed[0, 0] == pytest.approx([177, 50, 50], abs=1)
+    assert mixed[1, 3].tolist() == [100, 100, 100]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 64), (200, 2000), (3000, 4000)])
+def test_legend_is_legible_at_any_size(height: int, width: int) -> None:
+    labels = np.zeros((height, width), np.uint8)
+    canvas = overlay(np.zeros((height, width, 3), np.uint8), labels, TAXONOMY)
+    legend = np.asarray(canvas.crop((width, 0, canvas.width, canvas.height)))
+    ink = (legend < 100).all(axis=2)  # (h, w) text; the swatch is red
+    rows = np.flatnonzero(ink.any(axis=1))
+    assert 8 <= np.ptp(rows) + 1 <= max(40, height / 20)
+
+
+def test_legend_of_many_classes_sums_up_the_small_ones() -> None:
+    names = tuple(f"class {i}" for i in range(100))
+    many = Taxonomy(name="many", classes=names, colors=distinct_colors(100))
+    labels = np.arange(100, dtype=np.uint8).repeat(100).reshape(100, 100)
+    canvas = overlay(np.zeros((100, 100, 3), np.uint8), labels, many)
+    assert canvas.height < 300
+
+
+def test_overlay_without_any_class() -> None:
+    ignored = np.full((4, 4), 255, np.uint8)
+    assert isinstance(overlay(np.zeros((4, 4, 3), np.uint8), ignored, TAXONOMY), Image.Image)

@@ -1,0 +1,191 @@
+"""Files from strangers: every one becomes an array, or one clear line."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from atrous.files import InputError
+from atrous.images import photo_array, read_image, read_label, write_image, write_label
+from atrous.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy(name="two", classes=("left", "right"), colors=((10, 20, 30), (40, 50, 60)))
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def grey_png(width: int, height: int, bits: int, rows: bytes) -> bytes:
+    """A grey PNG byte by byte; `rows` begins each row with its filter, 0."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def message_of(path: Path) -> str:
+    with pytest.raises(InputError) as error:
+        read_image(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ") and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".ppm"])
+def test_lossless_formats_keep_every_value(tmp_path: Path, photo: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    write_image(path, photo)
+    assert np.array_equal(read_image(path), photo)
+    assert read_image(path).flags.writeable
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".gif", ".avif"])
+def test_lossy_formats_are_read(tmp_path: Path, photo: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    write_image(path, photo)
+    assert read_image(path).shape == photo.shape
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_the_photo_upright(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = 255  # top left
+    undo = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo{suffix}"
+    Image.fromarray(np.ascontiguousarray(undo[orientation])).save(path, exif=exif)
+    found = read_image(path)
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).max() < 40
+
+
+def test_every_kind_of_pixel_becomes_srgb() -> None:
+    grey = Image.new("L", (2, 1), 77)
+    assert (photo_array(grey) == 77).all()
+    deep = Image.fromarray(np.array([[0, 257 * 200]], np.uint16))
+    assert photo_array(deep).tolist() == [[[0, 0, 0], [200, 200, 200]]]
+    half = Image.new("RGBA", (1, 1), (0, 0, 0, 51))  # a fifth of black over white
+    assert photo_array(half).tolist() == [[[204, 204, 204]]]
+    ink = Image.new("CMYK", (1, 1), (0, 255, 255, 0))
+    assert photo_array(ink).tolist() == [[[255, 0, 0]]]
+    palette = Image.new("P", (1, 1), 1)
+    palette.putpalette([0, 0, 0, 9, 8, 7])
+    assert photo_array(palette).tolist() == [[[9, 8, 7]]]
+    palette.info["transparency"] = 1
+    assert photo_array(palette).tolist() == [[[255, 255, 255]]]
+    assert photo_array(Image.new("1", (1, 1), 1)).tolist() == [[[255, 255, 255]]]
+
+
+def test_pixels_without_srgb_form_are_refused() -> None:
+    with pytest.raises(InputError, match="photo: pixels of kind F"):
+        photo_array(Image.new("F", (1, 1)), "photo")
+
+
+def test_bomb_is_refused_from_its_header_in_silence(tmp_path: Path) -> None:
+    for side in (30000, 9900, 10001):  # Pillow refuses the first, and warns of the others
+        path = tmp_path / f"bomb{side}.png"
+        path.write_bytes(grey_png(side, side, 8, b""))  # no pixels follow: decoding would fail
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            text = message_of(path)
+        assert ("over 100 million pixels" in text) == (side > 10000)
+
+
+def test_truncated_jpeg(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    write_image(path, np.zeros((64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "damaged or cut short" in message_of(path)
+
+
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("hello")
+    assert "not an image" in message_of(text)
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    assert "the file is empty" in message_of(empty)
+    assert "is a folder" in message_of(tmp_path)
+    postscript = tmp_path / "page.png"  # Pillow would start Ghostscript for it
+    postscript.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    assert "not an image" in message_of(postscript)
+
+
+def test_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "street.jpg").touch()
+    assert message_of(tmp_path / "stret.jpg").endswith(f"Did you mean {tmp_path / 'street.jpg'}?")
+    assert "Check the name" in message_of(tmp_path / "zzz" / "stret.jpg")
+
+
+@given(st.binary(max_size=300), st.integers(0, 400), st.sampled_from(["PNG", "JPEG", "TIFF"]))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_bytes_are_read_or_refused(
+    tmp_path: Path, noise: bytes, place: int, image_format: str
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(buffer, format=image_format)
+    whole = buffer.getvalue()
+    path = tmp_path / "stranger"
+    path.write_bytes(whole[:place] + noise + whole[place + len(noise) :])
+    for read in (read_image, read_label):
+        try:
+            assert read(path).shape[0] > 0
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+def test_label_keeps_its_indices(tmp_path: Path) -> None:
+    labels = np.array([[0, 1], [255, 1]], np.uint8)
+    path = tmp_path / "labels.png"
+    write_label(path, labels, TAXONOMY)
+    assert np.array_equal(read_label(path), labels)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        assert image.getpalette()[:6] == [10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_labels_of_few_bits_are_not_stretched(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "labels.png"
+    last = 2**bits - 1
+    path.write_bytes(grey_png(1, 2, bits, bytes([0, 1 << (8 - bits), 0, last << (8 - bits)])))
+    assert read_label(path).tolist() == [[1], [last]]
+
+
+def test_labels_of_16_bits(tmp_path: Path) -> None:
+    ids = np.array([[0, 40000]], np.uint16)
+    Image.fromarray(ids).save(tmp_path / "labels.png")
+    assert np.array_equal(read_label(tmp_path / "labels.png"), ids)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colors_are_not_labels(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "labels.png"
+    Image.new(mode, (2, 2)).save(path)
+    with pytest.raises(InputError, match=f"{mode} colours where class indices were expected"):
+        read_label(path)

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atrous.data.dataset import Dataset, Sample
+from atrous.data.shapes import write_shapes
+from atrous.train.augment import augment, augmentation
+from atrous.train.loader import batches
+from atrous.train.recipe import Recipe
+
+PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+
+
+def sample(height: int, width: int) -> Sample:
+    """A picture whose pixels tell where they came from, and whose label is 1 everywhere."""
+    y, x = np.mgrid[:height, :width].astype(np.uint8)
+    image = np.stack([y, x, np.full_like(y, 200)], axis=2)
+    return Sample(image, np.ones((height, width), np.uint8), "x")
+
+
+def crop(recipe: Recipe, of: Sample, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    image, target = augment(of, augmentation(recipe), seed)
+    assert image.dtype == target.dtype == torch.uint8
+    return image.numpy(), target.numpy()
+
+
+def test_image_and_label_move_together() -> None:
+    picture = sample(40, 60)
+    picture = Sample(picture.image, picture.image[..., 1] // 10, "x")  # label = column / 10
+    recipe = Recipe(crop_size=(32, 32), scale=(1.0, 1.0), **PLAIN)
+    for seed in range(8):
+        image, target = crop(recipe, picture, seed)
+        assert (image[..., 1] // 10 == target).all()
+
+
+def test_padding_is_ignored() -> None:
+    recipe = Recipe(crop_size=(64, 64), scale=(0.5, 0.5), **PLAIN)
+    image, target = crop(recipe, sample(40, 60))
+    assert image.shape == (64, 64, 3) and target.shape == (64, 64)
+    assert (target == 1).sum() == 20 * 30 and (target == 255).sum() == 64 * 64 - 20 * 30
+    assert (image[target == 255] == 127).all()
+
+
+def test_centre_crop_of_the_paper() -> None:
+    recipe = Recipe(crop_size=(224, 224), center_crop=True, **PLAIN)
+    image, target = crop(recipe, sample(250, 240))
+    assert image[0, 0].tolist() == [13, 8, 200] and (target == 1).all()
+    image, target = crop(recipe, sample(100, 240))
+    assert (target == 1).sum() == 100 * 224 and (target[:62] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue", "gamma"])
+def test_jitter_changes_the_image_alone(name: str) -> None:
+    still = Recipe(crop_size=(30, 30), scale=(1.0, 1.0), flip=0.0, **PLAIN)
+    moved = Recipe(crop_size=(30, 30), scale=(1.0, 1.0), flip=0.0, **PLAIN | {name: 0.4})
+    before, after = crop(still, sample(30, 30)), crop(moved, sample(30, 30))
+    assert (before[0] != after[0]).any() and (before[1] == after[1]).all()
+
+
+def test_a_seed_fixes_the_crop_and_leaves_the_global_state() -> None:
+    recipe = Recipe(crop_size=(32, 32), gamma=0.5)
+    state = torch.random.get_rng_state()
+    first, again, other = (crop(recipe, sample(40, 60), seed)[0] for seed in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_mask_is_never_interpolated() -> None:
+    picture = sample(40, 60)
+    picture.label[:, 30:] = 7
+    recipe = Recipe(crop_size=(50, 50), scale=(0.5, 2.0))
+    seen = {value for seed in range(10) for value in np.unique(crop(recipe, picture, seed)[1])}
+    assert seen <= {1, 7, 255}
+
+
+def test_processes_share_what_one_would_read(tmp_path: Path) -> None:
+    samples = Dataset.open(write_shapes(tmp_path, 7, 1)).split("train")
+    kinds = {"crop_size": (32, 32), "num_workers": 0}
+    one = list(batches(samples, Recipe(batch_size=4, num_steps=4, **kinds), 0, 0, 1))
+    half = Recipe(batch_size=2, num_steps=4, **kinds)
+    two = [list(batches(samples, half, 0, rank, 2)) for rank in (0, 1)]
+    for whole, left, right in zip(one, *two, strict=True):
+        for part in (0, 1):
+            assert torch.equal(whole[part], torch.cat([left[part], right[part]]))
+    rest = list(batches(samples, Recipe(batch_size=4, num_steps=4, **kinds), 3, 0, 1))
+    assert len(rest) == 1 and torch.equal(rest[0][0], one[3][0])
+
+
+def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
+    samples = Dataset.open(write_shapes(tmp_path, 6, 1, size=(32, 32))).split("train")
+    recipe = Recipe(batch_size=6, num_steps=2, num_workers=0, crop_size=(32, 32), scale=(1.0, 1.0),
+                    flip=0.0, **PLAIN)  # fmt: skip
+    expected = sorted(sample.image.sum() for sample in samples)
+    epochs = [image.flatten(1).sum(1).tolist() for image, _ in batches(samples, recipe, 0, 0, 1)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == expected and epochs[0] != epochs[1]
+
+

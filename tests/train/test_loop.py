@@ -1,0 +1,253 @@
+"""The training loop: what a run folder holds, and that a killed run ends with the same weights."""
+
+import importlib.metadata
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atrous.data.shapes import write_shapes
+from atrous.files import InputError
+from atrous.models.weights import load_run
+from atrous.train.checkpoint import Log, load_state
+from atrous.train.loop import Status, train
+from atrous.train.recipe import Recipe
+
+SMALL = Recipe(
+    backbone="mobilenetv3_small_050",
+    pretrained=False,
+    aspp_channels=16,
+    decoder_channels=16,
+    atrous_rates=(2, 4),
+    crop_size=(64, 64),
+    batch_size=2,
+    num_steps=6,
+    warmup_steps=2,
+    num_workers=0,
+    validate_every=3,
+    checkpoint_every=2,
+    log_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 6, 2, size=(64, 96))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = load_state(run, torch.device("cpu"))
+    assert state is not None
+    return state["network"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Path) -> None:
+    seen: list[Status] = []
+    recipe = replace(SMALL, ema_decay=0.9, auxiliary_weight=0.4, dice_weight=1.0, clip_norm=1.0)
+    scores = train(recipe, str(shapes), None, tmp_path / "run", watch=seen.append)
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    assert Recipe.from_dict(run["recipe"]) == recipe
+    assert run["versions"]["torch"] == importlib.metadata.version("torch")
+    assert run["taxonomy"]["classes"][1] == "disc" and run["data"]["licence"] == "CC0-1.0"
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").open()]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
+    assert [line["step"] for line in lines if "val" in line] == [3, 6]
+    assert list((tmp_path / "run").glob("events/events.out.tfevents.*"))
+    assert [status.step for status in seen] == [1, 2, 3, 4, 5, 6]
+    assert scores["protocol"] == "pooled" and scores["images"] == 2
+    best = max(status.scores.miou for status in seen if status.scores)
+    assert scores["miou"] == best
+    assert load_run(tmp_path / "run").taxonomy.num_classes == 4
+
+
+def test_training_learns(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        SMALL, num_steps=60, base_lr=3e-3, batch_size=4, validate_every=60, checkpoint_every=60
+    )
+    losses: list[float] = []
+    train(recipe, str(shapes), None, tmp_path, watch=lambda s: s.loss and losses.append(s.loss))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16", "optimizer": "sgd", "hard_pixels": 0.5},
+        {"accumulation": 2, "optimizer": "rmsprop", "num_workers": 1},
+        {"optimizer": "adam", "schedule": "cosine", "center_crop": True, "ema_decay": 0.5},
+    ],
+)
+def test_stopped_and_resumed_equals_undisturbed(
+    shapes: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    recipe = replace(SMALL, **change)
+    train(recipe, str(shapes), None, tmp_path / "whole")
+
+    def stop(status: Status) -> None:
+        if status.step == 5:  # after the checkpoint at 4 and the validation at 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, str(shapes), None, tmp_path / "cut", watch=stop)
+    train(recipe, str(shapes), None, tmp_path / "cut", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    best = [load_file(tmp_path / run / "best.safetensors") for run in ("whole", "cut")]
+    assert same(*best)
+    steps = [
+        [json.loads(line)["step"] for line in (tmp_path / run / "log.jsonl").open()]
+        for run in ("whole", "cut")
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_accumulated_batches_equal_one_large_batch(shapes: Path, tmp_path: Path) -> None:
+    one = replace(SMALL, batch_size=4, num_steps=1, optimizer="sgd", base_lr=1.0, warmup_steps=0)
+    two = replace(one, batch_size=2, accumulation=2)
+    for name, recipe in (("one", one), ("two", two)):
+        train(recipe, str(shapes), None, tmp_path / name)
+    # The classifier's bias comes after every norm; its gradient is the mean over the pixels.
+    biases = [weights(tmp_path / name)["head.1.bias"] for name in ("one", "two")]
+    torch.testing.assert_close(*biases, rtol=0.2, atol=0.02)
+
+
+def test_ten_kills_change_nothing(shapes: Path, tmp_path: Path) -> None:
+    """Kill -9 at ten random moments, resume each time: the weights are those of a calm run."""
+    options = [
+        "--data", shapes, "--backbone", SMALL.backbone, "--no-pretrained", "--crop-size", 64, 64,
+        "--aspp-channels", 16, "--decoder-channels", 16, "--atrous-rates", 2, "--batch-size", 2,
+        "--num-steps", 120, "--checkpoint-every", 3, "--validate-every", 20, "--log-every", 1,
+        "--ema-decay", 0.9, "--dropout", 0.5, "--num-workers", 0,
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "atrous", "train", *map(str, options), "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*command, str(run), "--resume"], env=environment, stderr=subprocess.PIPE
+        )
+
+    calm = start(tmp_path / "calm")
+    _, message = calm.communicate()
+    assert calm.returncode == 0, message
+    moments, killed = random.Random(0), tmp_path / "killed"
+    for _ in range(10):
+        process = start(killed)
+        log, before = killed / "log.jsonl", time.time()
+        while not (log.exists() and log.stat().st_mtime > before) and process.poll() is None:
+            time.sleep(0.01)  # until it has taken its first step, or while it still loads
+            if moments.random() < 0.0005:
+                break
+        time.sleep(moments.uniform(0, 1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it ended before it was killed: add steps"
+    last = start(killed)
+    _, message = last.communicate()
+    assert last.returncode == 0, message
+    assert same(weights(tmp_path / "calm"), weights(killed))
+    assert same(*(load_file(tmp_path / run / "best.safetensors") for run in ("calm", "killed")))
+    assert not list(killed.glob(".*"))
+
+
+def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(
+    shapes: Path, tmp_path: Path
+) -> None:
+    train(SMALL, str(shapes), None, tmp_path)
+    with pytest.raises(InputError, match="holds a run already"):
+        train(SMALL, str(shapes), None, tmp_path)
+    with pytest.raises(InputError, match="was started with base_lr"):
+        train(replace(SMALL, base_lr=0.1), str(shapes), None, tmp_path, resume=True)
+    finished = (tmp_path / "last.pt").stat().st_mtime_ns
+    train(SMALL, str(shapes), None, tmp_path, resume=True)  # nothing is left to do
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == finished
+
+
+def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> None:
+    train(SMALL, str(shapes), None, tmp_path / "first")
+    still = replace(SMALL, init=str(tmp_path / "first"), base_lr=1e-12, num_steps=1, weight_decay=0)
+    train(still, str(shapes), None, tmp_path / "second")
+    first = load_file(tmp_path / "first/best.safetensors")
+    second = load_file(tmp_path / "second/best.safetensors")
+    torch.testing.assert_close(first["head.1.weight"], second["head.1.weight"])
+    with pytest.raises(InputError, match="no such file"):
+        train(replace(SMALL, init=str(tmp_path / "none")), str(shapes), None, tmp_path / "third")
+
+
+def test_a_hostile_checkpoint_runs_nothing(shapes: Path, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    train(replace(SMALL, num_steps=2), str(shapes), None, tmp_path / "run")
+    for content in (Evil(), {"no": "step"}, [1]):
+        torch.save(content, tmp_path / "run/last.pt")
+        with pytest.raises(InputError, match=r"last\.pt: not a checkpoint"):
+            train(replace(SMALL, num_steps=2), str(shapes), None, tmp_path / "run", resume=True)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_mend(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(SMALL, optimizer="sgd", base_lr=1e30, warmup_steps=0)
+    with pytest.raises(InputError, match="lower --base-lr"):
+        train(recipe, str(shapes), None, tmp_path)
+
+
+def test_the_log_drops_what_was_after_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    Log(path, 2).write({"step": 3, "loss": 0.5})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "loss": 0.5}\n'
+
+
+def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
+    """Torchrun with two processes on the CPU: one run folder, and it can be resumed by one."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "atrous", "train", "--data", str(shapes), "--backbone", SMALL.backbone,
+        "--no-pretrained", "--crop-size", "64", "64", "--batch-size", "2", "--num-steps", "2",
+        "--num-workers", "0", "--aspp-channels", "16", "--decoder-channels", "16",
+        "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("next: atrous export") == 1
+    assert json.loads((tmp_path / "run/scores.json").read_text())["images"] == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_one_line_and_loses_nothing(shapes: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
+    try:
+        command = [
+            sys.executable, "-m", "atrous", "train", "--data", str(shapes), "--no-pretrained",
+            "--backbone", SMALL.backbone, "--crop-size", "64", "64", "--batch-size", "2",
+            "--num-steps", "4", "--num-workers", "0", "--aspp-channels", "16",
+            "--decoder-channels", "16", "--out", str(disk / "run"),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        lines = done.stderr.splitlines()
+        assert "No space left on device" in lines[-1] and lines[-1].startswith("error: ")
+        assert "Traceback" not in done.stderr
+        assert {path.name for path in (disk / "run").iterdir()} <= {
+            "run.json", "log.jsonl", "events", "best.safetensors", "scores.json"
+        }  # fmt: skip
+    finally:
+        subprocess.run(["umount", disk], check=True)

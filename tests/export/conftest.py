@@ -31,7 +31,9 @@ def write_run(folder: Path, data: Path) -> Path:
         network.head[-1].weight.normal_()
     mean, std = normalization(MODEL["backbone"])
     folder.mkdir()
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "best.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in network.state_dict().items()}, folder / "best.safetensors"
+    )
     run = {
         "format": 1,
         "model": MODEL,

@@ -13,7 +13,7 @@ from atrous.files import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.catalogue import WEIGHT_PACKAGES, build
 from atrous.models.photo import PhotoNetwork
-from atrous.models.weights import load_run
+from atrous.models.runs import load_run
 
 MODEL = {
     "name": "deeplabv3",

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from atrous.data.shapes import write_shapes
 from atrous.files import InputError
-from atrous.models.weights import load_run
+from atrous.models.runs import load_run
 from atrous.train.checkpoint import Log, load_state
 from atrous.train.loop import Status, train
 from atrous.train.recipe import Recipe

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from atrous.files import replacing
 from atrous.infer.bundle import BundleMetadata
-from atrous.models.weights import LoadedRun, load_run
+from atrous.models.runs import LoadedRun, load_run
 
 if TYPE_CHECKING:
     from atrous.models.photo import PhotoNetwork

@@ -96,7 +96,7 @@ class TorchRuntime:
         # torch is not part of the core install
         import torch
 
-        from atrous.models.weights import load_run
+        from atrous.models.runs import load_run
 
         run = load_run(Path(run_folder))
         self.model_name = Path(run_folder).resolve().name

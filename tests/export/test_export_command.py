@@ -1,0 +1,78 @@
+"""`atrous export`, and that a bundle and its run score the same."""
+
+import json
+import shutil
+
+import pytest
+
+from atrous.cli import main
+from atrous.export import certificate
+from atrous.infer.runtimes import OnnxRuntime
+
+
+def scores_of(model, data, capsys):
+    assert main(["evaluate", str(model), str(data), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_float_bundle_scores_as_its_run_does(run_folder, shapes, tmp_path, capsys):
+    out = tmp_path / "tiny.onnx"
+    assert main(["export", str(run_folder), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "MB  fp32, any size, stride 4 logits, 4 classes inside" in text
+    assert f"next: atrous segment PHOTO --model {out}" in text
+    run, bundle = scores_of(run_folder, shapes, capsys), scores_of(out, shapes, capsys)
+    assert bundle["miou"] == pytest.approx(run["miou"], abs=0.0005)
+    scores = OnnxRuntime(out, threads=1).metadata.scores
+    assert (scores["data"], scores["split"], scores["images"]) == ("shapes", "val", 2)
+    assert scores["miou"] == pytest.approx(bundle["miou"])
+
+
+def test_over_the_budget_nothing_is_written(
+    run_folder, tmp_path, capsys, monkeypatch, float_bundle
+):
+    # The bundle is at hand already; only what follows its making is looked at here.
+    def copy_bundle(run, out):
+        shutil.copy(float_bundle, out)
+        return OnnxRuntime(float_bundle, threads=1).metadata
+
+    monkeypatch.setattr("atrous.export.graph.export_bundle", copy_bundle)
+    monkeypatch.setattr(certificate.Certificate, "passed", False)
+    out = tmp_path / "tiny.onnx"
+    assert main(["export", str(run_folder), "--int8", "--out", str(out)]) == 1
+    assert "over the budget" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_is_certified_too(run_folder, tmp_path, capsys):
+    out = tmp_path / "tiny8.onnx"
+    arguments = ["export", str(run_folder), "--int8", "--budget", "100", "--out", str(out)]
+    assert main(arguments) == 0
+    assert "MB  int8" in capsys.readouterr().out
+    metadata = OnnxRuntime(out, threads=1).metadata
+    assert metadata.precision == "int8"
+    assert metadata.scores["torch_fp32"]["protocol"] == "pooled"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "bundle.bin"], "ends in .onnx"),
+        (["--budget", "-1"], "0 or more"),
+        (["--split", "test"], "no split 'test'"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_options_are_one_line(run_folder, capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run_folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
+    assert "run.json" in capsys.readouterr().err

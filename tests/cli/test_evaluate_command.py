@@ -25,7 +25,7 @@ labels = "masks/{{key}}.png"
 
 @pytest.fixture
 def paint_data(tmp_path, paint, tiny_bundle):
-    """One photo whose truth is what the bundle sees, but for ten pixels of grey and a row ignored."""
+    """A photo whose truth is what the bundle sees, but for ten grey pixels and a row ignored."""
     label = load(tiny_bundle).predict(paint).copy()
     label[0], label[1, :10] = 255, 3
     taxonomy = Taxonomy(name="paint", classes=tuple("rgbx"), colors=((0, 0, 0),) * 4)

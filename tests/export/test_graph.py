@@ -1,5 +1,5 @@
-import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -43,7 +43,7 @@ def test_the_file_stands_alone_and_describes_itself(float_bundle, run_folder):
 
 def test_no_path_of_the_machine_is_left_in_the_file(float_bundle):
     content = float_bundle.read_bytes()
-    assert os.path.dirname(torch.__file__).encode() not in content
+    assert str(Path(torch.__file__).parent).encode() not in content
     assert b"/somewhere/else" not in content
     assert b"site-packages" not in content
 

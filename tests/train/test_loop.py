@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from atrous.data.shapes import write_shapes
 from atrous.files import InputError
+from atrous.models.deeplab import Output
 from atrous.models.runs import load_run
 from atrous.train.checkpoint import Log, load_state
 from atrous.train.loop import Status, train
@@ -251,3 +252,21 @@ def test_a_full_disk_is_one_line_and_loses_nothing(shapes: Path, tmp_path: Path)
         }  # fmt: skip
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_network_of_ones_own(shapes: Path, tmp_path: Path) -> None:
+    class Tiny(torch.nn.Module):
+        stride = auxiliary_stride = 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Conv2d(3, 4, 1)
+
+        def forward(self, image: torch.Tensor) -> Output:
+            return Output(self.head(image), None)
+
+    network = Tiny()
+    before = network.head.weight.clone()
+    train(SMALL, str(shapes), None, tmp_path, network=network)
+    assert weights(tmp_path).keys() == {"head.weight", "head.bias"}
+    assert not torch.equal(before, network.head.weight)

@@ -6,7 +6,8 @@ from onnxruntime's own calibration, which keeps every activation of every image 
 - each image leaves only its extremes and a sample of each tensor;
 - a range is not the extremes but the part of them that rounds and clips the sample with the least
   squared error (as in Banner et al. 2019, arXiv:1810.05723, by search instead of by formula);
-- normalisation, the first convolution and the classifier stay in float.
+- the normalisation, the first three convolutions and the classifier stay in float: on
+  EfficientNet-Lite2 that halves the noise of the logits and costs no time that can be measured.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ from atrous.files import InputError
 from atrous.infer.bundle import BundleMetadata
 
 _QUANTIZED = ("Conv", "Add", "Concat", "Resize", "Clip", "Relu")
+_STEM = 3
+"""How many convolutions, from the image on, stay in float."""
 _SAMPLE = 2048
 """Values of each tensor that an image leaves behind."""
 
@@ -73,14 +76,21 @@ def quantize(
 
 
 def _nodes_to_quantize(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The network without its float ends: after the first convolution, before the last."""
+    """The network without its float ends.
+
+    An activation goes with its convolution: on its own, it would have the values quantised that it
+    is about to cut off.
+    """
     floats = _floats(graph)
-    convolutions = [index for index, node in enumerate(graph.node) if node.op_type == "Conv"]
-    first, last = convolutions[0], convolutions[-1]
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    kept = {node.output[0] for node in (*convolutions[:_STEM], convolutions[-1])}
+    start = list(graph.node).index(convolutions[0])
     return [
         node
-        for node in list(graph.node)[first + 1 : last]
-        if node.op_type in _QUANTIZED and node.output[0] in floats
+        for node in list(graph.node)[start:]
+        if node.op_type in _QUANTIZED
+        and node.output[0] in floats - kept
+        and not (node.op_type in ("Clip", "Relu") and node.input[0] in kept)
     ]
 
 

@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         self.channels = dict(zip(levels, info.channels(), strict=True))
         if multi_grid is not None:
             self._dilate(name, multi_grid)
-        _swap_convolutions(self.network)
+        swap_convolutions(self.network)
         if pretrained:
             load_imagenet(self.network, name)
 
@@ -146,7 +146,7 @@ def _create(name: str, output_stride: int) -> nn.Module:
         ) from error
 
 
-def _swap_convolutions(network: nn.Module) -> None:
+def swap_convolutions(network: nn.Module) -> None:
     """Swap in our own convolutions: the same parameters under the same names."""
     for module in network.modules():
         if isinstance(module, Conv2dSame):

@@ -59,6 +59,7 @@ def train(
     out: Path,
     resume: bool = False,
     watch: Callable[[Status], None] | None = None,
+    network: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Train a network and keep its last and best weights in `out`.
 
@@ -70,6 +71,8 @@ def train(
         out: the run folder. It must not hold a run yet, unless `resume` is set.
         resume: go on from the last checkpoint in `out`, or start if there is none.
         watch: called after each step.
+        network: train this one instead of the recipe's: it takes what those of `atrous.models` take
+            and returns their `Output`. Its run can be scored and resumed, but not loaded by name.
 
     Returns:
         The content of scores.json: the best validation, or the last step if there is no val split.
@@ -90,7 +93,7 @@ def train(
     main = accelerator.is_main_process
     if main:
         _claim(out, _description(recipe, dataset, data, root), resume)
-    training = _Training(recipe, dataset.taxonomy.num_classes, accelerator)
+    training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     if state is not None:
         training.restore(state)
@@ -149,14 +152,19 @@ def train(
 class _Training:
     """A training between two steps: all that a checkpoint holds, and what acts on it."""
 
-    def __init__(self, recipe: Recipe, num_classes: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        num_classes: int,
+        accelerator: Accelerator,
+        network: nn.Module | None,
+    ) -> None:
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
         self.step, self.best = 0, -math.inf
         torch.manual_seed(recipe.seed)
-        network = build(
-            **model_options(recipe, num_classes),
-            pretrained=recipe.pretrained and recipe.init is None,
-        )
+        if network is None:
+            fresh = recipe.pretrained and recipe.init is None
+            network = build(**model_options(recipe, num_classes), pretrained=fresh)
         if recipe.init is not None:
             checkpoint.start_from(network, Path(recipe.init))
         for module in network.modules():

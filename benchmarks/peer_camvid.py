@@ -1,8 +1,8 @@
 """The peer on CamVid: segmentation_models.pytorch's DeepLabV3Plus, trained with our recipe.
 
 The same backbone, ImageNet weights, two stages, augmentation, loss, optimiser and validation as the
-model that ships; only the network is theirs (their defaults at output stride 16: rates 12, 24, 36
-with image pooling, 256 channels, bilinear upsampling inside). Its depthwise convolutions run through
+model that ships; only the network is theirs (defaults at output stride 16: rates 12, 24, 36 with
+image pooling, 256 channels, bilinear upsampling inside). Its depthwise convolutions run through
 our backward pass, which computes the same gradients and saves the peer half of its time.
 
     pip install segmentation_models_pytorch==0.6.0

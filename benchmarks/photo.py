@@ -76,7 +76,7 @@ def torch_predict(run, threads, upsampling):
     import torch
 
     from atrous.models.layers import upsample
-    from atrous.models.weights import load_run
+    from atrous.models.runs import load_run
 
     if upsampling == "atrous":
         return atrous.load(run, threads).predict

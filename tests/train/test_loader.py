@@ -95,5 +95,3 @@ def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
     expected = sorted(sample.image.sum() for sample in samples)
     epochs = [image.flatten(1).sum(1).tolist() for image, _ in batches(samples, recipe, 0, 0, 1)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == expected and epochs[0] != epochs[1]
-
-

@@ -59,7 +59,10 @@ def test_cosine_and_constant() -> None:
 )  # fmt: skip
 def test_optimizer_groups(name: str, kind: type) -> None:
     network = nn.ModuleDict(
-        {"backbone": nn.Conv2d(1, 1, 3), "head": nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1))}
+        {
+            "backbone": nn.Conv2d(1, 1, 3),
+            "head": nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1)),
+        }
     )
     recipe = Recipe(optimizer=name, backbone_lr_factor=0.5, weight_decay=0.1)
     optimizer = build_optimizer(network, recipe)

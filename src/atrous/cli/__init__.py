@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "Score a model on a data set, per class, by a named protocol.",
     "train": "Train a model with a recipe, or on a data set of your own.",
     "export": "Turn a run into a bundle, one .onnx file, and certify it.",
-    "data": "Look at data sets: list, fetch, doctor, show.",
+    "data": "Look at data sets, or make one to learn with.",
     "models": "List what can be built and what is shipped.",
 }
 """Each name's function of the same name is in the module of that name."""

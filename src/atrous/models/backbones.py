@@ -11,7 +11,6 @@ last stage, whatever its stride under dilation. Departures from timm:
   Exported graphs stay free of shapes.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from atrous.files import InputError
-from atrous.models.catalogue import OUTPUT_STRIDES
+from atrous.models.catalogue import OUTPUT_STRIDES, check_is_known
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
 from atrous.models.weights import load_imagenet
 
@@ -130,10 +129,7 @@ def _is_spatial(module: nn.Module) -> bool:
 def _create(name: str, output_stride: int) -> nn.Module:
     if output_stride not in OUTPUT_STRIDES:
         raise InputError(f"output stride {output_stride}: 8, 16 and 32 are supported")
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = f"Did you mean {near[0]}?" if near else "`atrous models` lists those that work"
-        raise InputError(f"{name}: timm has no such network. {hint}")
+    check_is_known(name)
     try:
         network: nn.Module = timm.create_model(
             name, features_only=True, output_stride=output_stride, pretrained=False

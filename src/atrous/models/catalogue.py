@@ -133,9 +133,21 @@ def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return (mean, std) of RGB in 0..1 that the backbone's ImageNet weights were trained with."""
     import timm
 
+    check_is_known(backbone)
     config = timm.get_pretrained_cfg(backbone)
-    if config is None:
-        raise InputError(
-            f"{backbone}: timm has no such network; `atrous models` lists those that work"
-        )
+    assert config is not None
     return tuple(config.mean), tuple(config.std)
+
+
+def check_is_known(backbone: str) -> None:
+    """Refuse a name that timm does not have.
+
+    Raises:
+        InputError: with the nearest name that it has.
+    """
+    import timm
+
+    if not timm.is_model(backbone):
+        near = get_close_matches(backbone, timm.list_models(), n=1)
+        mend = f"Did you mean {near[0]}?" if near else "`atrous models` lists those that work"
+        raise InputError(f"{backbone}: timm has no such network. {mend}")

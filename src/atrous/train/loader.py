@@ -1,6 +1,6 @@
 """The stream of training crops: position n of it depends on the seed and n, and on nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from atrous.data.dataset import Sample
+from atrous.files import InputError
 from atrous.train.augment import augment, augmentation
 from atrous.train.recipe import Recipe
 
+Item = tuple[Tensor, Tensor] | InputError
 
-class Stream(Dataset[tuple[Tensor, Tensor]]):
+
+class Stream(Dataset[Item]):
     """An endless list of crops: epoch after epoch, each a new permutation of the samples."""
 
     def __init__(self, samples: Sequence[Sample], recipe: Recipe) -> None:
@@ -20,11 +23,17 @@ class Stream(Dataset[tuple[Tensor, Tensor]]):
         self.seed = recipe.seed
         self.transforms = augmentation(recipe)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        """Image (h, w, 3) uint8 and target (h, w) uint8."""
+    def __getitem__(self, position: int) -> Item:
+        """Image (h, w, 3) uint8 and target (h, w) uint8, or what is wrong with the files.
+
+        An error that is raised in a worker process comes out as a page of text.
+        """
         epoch, place = divmod(position, len(self.samples))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
-        sample = self.samples[int(order[place])]
+        try:
+            sample = self.samples[int(order[place])]
+        except InputError as error:
+            return error
         return augment(sample, self.transforms, mixed_seed(self.seed, position))
 
 
@@ -35,20 +44,39 @@ def mixed_seed(*parts: int) -> int:
 
 def batches(
     samples: Sequence[Sample], recipe: Recipe, first_step: int, rank: int, world_size: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one process from `first_step` to the end, `accumulation` of them a step.
 
-    Each is image (B, h, w, 3) uint8 and target (B, h, w) uint8.
+    Yields:
+        image (B, h, w, 3) uint8 and target (B, h, w) uint8.
+
+    Raises:
+        InputError: an image or a mask cannot be read.
     """
     size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation
     positions = [
         [(batch * world_size + rank) * size + i for i in range(size)]
         for batch in range(first_step * recipe.accumulation, total)
     ]
-    return DataLoader(
+    loader = DataLoader(
         Stream(samples, recipe),
         batch_sampler=positions,
+        collate_fn=_collate,
         num_workers=recipe.num_workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if recipe.num_workers else None,
     )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _collate(items: list[Item]) -> Item:
+    pairs = []
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        pairs.append(item)
+    images, targets = zip(*pairs, strict=True)
+    return torch.stack(images), torch.stack(targets)

@@ -100,7 +100,7 @@ def train(
     log = checkpoint.Log(out / "log.jsonl", training.step) if main else None
     accelerator.init_trackers("events")
     rank, world_size = accelerator.process_index, accelerator.num_processes
-    loader = iter(batches(samples, recipe, training.step, rank, world_size))
+    loader = batches(samples, recipe, training.step, rank, world_size)
 
     losses: list[Tensor] = []
     first_step, started = training.step, time.perf_counter()

@@ -1,0 +1,101 @@
+"""`atrous train` and `atrous data`, as a person types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atrous.cli import main
+
+TINY = [
+    "--backbone", "mobilenetv3_small_050", "--no-pretrained", "--crop-size", "32", "48",
+    "--batch-size", "2", "--num-steps", "2", "--num-workers", "0", "--aspp-channels", "8",
+    "--decoder-channels", "8", "--atrous-rates", "2", "4", "--warmup-steps", "1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tutorial: every command of it, in order."""
+    assert main(["data", "shapes", "shapes", "--train", "4", "--val", "2"]) == 0
+    assert main(["train", "--data", "shapes", "--out", "runs/mine", *TINY]) == 0
+    shown = capsys.readouterr()
+    assert "next: atrous train --data shapes" in shown.out
+    assert "deeplabv3plus on mobilenetv3_small_050 (from nothing), output stride 16" in shown.err
+    assert "best val mIoU" in shown.err and "(pooled, 2 images)" in shown.err
+    recipe = json.loads(Path("runs/mine/run.json").read_text())["recipe"]
+    assert recipe["crop_size"] == [32, 48] and recipe["atrous_rates"] == [2, 4]
+    assert main(["train", "--out", "runs/mine", "--resume"]) == 0  # nothing left to do, no recipe
+    assert main(["evaluate", "runs/mine", "shapes", "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert main(["export", "runs/mine", "--out", "mine.onnx", "--budget", "5"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "mine.onnx", "shapes", "--json"]) == 0
+    bundle = json.loads(capsys.readouterr().out)
+    # The same score to 0.05 points, from torch and from the bundle.
+    assert bundle["miou"] == pytest.approx(run["miou"], abs=0.0005)
+    assert main(["segment", "shapes/val/0000.png", "--model", "mine.onnx", "--out", "seen"]) == 0
+    assert {path.name for path in Path("seen").iterdir()} == {
+        "0000.labels.png", "0000.overlay.png", "0000.json"
+    }  # fmt: skip
+
+
+def test_data_list_names_camvid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list"]) == 0
+    assert "camvid        11 classes  splits train, val, test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["camvd"], "no recipe 'camvd'. Did you mean camvid?"),
+        (["camvid", "--crop-sise", "3"], "unknown option --crop-sise. Did you mean --crop-size?"),
+        (["camvid"], "Pass --root with the folder that holds it"),
+        ([], "name a recipe or give --data FOLDER"),
+        (["paper"], "paper: give the data set with --data"),
+        (["--data", "nothing"], "nothing: no such file"),
+        (["--data", "shapes", "--backbone", "resnet5O"], "Did you mean resnet50"),
+        (["--data", "shapes", "--dropout", "2"], "dropout is 2.0; it must be from 0 to 1"),
+        (["--data", "shapes", "--model", "deeplab"], "deeplab"),
+    ],
+)
+def test_mistakes_are_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    main(["data", "shapes", "shapes", "--train", "2", "--val", "1"])
+    capsys.readouterr()
+    assert main(["train", *arguments, "--no-pretrained"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert not (here / "runs/plain/last.pt").exists()
+
+
+def test_a_bad_mask_stops_a_training_in_one_line(here: Path) -> None:
+    """Also from a process that reads ahead."""
+    main(["data", "shapes", "shapes", "--train", "2", "--val", "1"])
+    for mask in Path("shapes/train-labels").iterdir():
+        mask.write_text("not a picture")
+    command = [sys.executable, "-m", "atrous", "train", "--data", "shapes", *TINY]
+    command[command.index("--num-workers") + 1] = "1"
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: shapes/train-labels/000")
+
+
+def test_without_the_extra_the_mend_is_named(here: Path) -> None:
+    """In a Python that cannot find torch, as after `pip install atrous`."""
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from atrous.cli import main; sys.exit(main(['train', 'camvid', '--root', '.']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "torch" in last and 'pip install "atrous[train]"' in last

@@ -22,7 +22,7 @@ from atrous.draw import overlay, shares
 from atrous.files import InputError, replacing
 from atrous.images import photo_array, read_image, write_label
 from atrous.infer.runtimes import Runtime, open_runtime
-from atrous.infer.upsample import upsample_argmax
+from atrous.infer.upsample import photo_labels
 from atrous.taxonomy import Taxonomy
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
@@ -114,11 +114,8 @@ class Segmenter:
 
     def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Return the labels (H, W) of one image (H, W, 3)."""
-        height, width = image.shape[:2]
         logits = self.runtime(image[None])[0]  # (K, h, w)
-        stride = self.metadata.stride
-        full = (logits.shape[1] * stride, logits.shape[2] * stride)
-        return upsample_argmax(logits, full)[:height, :width]
+        return photo_labels(logits, self.metadata.stride, image.shape[:2])
 
     def stream(self, paths: Iterable[Path | str]) -> Iterator[Outcome]:
         """Yield each path, in order, with its Segmentation, or with the error if it has one."""

@@ -31,8 +31,10 @@ def upsample_argmax(
     top, bottom, down = _source_rows(height, size[0])  # (H,) each
     left, right, across = _source_rows(width, size[1])  # (W,) each
     coarse = _argmax(logits)  # (h, w)
-    labels = coarse[:, left][top]  # (H, W)
-    mixed = np.flatnonzero(_disagreement(coarse)[:, left][top])  # (N,) flat output pixels
+    labels = coarse.take(left, axis=1).take(top, axis=0)  # (H, W), contiguous
+    mixed = np.flatnonzero(
+        _disagreement(coarse).take(left, axis=1).take(top, axis=0)
+    )  # (N,) flat output pixels
     vectors = np.ascontiguousarray(logits.reshape(num_classes, -1).T, np.float32)  # (h*w, K)
     block = max(1, _BLOCK_VALUES // num_classes)
     for start in range(0, len(mixed), block):
@@ -45,6 +47,18 @@ def upsample_argmax(
         above += below
         labels.ravel()[pixels] = above.argmax(1)
     return labels
+
+
+def photo_labels(
+    logits: NDArray[np.float32], stride: int, size: tuple[int, int]
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the labels (H, W) of the photo of `size` that a network gave `logits` (K, h, w) for.
+
+    The network padded it at the right and at the bottom: the labels are `stride` times the logits'
+    size, cropped (docs/conventions.md).
+    """
+    full = logits.shape[1] * stride, logits.shape[2] * stride
+    return upsample_argmax(logits, full)[: size[0], : size[1]]
 
 
 def upsample_argmax_reference(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from atrous.data.dataset import Dataset, Split
 from atrous.evaluate import evaluate
 from atrous.files import InputError
-from atrous.infer.upsample import upsample_argmax
+from atrous.infer.upsample import photo_labels
 from atrous.metrics import Scores
 from atrous.models.catalogue import build, normalization
 from atrous.models.layers import upsample
@@ -251,9 +251,7 @@ class _Training:
         @torch.inference_mode()
         def predict(image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
             logits = self.photo(torch.from_numpy(image)[None].to(accelerator.device))[0]
-            size = logits.shape[1] * stride, logits.shape[2] * stride
-            labels = upsample_argmax(logits.cpu().numpy(), size)
-            return labels[: image.shape[0], : image.shape[1]]
+            return photo_labels(logits.cpu().numpy(), stride, image.shape[:2])
 
         confusion = evaluate(predict, replace(split, keys=keys), self.num_classes)
         matrix = torch.from_numpy(confusion.matrix).to(accelerator.device)

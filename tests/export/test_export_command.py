@@ -28,15 +28,19 @@ def test_a_float_bundle_scores_as_its_run_does(run_folder, shapes, tmp_path, cap
     assert scores["miou"] == pytest.approx(bundle["miou"])
 
 
-def test_over_the_budget_nothing_is_written(
-    run_folder, tmp_path, capsys, monkeypatch, float_bundle
-):
-    # The bundle is at hand already; only what follows its making is looked at here.
+@pytest.fixture
+def ready_export(monkeypatch, float_bundle):
+    """Exports that copy a bundle instead of tracing it anew: what follows is what is tested."""
+
     def copy_bundle(run, out):
         shutil.copy(float_bundle, out)
         return OnnxRuntime(float_bundle, threads=1).metadata
 
     monkeypatch.setattr("atrous.export.graph.export_bundle", copy_bundle)
+
+
+@pytest.mark.usefixtures("ready_export")
+def test_over_the_budget_nothing_is_written(run_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(certificate.Certificate, "passed", False)
     out = tmp_path / "tiny.onnx"
     assert main(["export", str(run_folder), "--int8", "--out", str(out)]) == 1
@@ -44,6 +48,7 @@ def test_over_the_budget_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("ready_export")
 def test_int8_is_certified_too(run_folder, tmp_path, capsys):
     out = tmp_path / "tiny8.onnx"
     arguments = ["export", str(run_folder), "--int8", "--budget", "100", "--out", str(out)]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
-from torch import Tensor, nn
 
 from atrous.files import replacing
 from atrous.infer.bundle import BundleMetadata
@@ -47,7 +46,7 @@ def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own, about itself
             program = torch.onnx.export(
-                _PlanesFirst(network).eval(),
+                network,
                 (image,),
                 dynamo=True,
                 dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
@@ -62,27 +61,6 @@ def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
     _strip(model)
     onnx.checker.check_model(model)
     return model
-
-
-class _PlanesFirst(nn.Module):
-    """`PhotoNetwork` that normalises after the transposition, not before it.
-
-    The same numbers, but onnxruntime is much slower at multiplying along a last axis of three.
-    """
-
-    scale: Tensor  # (3, 1, 1)
-    shift: Tensor  # (3, 1, 1)
-
-    def __init__(self, photo: "PhotoNetwork") -> None:
-        super().__init__()
-        self.network = photo.network
-        self.register_buffer("scale", photo.scale.reshape(3, 1, 1))
-        self.register_buffer("shift", photo.shift.reshape(3, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3)
-        planes = image.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
-        logits: Tensor = self.network(planes * self.scale + self.shift).logits
-        return logits
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -12,16 +12,18 @@ from atrous.models.deeplab import Output
 class PhotoNetwork(nn.Module):
     """uint8 image in, low-resolution logits out; normalises inside."""
 
-    scale: Tensor  # (3,)
-    shift: Tensor  # (3,)
+    scale: Tensor  # (3, 1, 1)
+    shift: Tensor  # (3, 1, 1)
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         """Wrap `network`, which shares its weights; `mean` and `std` are of RGB in 0..1."""
         super().__init__()
         self.network = network
         self.stride = cast(int, network.stride)
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)), persistent=False)
-        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
+        spread = torch.tensor(std).reshape(3, 1, 1)
+        centre = torch.tensor(mean).reshape(3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
+        self.register_buffer("shift", -centre / spread, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3), sRGB
         """Return the logits, float32 (B, K, ceil(H / stride), ceil(W / stride))."""
@@ -30,5 +32,5 @@ class PhotoNetwork(nn.Module):
 
     def normalize(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3)
         """Return what the network takes, float32 (B, 3, H, W)."""
-        normalised = image.float() * self.scale + self.shift  # (B, H, W, 3)
-        return normalised.permute(0, 3, 1, 2)  # (B, 3, H, W), channels last
+        # Planes first: onnxruntime is much slower at multiplying along a last axis of three.
+        return image.permute(0, 3, 1, 2).float() * self.scale + self.shift

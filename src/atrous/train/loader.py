@@ -62,6 +62,7 @@ def batches(
         Stream(samples, recipe),
         batch_sampler=positions,
         collate_fn=_collate,
+        generator=torch.Generator(),  # or the first batch would draw from the step's own
         num_workers=recipe.num_workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if recipe.num_workers else None,

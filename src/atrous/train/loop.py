@@ -37,7 +37,7 @@ from atrous.train.optim import build_optimizer, learning_rate
 from atrous.train.recipe import Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Status:
     """What a watcher of a training is told after each step."""
 
@@ -90,15 +90,13 @@ def train(
         log_with="tensorboard",
         project_dir=str(out),
     )
-    main = accelerator.is_main_process
-    if main:
+    if accelerator.is_main_process:
         _claim(out, _description(recipe, dataset, data, root), resume)
     training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     if state is not None:
         training.restore(state)
-    log = checkpoint.Log(out / "log.jsonl", training.step) if main else None
-    accelerator.init_trackers("events")
+    record = _Record(out, dataset.taxonomy.classes, training.step, accelerator)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = batches(samples, recipe, training.step, rank, world_size)
 
@@ -111,42 +109,56 @@ def train(
         seconds = (time.perf_counter() - started) / (step - first_step)
         mean_loss = scores = None
         if finished or step % recipe.log_every == 0:
-            mean_loss = _finite_mean(losses, step)
-            losses = []
-            values = {"loss": mean_loss, "lr": lr, "seconds_per_step": round(seconds, 4)}
-            accelerator.log(values, step=step)
-            if log:
-                log.write({"step": step, **values})
+            mean_loss, losses = _finite_mean(losses, step), []
+            record.progress(step, mean_loss, lr, seconds)
         if held_out is not None and (finished or step % recipe.validate_every == 0):
             scores = training.validate(held_out)
-            accelerator.log({"miou": scores.miou}, step=step)
-            if log:
-                log.write({"step": step, "val": scores.to_dict(dataset.taxonomy.classes)})
-        if main and (finished if scores is None else scores.miou > training.best):
-            checkpoint.save_weights(out / "best.safetensors", training.photo.network)
-            summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
-            if scores is not None and held_out is not None:
-                summary |= {"split": "val", "images": len(held_out)}
-                summary |= scores.to_dict(dataset.taxonomy.classes)
-            checkpoint.write_json(out / "scores.json", summary)
+            record.scores(step, scores)
+        if finished if scores is None else not scores.miou <= training.best:  # NaN is kept
+            record.best(step, training.photo.network, scores, held_out)
         if scores is not None:
             training.best = max(training.best, scores.miou)
-        if main and (finished or step % recipe.checkpoint_every == 0):
+        if accelerator.is_main_process and (finished or step % recipe.checkpoint_every == 0):
             checkpoint.save_state(out, training.state())
         if watch:
-            watch(
-                Status(
-                    step=step,
-                    num_steps=recipe.num_steps,
-                    seconds_per_step=seconds,
-                    loss=mean_loss,
-                    lr=lr,
-                    scores=scores,
-                )
-            )
+            watch(Status(step, recipe.num_steps, seconds, mean_loss, lr, scores))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return checkpoint.read_json(out / "scores.json")
+
+
+class _Record:
+    """What the main process writes down of a training: log, events, best weights and scores."""
+
+    def __init__(
+        self, out: Path, classes: tuple[str, ...], step: int, accelerator: Accelerator
+    ) -> None:
+        self.out, self.classes, self.accelerator = out, classes, accelerator
+        self.main = accelerator.is_main_process
+        self.log = checkpoint.Log(out / "log.jsonl", step) if self.main else None
+        accelerator.init_trackers("events")
+
+    def progress(self, step: int, loss: float, lr: float, seconds: float) -> None:
+        values = {"loss": loss, "lr": lr, "seconds_per_step": round(seconds, 4)}
+        self.accelerator.log(values, step=step)
+        if self.log:
+            self.log.write({"step": step, **values})
+
+    def scores(self, step: int, scores: Scores) -> None:
+        self.accelerator.log({"miou": scores.miou}, step=step)
+        if self.log:
+            self.log.write({"step": step, "val": scores.to_dict(self.classes)})
+
+    def best(
+        self, step: int, network: nn.Module, scores: Scores | None, split: Split | None
+    ) -> None:
+        if not self.main:
+            return
+        checkpoint.save_weights(self.out / "best.safetensors", network)
+        summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
+        if scores is not None and split is not None:
+            summary |= {"split": "val", "images": len(split), **scores.to_dict(self.classes)}
+        checkpoint.write_json(self.out / "scores.json", summary)
 
 
 class _Training:

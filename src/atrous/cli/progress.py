@@ -38,7 +38,12 @@ def _start_bar(what: str, total: int) -> "Progress":
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
+    )
     bar.add_task(what, total=total)
     bar.start()
     return bar

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from atrous.cli.progress import watched
 from atrous.files import InputError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
 
 _BAR_WIDTH = 44
@@ -22,8 +20,6 @@ _BAR_WIDTH = 44
 _MOST_ROWS = 8
 """Classes that a table shows; the smaller ones are summed up."""
 _OWN_ENDINGS = (".labels.png", ".overlay.png")
-_PATIENCE = 2.0
-"""Seconds before a progress bar appears."""
 
 
 def segment(
@@ -127,41 +123,10 @@ def _saved(
 
     with ThreadPoolExecutor(2) as encoders:
         outcomes = in_order(encoders, save, segmenter.stream(targets), ahead=3)
-        yield from _with_progress(outcomes, len(targets))
-
-
-def _with_progress(
-    outcomes: Iterator[tuple["Outcome", list[Path]]], total: int
-) -> Iterator[tuple["Outcome", list[Path]]]:
-    """Pass `outcomes` on, under a progress bar if they take long and a person watches."""
-    start = time.monotonic()
-    bar: Progress | None = None
-    try:
-        for count, outcome in enumerate(outcomes, start=1):
-            if bar is None and sys.stderr.isatty() and time.monotonic() - start > _PATIENCE:
-                bar = _progress_bar()
-                task = bar.add_task("photos", total=total)
-            if bar is not None:
-                bar.update(task, completed=count)
-            yield outcome
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def _progress_bar() -> "Progress":
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
-    )
-    bar.start()
-    return bar
+        with watched("photos") as progress:
+            for count, outcome in enumerate(outcomes, start=1):
+                progress(count, len(targets))
+                yield outcome
 
 
 def _table(path: Path, result: "Segmentation", files: Sequence[Path], block: str) -> str:

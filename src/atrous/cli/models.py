@@ -72,7 +72,7 @@ def _lines(shipped: list[dict[str, Any]]) -> Iterator[str]:
         size = f"{row['bytes'] / 1e6:.1f} MB"
         yield f"  {row['name']:<18} {size}, {row['precision']}, {len(row['classes'])} classes"
         yield from _indented(row["model"])
-        for score in _scores(row["scores"]):
+        for score in _score(row["scores"]):
             yield from _indented(score)
     if not shipped:
         yield "  none in this installation"
@@ -98,11 +98,11 @@ def _indented(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=" " * 21, subsequent_indent=" " * 21)
 
 
-def _scores(scores: Mapping[str, Any], title: str = "") -> Iterator[str]:
-    """Say each mIoU in `scores`, which may be nested by data set and split."""
+def _score(scores: Mapping[str, Any]) -> Iterator[str]:
+    """Say the mIoU that the export certified, with its protocol; nothing if it has none."""
     if isinstance(scores.get("miou"), float):
-        where = " ".join(str(scores[key]) for key in ("data", "split") if key in scores) or title
-        yield f"mIoU {scores['miou']:.1%} on {where}, {scores.get('protocol', 'pooled')}"
-    for key, value in scores.items():
-        if isinstance(value, Mapping):
-            yield from _scores(value, f"{title} {key}".strip())
+        before = scores["torch_fp32"]["miou"]
+        yield (
+            f"mIoU {100 * scores['miou']:.1f} on {scores['data']} {scores['split']} "
+            f"({scores['protocol']}, {scores['images']} images; torch fp32 {100 * before:.1f})"
+        )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import COLORS, TAXONOMY
+from color_bundle import COLORS, TAXONOMY
 from PIL import Image
 
 from atrous.draw import colorize, overlay, shares

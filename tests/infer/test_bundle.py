@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TAXONOMY
+from color_bundle import TAXONOMY
 
 from atrous.files import InputError
 from atrous.infer import bundle

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import TAXONOMY
+from color_bundle import TAXONOMY
 from safetensors.torch import save_file
 
 from atrous.files import InputError

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,8 @@ def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> 
     first = load_file(tmp_path / "first/best.safetensors")
     second = load_file(tmp_path / "second/best.safetensors")
     torch.testing.assert_close(first["head.1.weight"], second["head.1.weight"])
+    shutil.rmtree(tmp_path / "first")  # a resume does not need it any more
+    train(still, str(shapes), None, tmp_path / "second", resume=True)
     with pytest.raises(InputError, match="no such file"):
         train(replace(SMALL, init=str(tmp_path / "none")), str(shapes), None, tmp_path / "third")
 

@@ -90,10 +90,11 @@ def train(
         log_with="tensorboard",
         project_dir=str(out),
     )
-    if accelerator.is_main_process:
-        _claim(out, _description(recipe, dataset, data, root), resume)
-    training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
+    fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
+    training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network, fresh)
+    if accelerator.is_main_process:  # not before: a start that fails leaves no folder
+        _claim(out, _description(recipe, dataset, data, root), resume)
     if state is not None:
         training.restore(state)
     record = _Record(out, dataset.taxonomy.classes, training.step, accelerator)
@@ -170,14 +171,18 @@ class _Training:
         num_classes: int,
         accelerator: Accelerator,
         network: nn.Module | None,
+        fresh: bool,
     ) -> None:
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
         self.step, self.best = 0, -math.inf
+        if len(recipe.class_weights) not in (0, num_classes):
+            given = len(recipe.class_weights)
+            raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
         torch.manual_seed(recipe.seed)
         if network is None:
-            fresh = recipe.pretrained and recipe.init is None
-            network = build(**model_options(recipe, num_classes), pretrained=fresh)
-        if recipe.init is not None:
+            pretrained = fresh and recipe.pretrained and recipe.init is None
+            network = build(**model_options(recipe, num_classes), pretrained=pretrained)
+        if fresh and recipe.init is not None:
             checkpoint.start_from(network, Path(recipe.init))
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -22,13 +22,13 @@ COMMANDS = {
     "evaluate": "Score a model on a data set, per class, by a named protocol.",
     "train": "Train a model with a recipe, or on a data set of your own.",
     "export": "Turn a run into a bundle, one .onnx file, and certify it.",
-    "data": "Look at data sets, or make one to learn with.",
+    "data": "Look at data sets, fetch, check or pack them, or make one.",
     "models": "List what can be built and what is shipped.",
 }
 """Each name's function of the same name is in the module of that name."""
 
-_TRAIN_PACKAGES = frozenset(
-    [
+_EXTRAS = {
+    "train": (
         "accelerate",
         "onnx",
         "onnxscript",
@@ -37,8 +37,10 @@ _TRAIN_PACKAGES = frozenset(
         "timm",
         "torch",
         "torchvision",
-    ]
-)
+    ),
+    "data": ("pycocotools", "scipy", "yaml"),
+}
+"""The packages that a plain install lacks, by the extra that brings them."""
 
 
 def build_app(called: str | None = None) -> App:
@@ -109,11 +111,11 @@ def _explain(error: Exception, called: str | None) -> str:
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, ImportError):
         missing = _missing_package(error)
-        if missing not in _TRAIN_PACKAGES:
+        extra = next((name for name, packages in _EXTRAS.items() if missing in packages), None)
+        if extra is None:
             raise error
-        return (
-            f'atrous {called} needs {missing}, which is not installed: pip install "atrous[train]"'
-        )
+        mend = f'pip install "atrous[{extra}]"'
+        return f"atrous {called} needs {missing}, which is not installed: {mend}"
     return " ".join(str(error).split())
 
 

@@ -1,10 +1,18 @@
-"""atrous data: look at data sets, and make one to learn with."""
+"""atrous data: look at data sets, fetch, check and pack them, and make one to learn with."""
 
 from pathlib import Path
 
 from cyclopts import App
 
-data = App(name="data", help="Look at data sets, or make one to learn with.")
+data = App(name="data", help="Look at data sets, fetch, check or pack them, or make one.")
+
+for _name, _line in (
+    ("doctor", "Say what is wrong with a folder of labelled images, and describe it."),
+    ("fetch", "Download a published data set, or the parts of it that are asked for."),
+    ("pack", "Pack a data set into shards: tar files, for training at scale."),
+):
+    # Imported when called; until then its line is all that is known of it.
+    data.command(f"atrous.cli.{_name}:{_name}", name=_name, help=_line)
 
 
 @data.command(name="list")

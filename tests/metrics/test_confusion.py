@@ -1,3 +1,4 @@
+import zipfile
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,8 @@ from sklearn.metrics import confusion_matrix
 
 from atrous.files import InputError
 from atrous.metrics import Confusion
+from atrous.metrics.archive import write_archive
+from atrous.metrics.confusion import tree_scores
 
 IGNORE = 255
 
@@ -58,6 +61,20 @@ def test_any_split_merges_to_the_whole(case, cuts):
         part = slice(start, stop)
         merged.merge(counted(prediction.ravel()[part], label.ravel()[part], num_classes))
     assert (merged.matrix == whole.matrix).all()
+
+
+@given(pairs(), pairs())
+@settings(deadline=None)
+def test_each_image_keeps_its_margins(one, other):
+    num_classes = max(one[0], other[0])
+    confusion = Confusion(num_classes)
+    matrices = []
+    for _, prediction, label in (one, other):
+        confusion.update(prediction, label)
+        matrices.append(np.array(count_by_hand(prediction, label, num_classes)))
+    expected = [[np.diag(m), m.sum(1), m.sum(0)] for m in matrices]
+    assert confusion.counts().dtype == np.uint32
+    assert confusion.counts().tolist() == np.array(expected).tolist()
 
 
 @given(pairs())
@@ -121,12 +138,10 @@ def test_scores_by_hand():
     assert scores.pacc == 3 / 4
 
 
-@pytest.mark.parametrize("label", [np.zeros(0, np.uint8), np.full(3, IGNORE, np.uint8)])
-def test_nothing_labelled_is_nan(label):
-    scores = counted(np.zeros_like(label), label, 2).scores()
-    assert np.isnan([scores.miou, scores.fwiou, scores.macc, scores.pacc]).all()
-    assert np.isnan(scores.iou).all()
+def test_what_is_undefined_is_null_in_json():
+    scores = Confusion(2).scores()
     assert scores.to_dict(["a", "b"])["iou"] == {"a": None, "b": None}
+    assert scores.to_dict(["a", "b"])["miou"] is None
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
@@ -159,21 +174,199 @@ def test_any_prediction_may_stand_on_an_ignored_pixel():
     assert counted(np.array([-3]), label, 2).matrix.sum() == 0
 
 
-def test_other_classes_and_other_protocols_are_refused():
+def test_other_classes_are_refused():
     with pytest.raises(InputError, match=r"of 3 classes .* cannot be merged into one of 2"):
         Confusion(2).merge(Confusion(3))
-    with pytest.raises(InputError, match="no metric protocol 'mean'; there is pooled"):
-        Confusion(2).scores("mean")
     with pytest.raises(InputError, match="num_classes is 0"):
         Confusion(0)
 
 
-def test_the_table_names_its_protocol_sorts_and_fits_80_columns():
+def named(*keys):
+    """One image per key, of three classes."""
     confusion = Confusion(3)
-    confusion.matrix[:] = [[1, 1, 0], [0, 98, 0], [0, 0, 0]]
-    lines = confusion.scores().table(["x" * 60, "road", "never"], 82).splitlines()
-    assert lines[0].startswith("82 images, 3 classes, protocol pooled: ")
-    assert lines[1].split() == ["mIoU", "74.5", "fwIoU", "98.0", "mAcc", "75.0", "pAcc", "99.0"]
-    assert [line.split()[0] for line in lines[3:]] == ["road", "x" * 36, "never"]
-    assert lines[5].split()[1:] == ["-", "-"]
-    assert max(map(len, lines)) <= 80
+    for key in keys:
+        random = np.random.default_rng(len(key))
+        confusion.update(random.integers(0, 3, 50), random.integers(0, 3, 50), key)
+    return confusion
+
+
+def test_an_image_is_merged_once_only():
+    confusion = named("a", "bb")
+    with pytest.raises(InputError, match="bb: counted in both parts; merge each part once"):
+        confusion.merge(named("bb", "ccc"))
+    assert confusion.keys == ["a", "bb"]
+    confusion.merge(named("ccc"))
+    assert confusion.keys == ["a", "bb", "ccc"]
+    assert len(confusion.counts()) == 3
+
+
+def test_images_without_names_are_merged_as_they_come():
+    confusion = named("")
+    confusion.merge(named(""))
+    assert confusion.keys == ["", ""]
+
+
+def test_pairs_are_the_most_frequent_confusions():
+    confusion = Confusion(3)
+    confusion.matrix[:] = [[6, 2, 0], [1, 5, 4], [0, 0, 0]]
+    assert confusion.pairs(2) == [(1, 2, 4, 0.4), (0, 1, 2, 0.25)]
+    assert confusion.pairs(10)[2:] == [(1, 0, 1, 0.1)]
+    assert Confusion(2).pairs(3) == []
+
+
+def test_groups_are_counted_as_if_they_were_classes():
+    random = np.random.default_rng(0)
+    label, prediction = random.integers(0, 5, (2, 300))
+    member = np.array([0, 1, 0, 2, 1])
+    groups, names = counted(prediction, label, 5).grouped(["stuff", "thing", "stuff", "x", "thing"])
+    assert names == ("stuff", "thing", "x")
+    assert (groups.matrix == counted(member[prediction], member[label], 3).matrix).all()
+    with pytest.raises(InputError, match="images by themselves are not known"):
+        groups.scores("per-image")
+
+
+def test_tree_scores_go_from_root_to_leaf():
+    random = np.random.default_rng(0)
+    label, prediction = random.integers(0, 4, (2, 300))
+    groups = ["stuff/sky", "stuff/ground", "thing", ""]
+    levels = tree_scores(counted(prediction, label, 4), groups, ["cloud", "road", "car", "other"])
+    assert [level.names for level in levels] == [
+        ("stuff", "thing", "other"),
+        ("stuff/sky", "stuff/ground", "thing/car", "other"),
+        ("stuff/sky/cloud", "stuff/ground/road", "thing/car", "other"),
+    ]
+    member = np.array([0, 0, 1, 2])
+    expected = counted(member[prediction], member[label], 3).scores()
+    np.testing.assert_array_equal(levels[0].scores.iou, expected.iou)
+    np.testing.assert_array_equal(levels[2].scores.iou, counted(prediction, label, 4).scores().iou)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    confusion = named("a", "über/b c", "")
+    confusion.about = {"data": "camvid", "part": [1, 4]}
+    confusion.save(tmp_path / "part.npz")
+    loaded = Confusion.load(tmp_path / "part.npz")
+    assert (loaded.matrix == confusion.matrix).all()
+    assert (loaded.counts() == confusion.counts()).all()
+    assert (loaded.keys, loaded.about) == (confusion.keys, confusion.about)
+    loaded.update(np.array([1]), np.array([1]))  # and goes on counting
+    assert loaded.matrix.sum() == confusion.matrix.sum() + 1
+
+
+def test_a_part_without_images_is_saved_and_loaded(tmp_path):
+    Confusion(4, ignore_index=9).save(tmp_path / "part.npz")
+    loaded = Confusion.load(tmp_path / "part.npz")
+    assert (loaded.num_classes, loaded.ignore_index, loaded.keys) == (4, 9, [])
+
+
+def saved(path, **changes):
+    """A file in which some of the true contents are exchanged."""
+    confusion = named("a", "bb")
+    about = {"ignore_index": 255, "keys": confusion.keys, "about": {}}
+    arrays = {"matrix": confusion.matrix, "images": confusion.counts()}
+    about |= {name: value for name, value in changes.items() if name in about}
+    arrays |= {name: value for name, value in changes.items() if name in arrays}
+    write_archive(path, arrays, about)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keys": ["a"]},
+        {"keys": ["a", 3]},
+        {"keys": ["a", "a"]},
+        {"keys": "ab"},
+        {"ignore_index": None},
+        {"about": []},
+        {"matrix": np.zeros((0, 0), np.int64)},
+        {"matrix": np.zeros((3, 4), np.int64)},
+        {"matrix": np.zeros((), np.int64)},
+        {"matrix": np.zeros((3, 3), np.int64)},
+        {"matrix": -named("a", "bb").matrix},
+        {"images": np.zeros((2, 3, 4), np.uint32)},
+        {"images": np.zeros((1, 3, 3), np.uint32)},
+        {"images": np.zeros((), np.uint32)},
+        {"images": named("a", "bb").counts()[:, ::-1]},
+    ],
+)
+def test_counts_that_contradict_each_other_are_refused(tmp_path, changes):
+    Confusion.load(saved(tmp_path / "sound.npz"))
+    with pytest.raises(InputError, match=r"bad.npz: its counts contradict each other"):
+        Confusion.load(saved(tmp_path / "bad.npz", **changes))
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "part.npz"
+    with pytest.raises(InputError, match=r"part.npz: no such file"):
+        Confusion.load(path)
+    with pytest.raises(InputError, match=r"no counts that atrous saved"):
+        Confusion.load(tmp_path)
+    pickled = np.array([{}], object)
+    for arrays in ({"matrix": pickled}, {"matrix": np.zeros((2, 2))}, {"x": np.zeros(3, np.int64)}):
+        np.savez(path, **arrays)
+        with pytest.raises(InputError, match=r"part.npz: no counts that atrous saved"):
+            Confusion.load(path)
+    np.savez_compressed(path, matrix=np.zeros((2, 2), np.int64))
+    with pytest.raises(InputError, match="matrix is compressed"):
+        Confusion.load(path)
+    saved(path)
+    write_archive(path, {"matrix": np.eye(2, dtype=np.int64)}, {"deep": []})
+    with pytest.raises(InputError, match="no counts that atrous saved"):
+        Confusion.load(path)
+
+
+def stored(path, members):
+    """A plain .npz of these bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return path
+
+
+def npy(header, data=b""):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\n" + data
+
+
+@pytest.mark.parametrize(
+    ("matrix", "about"),
+    [
+        ((b"<i8", b"9" * 30), b"{}"),  # a shape that no integer of numpy's holds
+        ((b"<i8", b"1000000000, 1000000000"), b"{}"),
+        ((b"<i8", b"9" * 5000), b"{}"),
+        ((b"|O", b"1,"), b"{}"),
+        ((b"<i8", b"0, 0"), b"[" * 100_000),
+        ((b"<i8", b"0, 0"), b"\xff"),
+    ],
+)
+def test_hostile_members_are_refused(tmp_path, matrix, about):
+    form = b"{'descr': '%b', 'fortran_order': False, 'shape': (%b), }"
+    members = {
+        "matrix": npy(form % matrix),
+        "images": npy(form % (b"<u4", b"0, 3, 0")),
+        "about": npy(form % (b"|u1", b"%d," % len(about)), about),
+    }
+    with pytest.raises(InputError, match=r"part.npz: no counts that atrous saved \([^\n]+\)"):
+        Confusion.load(stored(tmp_path / "part.npz", members))
+
+
+def test_a_member_that_promises_more_than_the_file_holds_is_refused(tmp_path):
+    path = saved(tmp_path / "part.npz")
+    data = path.read_bytes()
+    place = data.index(b"PK\x01\x02") + 20  # both sizes of "about", in the directory
+    path.write_bytes(data[:place] + b"\xf0\xff\xff\x7f" * 2 + data[place + 8 :])
+    with pytest.raises(InputError, match="about is compressed or cut off"):
+        Confusion.load(path)
+
+
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
+@settings(deadline=None, max_examples=200)
+def test_damaged_files_give_one_line(tmp_path_factory, place, content):
+    path = saved(tmp_path_factory.mktemp("damaged") / "part.npz")
+    data = bytearray(path.read_bytes())
+    data[place % len(data) : place % len(data) + len(content)] = content
+    path.write_bytes(data[: max(place, 1)] if place % 3 == 0 else data)
+    try:
+        Confusion.load(path)
+    except InputError as error:
+        assert "\n" not in str(error)

@@ -14,7 +14,7 @@ import numpy as np
 from atrous.evaluate import Predict, Progress
 from atrous.files import InputError
 from atrous.metrics import Confusion, Scores
-from atrous.metrics.confusion import percent
+from atrous.metrics.protocols import percent
 
 if TYPE_CHECKING:
     from atrous.data.dataset import Sample

@@ -1,5 +1,9 @@
 """Labels and predictions in, numbers out. Every metric keeps exact counts, and merges."""
 
-from atrous.metrics.confusion import Confusion, Scores
+from atrous.metrics.boundary import Boundary
+from atrous.metrics.calibration import Calibration
+from atrous.metrics.confusion import Confusion
+from atrous.metrics.panoptic_quality import Panoptic, PanopticQuality
+from atrous.metrics.protocols import Scores
 
-__all__ = ["Confusion", "Scores"]
+__all__ = ["Boundary", "Calibration", "Confusion", "Panoptic", "PanopticQuality", "Scores"]

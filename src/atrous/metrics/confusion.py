@@ -1,96 +1,39 @@
-"""One exact int64 confusion matrix, and the scores that are read from it by a named protocol.
+"""One exact int64 confusion matrix, with the margins of each image, and the scores read from them.
 
-"mIoU" means different things in different projects, so each score carries its protocol's name:
-
-- `pooled`: pixels of all images are counted into one matrix. A class that is neither in the truth
-  nor predicted is NaN and leaves the mean; a class that is predicted but absent from the truth
-  counts 0. So do mmsegmentation and VainF.
-
-IoU (Jaccard), mean and pixel accuracy, and frequency-weighted IoU are those of Long et al., "Fully
-convolutional networks for semantic segmentation" (CVPR 2015), section 5.
+The matrix answers what the pixels of a data set say. What its images say one by one (their mean, an
+interval, a paired comparison) is answered by three counts per image and class: 12 K bytes an image,
+2 kB at 171 classes. All are integers, so parts that are counted apart merge to the same scores.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
+from atrous.metrics.archive import read_archive, write_archive
+from atrous.metrics.protocols import (
+    Integers,
+    Scores,
+    check_protocol,
+    mean_scores,
+    pooled_scores,
+)
 from atrous.taxonomy import IGNORE_INDEX
 
-PROTOCOLS = {"pooled": "a predicted class without truth counts 0"}
-"""What each protocol does where protocols differ."""
-
-Integers = NDArray[np.integer[Any]]
+__all__ = ["Confusion", "Pair", "TreeLevel", "tree_scores"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
-    """Scores as fractions, 0 to 1; NaN where there is nothing to score."""
+class Pair(NamedTuple):
+    """A confusion of two classes."""
 
-    protocol: str
-    miou: float
-    """Mean of `iou` over the classes that have one."""
-    fwiou: float
-    """Mean of `iou`, weighted by each class's share of the truth."""
-    macc: float
-    """Mean of `acc` over the classes that have one."""
-    pacc: float
-    """Share of the labelled pixels that are predicted right."""
-    iou: NDArray[np.float64]
-    """(K,) intersection over union."""
-    acc: NDArray[np.float64]
-    """(K,) share of the class's pixels that are predicted right (recall)."""
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """A JSON-ready form, in which NaN is None.
-
-        Args:
-            classes: K names, in the order of `iou`.
-        """
-        return {
-            "protocol": self.protocol,
-            "miou": _number(self.miou),
-            "fwiou": _number(self.fwiou),
-            "macc": _number(self.macc),
-            "pacc": _number(self.pacc),
-            "iou": {name: _number(x) for name, x in zip(classes, self.iou, strict=True)},
-            "acc": {name: _number(x) for name, x in zip(classes, self.acc, strict=True)},
-        }
-
-    def table(self, classes: Sequence[str], num_images: int) -> str:
-        """A table for people, at most 80 columns wide: the means, then each class, best IoU first.
-
-        Args:
-            classes: K names, in the order of `iou`.
-            num_images: how many images were scored.
-        """
-        images = "1 image" if num_images == 1 else f"{num_images:,} images"
-        lines = [
-            f"{images}, {len(classes)} classes, protocol {self.protocol}:"
-            f" {PROTOCOLS[self.protocol]}",
-            f"  mIoU {percent(self.miou)}   fwIoU {percent(self.fwiou)}"
-            f"   mAcc {percent(self.macc)}   pAcc {percent(self.pacc)}",
-        ]
-        width = min(max(len(name) for name in classes), 36)
-        lines.append(f"  {'':{width}}  {'IoU':>5}  {'acc':>5}")
-        # NaN sorts as -1, below every class that has a score.
-        for k in np.argsort(-np.nan_to_num(self.iou, nan=-1.0), kind="stable"):
-            bar = "█" * round(24 * float(np.nan_to_num(self.iou[k])))
-            name, iou, acc = classes[k][:width], percent(self.iou[k]), percent(self.acc[k])
-            lines.append(f"  {name:{width}}  {iou}  {acc}  {bar}".rstrip())
-        return "\n".join(lines)
-
-
-def percent(fraction: float) -> str:
-    """A fraction in percent, five characters wide; NaN is a dash.
-
-    >>> percent(0.6841), percent(float("nan"))
-    (' 68.4', '    -')
-    """
-    return "    -" if np.isnan(fraction) else f"{100 * fraction:5.1f}"
+    true: int
+    predicted: int
+    pixels: int
+    share: float
+    """Of the true class's pixels."""
 
 
 class Confusion:
@@ -110,27 +53,51 @@ class Confusion:
         self.ignore_index = ignore_index
         self.matrix: NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
         """(K, K), rows are the truth, columns the prediction."""
+        self.images: list[NDArray[np.uint32]] = []
+        """For each image, (3, K): hit, truth and predicted pixels of each class."""
+        self.keys: list[str] = []
+        """The images' names, in the order of `images`; "" where none was given."""
+        self.about: dict[str, Any] = {}
+        """What a saved file shall say besides (JSON): of which model, which data, which part."""
 
-    def update(self, prediction: Integers, label: Integers) -> None:
-        """Count the pixels of one image, or of any number of them.
+    def update(self, prediction: Integers, label: Integers, key: str = "") -> None:
+        """Count the pixels of one image.
 
         Args:
             prediction: integer array of any shape, 0 to K - 1 wherever `label` is not ignored.
             label: integer array of the same shape, 0 to K - 1 or `ignore_index`.
+            key: the image's name, by which `merge` notices one that is counted twice.
 
         Raises:
-            InputError: shapes differ, an array is not of integers, or a value is out of range.
-                Nothing is counted then.
+            InputError: shapes differ, an array is not of integers, a value is out of range, or
+                there are more pixels than 32 bits count. Nothing is counted then.
         """
+        if label.size >= 2**32:
+            raise InputError(f"an image of {label.size:,} pixels; count it in parts below 2^32")
         if prediction.shape != label.shape:
             raise InputError(
                 f"the prediction is {prediction.shape}, its label {label.shape}; "
                 "they must be of one shape"
             )
-        if prediction.dtype == label.dtype == np.uint8:
-            self.matrix += self._count_bytes(prediction.view(np.uint8), label.view(np.uint8))
+        predicted_bytes, label_bytes = _as_bytes(prediction), _as_bytes(label)
+        if predicted_bytes is None or label_bytes is None:
+            counts = self._count(prediction, label)
         else:
-            self.matrix += self._count(prediction, label)
+            counts = self._count_bytes(predicted_bytes, label_bytes)
+        self.matrix += counts
+        self.images.append(_margins(counts).astype(np.uint32))
+        self.keys.append(key)
+
+    def counts(self) -> NDArray[np.uint32]:
+        """All of `images` in one array, (N, 3, K).
+
+        Raises:
+            InputError: they do not add up to the matrix, as after `grouped`.
+        """
+        counts = np.array(self.images, np.uint32).reshape(-1, 3, self.num_classes)
+        if not np.array_equal(counts.sum(0, np.int64), _margins(self.matrix)):
+            raise InputError("the counts of the images by themselves are not known, only their sum")
+        return counts
 
     def _count(self, prediction: Integers, label: Integers) -> NDArray[np.int64]:
         """Count by the definition: (K, K), from integers of any width."""
@@ -150,7 +117,7 @@ class Confusion:
     def _count_bytes(
         self, prediction: NDArray[np.uint8], label: NDArray[np.uint8]
     ) -> NDArray[np.int64]:
-        """The same for uint8, three times faster: all 256 x 256 pairs, then their ranges."""
+        """The same for bytes, several times faster: all 256 x 256 pairs, then their ranges."""
         pair = label.astype(np.uint16)
         pair <<= 8
         pair |= prediction
@@ -177,14 +144,19 @@ class Confusion:
         """Add the counts of `other`.
 
         Raises:
-            InputError: the two count other classes.
+            InputError: the two count other classes, or one image is in both.
         """
         if (other.num_classes, other.ignore_index) != (self.num_classes, self.ignore_index):
             raise InputError(
                 f"a confusion of {other.num_classes} classes (ignoring {other.ignore_index})"
                 f" cannot be merged into one of {self.num_classes} (ignoring {self.ignore_index})"
             )
+        twice = set(self.keys) & set(other.keys) - {""}
+        if twice:
+            raise InputError(f"{min(twice)}: counted in both parts; merge each part once")
         self.matrix += other.matrix
+        self.images += other.images
+        self.keys += other.keys
 
     def scores(self, protocol: str = "pooled") -> Scores:
         """Read the scores from the counts.
@@ -192,36 +164,133 @@ class Confusion:
         Raises:
             InputError: there is no protocol of this name.
         """
-        if protocol not in PROTOCOLS:
-            raise InputError(f"no metric protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")
-        hit = self.matrix.diagonal()  # (K,)
+        check_protocol(protocol)
+        if protocol == "per-image":
+            return mean_scores(self.counts(), protocol)
+        return pooled_scores(_margins(self.matrix), protocol)
+
+    def pairs(self, n: int) -> list[Pair]:
+        """The `n` most frequent confusions, at most; the most frequent first."""
+        wrong = self.matrix.copy()
+        np.fill_diagonal(wrong, 0)
         truth = self.matrix.sum(axis=1)  # (K,)
-        union = truth + self.matrix.sum(axis=0) - hit  # (K,)
-        iou, acc = _divide(hit, union), _divide(hit, truth)
-        pixels = int(truth.sum())
-        return Scores(
-            protocol=protocol,
-            miou=_mean(iou),
-            fwiou=float(truth @ np.nan_to_num(iou)) / pixels if pixels else np.nan,
-            macc=_mean(acc),
-            pacc=int(hit.sum()) / pixels if pixels else np.nan,
-            iou=iou,
-            acc=acc,
-        )
+        first = np.argsort(-wrong, axis=None, kind="stable")[:n]
+        return [
+            Pair(int(t), int(p), int(wrong[t, p]), float(wrong[t, p] / truth[t]))
+            for t, p in zip(*np.unravel_index(first, wrong.shape), strict=True)
+            if wrong[t, p]
+        ]
+
+    def grouped(self, groups: Sequence[str]) -> tuple["Confusion", tuple[str, ...]]:
+        """Count groups of classes as if each were one class.
+
+        Args:
+            groups: K names; classes of one name become one, in the order of their first.
+
+        Returns:
+            The counts of the groups, which are no longer known image by image, and their names.
+        """
+        names = tuple(dict.fromkeys(groups))
+        member = np.array([names.index(group) for group in groups])  # (K,)
+        sums = Confusion(len(names), self.ignore_index)
+        np.add.at(sums.matrix, (member[:, None], member[None, :]), self.matrix)
+        return sums, names
+
+    def save(self, path: Path | str) -> None:
+        """Write all counts, keys and `about` to a .npz file.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        about = {"ignore_index": self.ignore_index, "keys": self.keys, "about": self.about}
+        write_archive(path, {"matrix": self.matrix, "images": self.counts()}, about)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Confusion":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or damaged, or its counts contradict each other.
+        """
+        arrays, text = read_archive(path, {"matrix": np.int64, "images": np.uint32})
+        matrix, images = arrays["matrix"], arrays["images"]
+        if not (_are_counts(matrix, images) and _is_text(text, len(images))):
+            raise InputError(f"{path}: its counts contradict each other; save them again")
+        confusion = cls(len(matrix), text["ignore_index"])
+        confusion.matrix += matrix
+        confusion.images += list(images.astype(np.uint32))
+        confusion.keys += text["keys"]
+        confusion.about |= text["about"]
+        return confusion
 
 
-def _divide(count: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
-    """`count / total`, NaN where the total is 0; both (K,)."""
-    share = np.full(len(count), np.nan)
-    np.divide(count, total, out=share, where=total > 0)
-    return share
+def _are_counts(matrix: Integers, images: Integers) -> bool:
+    """Whether arrays of a file are a matrix (K, K) and the margins (N, 3, K) of its images."""
+    return (
+        matrix.ndim == 2
+        and 0 < matrix.shape[0] == matrix.shape[1]
+        and images.shape[1:] == (3, len(matrix))
+        and bool((matrix >= 0).all())
+        and bool((images[:, :1] <= images[:, 1:]).all())
+        and np.array_equal(images.sum(0, np.int64), _margins(matrix))
+    )
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of what is not NaN; NaN if nothing is left."""
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if kept.size else np.nan
+def _is_text(text: Mapping[str, Any], num_images: int) -> bool:
+    """Whether a file's JSON has an `ignore_index`, `about`, and one key for each image."""
+    keys = text.get("keys")
+    if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+        return False
+    named = [key for key in keys if key]
+    return (
+        len(keys) == num_images
+        and len(set(named)) == len(named)
+        and isinstance(text.get("ignore_index"), int)
+        and isinstance(text.get("about"), dict)
+    )
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+class TreeLevel(NamedTuple):
+    """The scores at one depth of a class tree."""
+
+    names: tuple[str, ...]
+    """Paths of the groups, "stuff/indoor", or the names of classes that hang higher up."""
+    scores: Scores
+
+
+def tree_scores(
+    confusion: Confusion,
+    groups: Sequence[str],
+    classes: Sequence[str],
+    protocol: str = "pooled",
+) -> list[TreeLevel]:
+    """The scores at each depth of a class tree, from its first branching to the classes themselves.
+
+    Args:
+        confusion: counts of K classes.
+        groups: K paths of where each class hangs, root first: "stuff/indoor/textile".
+        classes: K names, the leaves.
+        protocol: as for `Confusion.scores`; not "per-image" (of groups, only sums are known).
+    """
+    paths = [
+        (*(part for part in group.split("/") if part), name)
+        for group, name in zip(groups, classes, strict=True)
+    ]
+    levels = []
+    for depth in range(1, max(map(len, paths)) + 1):
+        sums, names = confusion.grouped(["/".join(path[:depth]) for path in paths])
+        levels.append(TreeLevel(names, sums.scores(protocol)))
+    return levels
+
+
+def _as_bytes(array: Integers) -> NDArray[np.uint8] | None:
+    """The same values as uint8; None where they do not fit."""
+    if array.dtype == np.uint8:
+        return array.view(np.uint8)
+    fits = array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255
+    return array.astype(np.uint8) if fits else None
+
+
+def _margins(matrix: Integers) -> NDArray[np.int64]:
+    """Hit, truth and predicted pixels of each class, (3, K), of a matrix (K, K)."""
+    return np.stack([matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)])

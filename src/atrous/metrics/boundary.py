@@ -1,0 +1,242 @@
+"""How well predicted contours follow the true ones: boundary IoU and boundary F, per class.
+
+Boundary IoU: Cheng et al., "Boundary IoU" (CVPR 2021). Of each class's mask only the band counts
+that lies within a distance of its contour; the image's border is contour. Here the counts of all
+images are summed before they are divided.
+
+Boundary F: Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC
+2013). A contour pixel of a class is right if the other side has a contour pixel of the same class
+within a tolerance. Here, too, counts are summed over images; the image's border is no contour.
+
+Each class has the contours of its own mask. Eroding the label map itself, as some do, makes pixels
+of classes that are not there. Ignored pixels are taken out of truth and prediction alike, so that
+the edge of an ignored region is the same contour on both sides, and a perfect prediction scores 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.files import InputError
+from atrous.metrics.protocols import Floats, Integers, divide, number, rates
+from atrous.taxonomy import IGNORE_INDEX
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoundaryScores:
+    """Scores as fractions, 0 to 1; NaN for a class without contour in truth and prediction."""
+
+    iou: Floats
+    """(K,) boundary IoU."""
+    f: Floats
+    """(K,) boundary F, the harmonic mean of precision and recall."""
+    miou: float
+    """Mean of `iou` over the classes that have one."""
+    mf: float
+    """Mean of `f` over the classes that have one."""
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """A JSON-ready form, in which NaN is None.
+
+        Args:
+            classes: K names.
+        """
+        return {
+            "boundary_miou": number(self.miou),
+            "boundary_mf": number(self.mf),
+            "boundary_iou": {n: number(x) for n, x in zip(classes, self.iou, strict=True)},
+            "boundary_f": {n: number(x) for n, x in zip(classes, self.f, strict=True)},
+        }
+
+
+class Boundary:
+    """Counts of band and contour pixels per class: exact, mergeable in any order.
+
+    >>> label = np.zeros((40, 40), np.uint8)
+    >>> label[10:30, 10:30] = 1
+    >>> boundary = Boundary(2)
+    >>> boundary.update(label, label)
+    >>> boundary.scores().miou
+    1.0
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ratio: float = 0.02,
+        tolerance: float = 0.0075,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
+        """Count classes 0 to `num_classes` - 1.
+
+        Args:
+            num_classes: K.
+            ratio: width of the bands, as a share of the image's diagonal; at least one pixel.
+            tolerance: how far a contour may be off, as a share of the image's diagonal.
+            ignore_index: pixels with this label are taken out of both sides.
+        """
+        self.num_classes = num_classes
+        self.ratio = ratio
+        self.tolerance = tolerance
+        self.ignore_index = ignore_index
+        self.band: NDArray[np.int64] = np.zeros((3, num_classes), np.int64)
+        """Band pixels of each class: common to both sides, true, predicted."""
+        self.contour: NDArray[np.int64] = np.zeros((4, num_classes), np.int64)
+        """Contour pixels of each class: true, of these found; predicted, of these right."""
+
+    def update(self, prediction: Integers, label: Integers) -> None:
+        """Count one image.
+
+        Args:
+            prediction: (H, W), 0 to K - 1 wherever `label` is not ignored.
+            label: (H, W), 0 to K - 1 or `ignore_index`.
+
+        Raises:
+            InputError: the two are no (H, W) integers of one shape, or a value is out of range.
+                Nothing is counted then.
+        """
+        true, predicted = self._clean(prediction, label)
+        diagonal = math.hypot(*label.shape)
+        self.band += self._bands(true, predicted, max(1, round(self.ratio * diagonal)))
+        self.contour += self._contours(true, predicted, self.tolerance * diagonal)
+
+    def _clean(self, prediction: Integers, label: Integers) -> tuple[Integers, Integers]:
+        """Truth and prediction, both K where ignored, in the smallest type."""
+        if prediction.shape != label.shape or label.ndim != 2:
+            raise InputError(
+                f"the prediction is {prediction.shape}, its label {label.shape}; "
+                "they must be of one shape, (H, W)"
+            )
+        ignored = label == self.ignore_index
+        clean = []
+        for name, array in (("label", label), ("prediction", prediction)):
+            if array.dtype.kind not in "iu":
+                raise InputError(f"the {name} holds {array.dtype}; class indices are integers")
+            wrong = ((array < 0) | (array >= self.num_classes)) & ~ignored
+            if wrong.any():
+                value = int(array[wrong][0])
+                raise InputError(
+                    f"the {name} holds {value}, where 0 to {self.num_classes - 1} can be"
+                )
+            smallest = np.min_scalar_type(self.num_classes)
+            clean.append(np.where(ignored, self.num_classes, array).astype(smallest))
+        return clean[0], clean[1]
+
+    def _bands(self, true: Integers, predicted: Integers, width: int) -> NDArray[np.int64]:
+        """What one image adds to `band`."""
+        true_band, predicted_band = _band(true, width), _band(predicted, width)  # (H, W)
+        common = true_band & predicted_band & (true == predicted)
+        return np.stack(
+            [
+                self._per_class(true[common]),
+                self._per_class(true[true_band]),
+                self._per_class(predicted[predicted_band]),
+            ]
+        )
+
+    def _contours(self, true: Integers, predicted: Integers, radius: float) -> NDArray[np.int64]:
+        """What one image adds to `contour`."""
+        square = int(radius * radius)
+        reach = math.isqrt(square)
+        height, width = (side + 2 * reach for side in true.shape)
+        ours, theirs = (_contour(labels, self.num_classes, reach) for labels in (true, predicted))
+        found, right = _near(ours, theirs, square, width), _near(theirs, ours, square, width)
+        places = (ours, ours[found], theirs, theirs[right])
+        return np.stack([self._per_class(place // (height * width)) for place in places])
+
+    def _per_class(self, classes: Integers) -> NDArray[np.int64]:
+        """How often each class occurs, (K,)."""
+        return np.bincount(classes, minlength=self.num_classes)[: self.num_classes]
+
+    def merge(self, other: "Boundary") -> None:
+        """Add the counts of `other`.
+
+        Raises:
+            InputError: the two count other classes, or measure otherwise.
+        """
+        if other._settings() != self._settings():
+            raise InputError("boundary counts of other classes or widths cannot be merged")
+        self.band += other.band
+        self.contour += other.contour
+
+    def _settings(self) -> tuple[int, float, float, int]:
+        return self.num_classes, self.ratio, self.tolerance, self.ignore_index
+
+    def scores(self) -> BoundaryScores:
+        """Read the scores from the counts; a class that is predicted without truth counts 0."""
+        band = rates(self.band, "pooled")
+        true, found, predicted, right = self.contour.astype(np.float64)  # (K,) each
+        precision = np.nan_to_num(divide(right, predicted))
+        recall = np.nan_to_num(divide(found, true))
+        f = np.nan_to_num(divide(2 * precision * recall, precision + recall))
+        f[true + predicted == 0] = np.nan
+        mf = float(np.nanmean(f)) if (true + predicted).any() else np.nan
+        return BoundaryScores(iou=band.iou, f=f, miou=float(band.miou), mf=mf)
+
+
+def _band(labels: Integers, width: int) -> NDArray[np.bool_]:
+    """Pixels within `width` of their class's contour, (H, W), the image's border included.
+
+    They are what `width` erosions of each class's mask by a 3x3 square take away: a pixel is kept
+    if the square around it, 2 `width` + 1 wide, lies within the image and is of one class, so that
+    its largest label equals its smallest.
+    """
+    height, breadth = labels.shape
+    band = np.ones(labels.shape, bool)
+    size = 2 * width + 1
+    if min(height, breadth) >= size:
+        varies = _running(np.maximum, labels, size) != _running(np.minimum, labels, size)
+        band[width : height - width, width : breadth - width] = varies
+    return band
+
+
+def _running(extreme: np.ufunc, values: Integers, size: int) -> Integers:
+    """The extreme of each `size` x `size` square: (H, W) to (H - size + 1, W - size + 1)."""
+    for _ in range(2):  # rows, then columns
+        covered = 1
+        while 2 * covered <= size:
+            values = extreme(values[:-covered], values[covered:])
+            covered *= 2
+        if covered < size:
+            values = extreme(values[: covered - size], values[size - covered :])
+        values = values.T
+    return values
+
+
+def _contour(labels: Integers, num_classes: int, reach: int) -> NDArray[np.int64]:
+    """The pixels that touch another class above, below or beside them: sorted places, (P,).
+
+    A place counts through the planes of all classes, each with a margin of `reach` on every side.
+    """
+    edge = np.zeros(labels.shape, bool)
+    for rows, touched in ((labels, edge), (labels.T, edge.T)):
+        differs = rows[1:] != rows[:-1]
+        touched[1:] |= differs
+        touched[:-1] |= differs
+    y, x = np.nonzero(edge & (labels < num_classes))
+    height, width = (side + 2 * reach for side in labels.shape)
+    return np.sort((labels[y, x].astype(np.int64) * height + y + reach) * width + x + reach)
+
+
+def _near(
+    points: NDArray[np.int64], others: NDArray[np.int64], square: int, width: int
+) -> NDArray[np.bool_]:
+    """Whether each place has one of `others` within a distance whose square is `square`, (P,).
+
+    A row of the disk around a place is a range of places: one search finds the first within it.
+    """
+    ends = np.append(others, np.iinfo(np.int64).max)
+    near = np.zeros(len(points), bool)
+    left = np.arange(len(points))
+    reach = math.isqrt(square)
+    for dy in sorted(range(-reach, reach + 1), key=abs):
+        dx = math.isqrt(square - dy * dy)
+        middle = points[left] + dy * width
+        found = ends[np.searchsorted(ends, middle - dx)] <= middle + dx
+        near[left[found]] = True
+        left = left[~found]
+    return near

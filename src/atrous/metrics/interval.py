@@ -1,0 +1,184 @@
+"""Is a difference in mIoU real? Intervals and paired comparison, over images.
+
+Images, not pixels, are what was drawn by chance: pixels of one image go together. So the images of
+a data set are drawn again, with replacement, and the score is computed from each draw's counts
+(Efron, "Bootstrap methods", 1979; percentile interval). Two models on the same images are compared
+by drawing both together, and by swapping them at random per image (a paired permutation test).
+
+The result is of these images, of this seed and of nothing else: their order does not matter. It
+says nothing about chance in training, nor about images from elsewhere; and where images follow each
+other in a video, they say less than their number promises.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.files import InputError
+from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
+
+_DRAWS = 64
+"""Draws that are computed at once, which bounds the memory."""
+_IMAGES = 1024
+"""Images that are summed at once, for the same reason."""
+
+
+class Interval(NamedTuple):
+    """Ends of an interval of mIoU, as fractions; NaN where fewer than two images are known."""
+
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """How much better the first of two models is than the second, in mIoU as a fraction."""
+
+    difference: float
+    low: float
+    high: float
+    """Ends of the difference's interval."""
+    p_value: float
+    """How often models that differ by chance alone would differ as much, 0 to 1."""
+
+
+def interval(
+    counts: Integers,
+    protocol: str = "pooled",
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The bootstrap interval of mIoU.
+
+    Draws whose mIoU is undefined ("torchvision", a class that no drawn image shows) are left out.
+
+    Args:
+        counts: (N, 3, K), as `Confusion.counts` gives them.
+        protocol: one of `PROTOCOLS`.
+        resamples: how many times the N images are drawn.
+        level: share of the draws between the interval's ends, 0 to 1.
+        seed: of the draws.
+
+    Raises:
+        InputError: there is no protocol of this name.
+    """
+    check_protocol(protocol)
+    if len(counts) < 2:
+        return Interval(np.nan, np.nan)
+    values = _values(counts[_order(counts)], protocol)
+    draws = _draws(len(counts), resamples, np.random.default_rng(seed))
+    return _interval([_miou(_sum(weights, values), protocol) for weights in draws], level)
+
+
+def compare(
+    counts_a: Integers,
+    counts_b: Integers,
+    protocol: str = "pooled",
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models on the same images: mIoU of the first less that of the second.
+
+    Args:
+        counts_a: (N, 3, K) of the first model.
+        counts_b: (N, 3, K) of the second, of the same images in the same order.
+        protocol: one of `PROTOCOLS`.
+        resamples: how many times the images are drawn, and how many times models are swapped.
+        level: share of the draws between the interval's ends, 0 to 1.
+        seed: of the draws and swaps.
+
+    Raises:
+        InputError: there is no protocol of this name, or the truth of the two differs.
+    """
+    check_protocol(protocol)
+    if not np.array_equal(counts_a[:, 1], counts_b[:, 1]):
+        raise InputError("two models can be compared on the same images only, in the same order")
+    order = _order(counts_a, counts_b)
+    a, b = (_values(counts[order], protocol) for counts in (counts_a, counts_b))
+    total_a, total_b = (_sum(np.ones((1, len(a))), values) for values in (a, b))
+    difference = float((_miou(total_a, protocol) - _miou(total_b, protocol))[0])
+    if len(a) < 2 or np.isnan(difference):
+        return Comparison(difference, np.nan, np.nan, np.nan)
+    random = np.random.default_rng(seed)
+    drawn = [
+        _miou(_sum(weights, a), protocol) - _miou(_sum(weights, b), protocol)
+        for weights in _draws(len(a), resamples, random)
+    ]
+    swapped = []
+    for swap in _swaps(len(a), resamples, random):
+        moved = _sum(swap, b) - _sum(swap, a)  # what the swapped images give and take
+        swapped.append(_miou(total_a + moved, protocol) - _miou(total_b - moved, protocol))
+    low, high = _interval(drawn, level)
+    return Comparison(difference, low, high, _p_value(difference, np.concatenate(swapped)))
+
+
+def _order(*models: Integers) -> list[int]:
+    """An order of the images that follows from their counts alone, whichever model comes first."""
+    digests = [sorted(map(_digest, image)) for image in zip(*models, strict=True)]
+    return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+def _digest(counts: Integers) -> bytes:
+    return hashlib.sha256(counts.tobytes()).digest()
+
+
+def _values(counts: Integers, protocol: str) -> NDArray[np.number[Any]]:
+    """What is summed over images, (N, M): their counts; or for "per-image" their mIoU, if any."""
+    if protocol != "per-image":
+        return counts.reshape(len(counts), 3 * counts.shape[2])
+    miou = rates(counts, protocol).miou  # (N,)
+    return np.stack([np.nan_to_num(miou), ~np.isnan(miou)], axis=1)
+
+
+def _sum(weights: Floats, values: NDArray[np.number[Any]]) -> Floats:
+    """Weighted sums (R, M) of values (N, M) by weights (R, N); of counts, exact below 2^53."""
+    sums = np.zeros((len(weights), values.shape[1]))
+    for start in range(0, len(values), _IMAGES):
+        part = slice(start, start + _IMAGES)
+        sums += weights[:, part] @ values[part].astype(np.float64)
+    return sums
+
+
+def _miou(sums: Floats, protocol: str) -> Floats:
+    """The mIoU of each of R sums: (R, M) to (R,)."""
+    if protocol == "per-image":
+        return divide(sums[:, 0], sums[:, 1])
+    return rates(sums.reshape(len(sums), 3, -1), protocol).miou
+
+
+def _draws(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:
+    """How often each image is drawn, (R, N) at a time; each row sums up to N."""
+    for start in range(0, resamples, _DRAWS):
+        rows = min(_DRAWS, resamples - start)
+        drawn = random.integers(0, num_images, (rows, num_images))
+        drawn += num_images * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * num_images)
+        yield times.reshape(rows, num_images).astype(np.float64)
+
+
+def _swaps(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:
+    """Which images are swapped, (R, N) of 0 and 1 at a time."""
+    for start in range(0, resamples, _DRAWS):
+        rows = min(_DRAWS, resamples - start)
+        yield random.integers(0, 2, (rows, num_images)).astype(np.float64)
+
+
+def _interval(values: list[Floats], level: float) -> Interval:
+    """The middle `level` of all values that are not NaN."""
+    known = np.concatenate(values)
+    known = known[~np.isnan(known)]
+    if not known.size:
+        return Interval(np.nan, np.nan)
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _p_value(difference: float, swapped: Floats) -> float:
+    """The share of swaps that differ as much; what was measured counts as one of them."""
+    known = swapped[~np.isnan(swapped)]
+    as_much = np.abs(known) >= abs(difference) - 1e-12  # floats of the same fractions
+    return float((1 + np.count_nonzero(as_much)) / (1 + known.size))

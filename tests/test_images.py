@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atrous.files import InputError
-from atrous.images import photo_array, read_image, read_label, write_image, write_label
+from atrous.images import (
+    has_palette,
+    image_size,
+    photo_array,
+    read_colors,
+    read_image,
+    read_label,
+    write_image,
+    write_label,
+)
 from atrous.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy(name="two", classes=("left", "right"), colors=((10, 20, 30), (40, 50, 60)))
@@ -81,6 +90,7 @@ def test_exif_orientation_turns_the_photo_upright(
     Image.fromarray(np.ascontiguousarray(undo[orientation])).save(path, exif=exif)
     found = read_image(path)
     assert found.shape == upright.shape
+    assert image_size(path) == image_size(path, path.read_bytes()) == upright.shape[:2]
     assert np.abs(found.astype(int) - upright).max() < 40
 
 
@@ -152,9 +162,9 @@ def test_any_bytes_are_read_or_refused(
     whole = buffer.getvalue()
     path = tmp_path / "stranger"
     path.write_bytes(whole[:place] + noise + whole[place + len(noise) :])
-    for read in (read_image, read_label):
+    for read in (read_image, read_label, read_colors, image_size):
         try:
-            assert read(path).shape[0] > 0
+            assert np.size(read(path)) > 0
         except InputError as error:
             assert "\n" not in str(error)
 
@@ -189,3 +199,54 @@ def test_colors_are_not_labels(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (2, 2)).save(path)
     with pytest.raises(InputError, match=f"{mode} colours where class indices were expected"):
         read_label(path)
+
+
+def test_colors_are_24_bit_codes_in_every_mode(tmp_path: Path) -> None:
+    colors = np.array([[[1, 2, 3], [255, 0, 0], [0, 255, 255]]], np.uint8)
+    codes = [[1 + 2 * 256 + 3 * 65536, 255, 255 * 256 + 255 * 65536]]
+    rgb = Image.fromarray(colors)
+    rgba = rgb.copy()
+    rgba.putalpha(0)
+    palette = rgb.convert("P", palette=Image.Palette.ADAPTIVE)
+    transparent = palette.copy()
+    transparent.info["transparency"] = 0
+    for picture in (rgb, rgba, palette, transparent):
+        picture.save(tmp_path / "mask.png")
+        assert read_colors(tmp_path / "mask.png").tolist() == codes
+        assert read_colors(tmp_path / "mask.png").dtype == np.int32
+    for mode, value, code in (("L", 7, 0x070707), ("1", 1, 0xFFFFFF), ("LA", (7, 0), 0x070707)):
+        Image.new(mode, (1, 1), value).save(tmp_path / "mask.png")
+        assert read_colors(tmp_path / "mask.png").tolist() == [[code]]
+    Image.fromarray(np.array([[500]], np.uint16)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="I;16 where colours were expected"):
+        read_colors(tmp_path / "mask.png")
+
+
+def test_palettes_are_told_from_grey(tmp_path: Path) -> None:
+    write_label(tmp_path / "labels.png", np.zeros((2, 2), np.uint8), TAXONOMY)
+    assert has_palette(tmp_path / "labels.png")
+    Image.new("L", (2, 2)).save(tmp_path / "labels.png")
+    assert not has_palette(tmp_path / "labels.png")
+
+
+def test_content_without_a_file(tmp_path: Path, photo: np.ndarray) -> None:
+    """As in a shard: the path only names it."""
+    write_image(tmp_path / "a.png", photo)
+    content = (tmp_path / "a.png").read_bytes()
+    name = "train-000000.tar/a.jpg"
+    assert np.array_equal(read_image(name, content), photo)
+    assert image_size(name, content) == photo.shape[:2]
+    assert read_label(name, grey_png(1, 1, 2, bytes([0, 2 << 6]))).tolist() == [[2]]
+    for read in (read_image, read_label, read_colors, image_size):
+        for broken in (b"", b"text", content[:40]):
+            with pytest.raises(InputError, match=f"^{name}: "):
+                read(name, broken)
+
+
+def test_size_is_read_from_the_header_alone(tmp_path: Path, photo: np.ndarray) -> None:
+    write_image(tmp_path / "a.png", photo)
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: content.index(b"IDAT") + 8])
+    assert image_size(tmp_path / "a.png") == (5, 7)
+    with pytest.raises(InputError, match="cut short"):
+        read_image(tmp_path / "a.png")

@@ -2,6 +2,10 @@
 
 A photo is always uint8 (H, W, 3) in sRGB, turned upright by its EXIF orientation. A label map is
 always (H, W) and keeps the integers of its file: palette indices stay indices, nothing is scaled.
+A mask that is painted in colours is read as 24-bit codes, R + 256 G + 65536 B.
+
+A file that does not lie on disk by itself, but in a shard, is given as `data`, its content; its
+path then only names it in messages.
 
 What a photo loses on the way in: transparency (it is laid over white), the lower half of 16 bits,
 all frames but the first, and an embedded colour profile (the values are taken as sRGB). The size is
@@ -9,8 +13,11 @@ read from the header and checked before anything is decoded, so a file that prom
 pixels costs nothing.
 """
 
+import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -18,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from atrous.files import InputError, replacing
 from atrous.taxonomy import Taxonomy
@@ -43,18 +50,32 @@ MAX_PIXELS = 100_000_000
 
 # Pillow also knows formats that start other programs (EPS) or hold no photos: they stay closed.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
+_COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 # Warning filters belong to the whole process: only one thread at a time may exchange them.
 _HEADER_LOCK = threading.Lock()
 
 
-def read_image(path: Path | str) -> NDArray[np.uint8]:
+def read_image(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
     """Read a photo as uint8 (H, W, 3), sRGB, 0 to 255, upright.
 
     Raises:
         InputError: the file is missing, no image, damaged, too large, or has no sRGB form.
     """
     path = Path(path)
-    return photo_array(_decode(path), str(path))
+    return photo_array(_decode(path, data), str(path))
+
+
+def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
+    """Return (H, W) of a photo as `read_image` would give it; only the header is read.
+
+    Raises:
+        InputError: the file is missing, no image, or too large.
+    """
+    with _opened(Path(path), data) as image:
+        width, height = image.size
+        turned = image.format != "TIFF" and _orientation(image) in _TURNED  # Pillow turns TIFFs
+    return (width, height) if turned else (height, width)
 
 
 def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
@@ -83,16 +104,18 @@ def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
         ) from None
 
 
-def read_label(path: Path | str) -> NDArray[np.integer[Any]]:
+def read_label(path: Path | str, data: bytes | None = None) -> NDArray[np.integer[Any]]:
     """Read a label map as integers (H, W), with the very ids that the file holds.
 
     Raises:
         InputError: the file is missing, no image, damaged, too large, or holds colours.
     """
     path = Path(path)
-    image = _decode(path)
+    with _opened(path, data) as image:
+        step = _grey_step(image)
+        image.load()
     if image.mode in ("L", "P"):
-        return np.array(image) // np.uint8(_grey_step(path) if image.mode == "L" else 1)
+        return np.array(image) // np.uint8(step)
     if image.mode == "1":
         return np.array(image).astype(np.uint8)
     if image.mode == "I":
@@ -100,9 +123,38 @@ def read_label(path: Path | str) -> NDArray[np.integer[Any]]:
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)  # to the byte order of this machine
     raise InputError(
-        f"{path}: {image.mode} colours where class indices were expected; "
-        "save it as a grey or palette PNG whose values are the class numbers"
+        f"{path}: {image.mode} colours where class indices were expected; save it as a grey or "
+        'palette PNG whose values are the class numbers, or read it by encoding = "rgb"'
     )
+
+
+def has_palette(path: Path | str, data: bytes | None = None) -> bool:
+    """Whether a label map's values are indices into a palette; only the header is read.
+
+    Raises:
+        InputError: the file is missing, no image, or too large.
+    """
+    with _opened(Path(path), data) as image:
+        return image.mode == "P"
+
+
+def read_colors(path: Path | str, data: bytes | None = None) -> NDArray[np.int32]:
+    """Read a colour-coded label map as 24-bit codes (H, W), R + 256 G + 65536 B.
+
+    A palette counts by its colours, grey v as (v, v, v), and transparency is left out.
+
+    Raises:
+        InputError: the file is missing, no image, damaged, too large, or has no 8-bit colours.
+    """
+    path = Path(path)
+    image = _decode(path, data)
+    if image.mode not in _COLOR_MODES:
+        raise InputError(
+            f"{path}: pixels of kind {image.mode} where colours were expected; "
+            'save it as 8-bit RGB PNG, or read its values by encoding = "index"'
+        )
+    codes = np.asarray(image.convert("RGBA")).view("<u4")[:, :, 0]  # (H, W)
+    return (codes & 0xFFFFFF).astype(np.int32)
 
 
 def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
@@ -138,15 +190,25 @@ def no_such_file(path: Path) -> InputError:
     return InputError(f"{path}: no such file. {mend}")
 
 
-def _decode(path: Path) -> Image.Image:
-    """Open, check and decode; the file is closed when this returns."""
+def _decode(path: Path, data: bytes | None) -> Image.Image:
+    with _opened(path, data) as image:
+        image.load()
+        return image
+
+
+@contextmanager
+def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
+    """Yield the image, its size checked; what fails here or in the block becomes one line."""
     try:
-        _check_is_file(path)
-        with _open_header(path) as image:
+        if data is None:
+            _check_is_file(path)
+        elif not data:
+            raise InputError(f"{path}: the file is empty; copy or download it again")
+        with _open_header(path if data is None else io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            image.load()
-            return image
+            yield image
+            return
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -161,11 +223,11 @@ def _decode(path: Path) -> Image.Image:
     raise InputError(f"{path}: {problem}")
 
 
-def _open_header(path: Path) -> Image.Image:
+def _open_header(source: Path | io.BytesIO) -> Image.Image:
     """Open without decoding, and without Pillow's warning on large sizes: our limit counts."""
     with _HEADER_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(path, formats=_FORMATS)
+        return Image.open(source, formats=_FORMATS)
 
 
 def _check_is_file(path: Path) -> None:
@@ -185,11 +247,19 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _grey_step(path: Path) -> int:
-    """Return the factor by which Pillow stretched a 2-bit or 4-bit grey PNG to 0 to 255."""
-    with _open_header(path) as image:
-        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-        raw_mode = str(tiles[0].args) if tiles else ""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, from the header alone; 1 where it cannot be read."""
+    try:
+        # A PNG's own getexif would decode the pixels, in case EXIF stands behind them.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata must not cost the photo
+        return 1
+
+
+def _grey_step(image: Image.Image) -> int:
+    """Return the factor by which Pillow stretches a 2-bit or 4-bit grey PNG to 0 to 255."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    raw_mode = str(tiles[0].args) if tiles else ""
     return {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
 
 

@@ -28,6 +28,9 @@ class Taxonomy:
     """sRGB, 0 to 255 each."""
     things: frozenset[int] = frozenset()
     """Train ids of countable classes; all others are stuff."""
+    groups: tuple[str, ...] = ()
+    """Where each class hangs in a tree of classes, root first: "stuff/indoor/textile". Empty: no
+    tree."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= IGNORE_INDEX:
@@ -43,6 +46,11 @@ class Taxonomy:
             raise InputError(
                 f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes"
             )
+        if self.groups and len(self.groups) != len(self.classes):
+            raise InputError(
+                f"{self.name}: {len(self.groups)} groups for {len(self.classes)} classes; "
+                "give each class its group, or none"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -55,6 +63,13 @@ class Taxonomy:
         palette[: self.num_classes] = self.colors
         return palette
 
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes as COCO's panoptic JSON lists its categories, with train ids as ids."""
+        return [
+            {"id": i, "name": name, "isthing": int(i in self.things), "color": list(color)}
+            for i, (name, color) in enumerate(zip(self.classes, self.colors, strict=True))
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form, which `from_dict` reads back."""
         return {
@@ -62,6 +77,7 @@ class Taxonomy:
             "classes": list(self.classes),
             "colors": [list(color) for color in self.colors],
             "things": sorted(self.things),
+            "groups": list(self.groups),
         }
 
     @classmethod
@@ -77,7 +93,10 @@ class Taxonomy:
                 classes=tuple(str(name) for name in table["classes"]),
                 colors=tuple((int(r), int(g), int(b)) for r, g, b in table["colors"]),
                 things=frozenset(int(i) for i in table["things"]),
+                groups=tuple(str(group) for group in table.get("groups", ())),
             )
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"taxonomy: {error}; it needs name, classes, colors and things"

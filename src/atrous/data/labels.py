@@ -1,50 +1,167 @@
-"""Any mask's ids -> train ids, through one look-up table."""
+"""Masks that are pictures: their ids -> train ids, through one look-up table."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as short
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
+from atrous.images import has_palette, read_colors, read_label
 from atrous.taxonomy import IGNORE_INDEX
 
-_UNKNOWN = -1
-_IDS = 1 << 16  # a PNG holds no more than 16 bits a pixel
+UNKNOWN = -1
+"""Stands in a table for what the dataset does not say."""
+
+IDS = 1 << 16
+"""Dataset ids are below it."""
+
+COLORS = 1 << 24
+"""Colours are 24-bit codes, R + 256 G + 65536 B."""
 
 
-def lookup_table(train_ids: Mapping[int, int], ignore: Iterable[int]) -> NDArray[np.int16]:
-    """The train id of each dataset id, (65536,) int16; -1 where the dataset does not say.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoding:
+    """How masks are stored and what becomes of their ids: the [labels] of a dataset.toml."""
+
+    name: str
+    table: NDArray[np.int16]
+    """From `lookup_table`: the train id of each dataset id, or colour."""
+    names: Mapping[str, int] = field(default_factory=dict)
+    """LabelMe: the train id of each name."""
+    background: int = IGNORE_INDEX
+    """Train id of the pixels that no polygon covers."""
+    nearest: tuple[int, ...] = ()
+    """Known colours, of which an unknown one counts as the nearest; empty: it does not."""
+    divisor: int | None = None
+    """Ids from it on are category * divisor + instance."""
+    variable: str = "S"
+    """Of a MATLAB file."""
+
+    def train_id(self, dataset_id: int | str, where: str) -> int:
+        """Look one id or name up; `where` begins the line if it is unknown.
+
+        Raises:
+            InputError: the id is neither a class nor ignored.
+        """
+        beyond = int(self.table[-1])
+        if isinstance(dataset_id, str):
+            train_id = self.names.get(dataset_id, beyond)
+        else:
+            train_id = int(self.table[dataset_id]) if 0 <= dataset_id < IDS else beyond
+        if train_id == UNKNOWN:
+            raise _unknown(where, short(dataset_id))
+        return train_id
+
+
+def lookup_table(
+    train_ids: Mapping[int, int], ignore: Iterable[int], unknown: int = UNKNOWN, size: int = IDS
+) -> NDArray[np.int16]:
+    """The train id of each dataset id, (size + 1,) int16; the last entry is for all ids beyond.
 
     Args:
         train_ids: dataset id -> train id.
-        ignore: dataset ids that become `IGNORE_INDEX`; 255 is one of them unless it is a class.
+        ignore: dataset ids that become `IGNORE_INDEX`, unless they have a train id.
+        unknown: what all other ids become.
+        size: ids are below it.
     """
-    table = np.full(_IDS, _UNKNOWN, np.int16)
-    table[IGNORE_INDEX] = IGNORE_INDEX
-    for dataset_id in ignore:
-        table[dataset_id] = IGNORE_INDEX
+    table = np.full(size + 1, unknown, np.int16)
+    table[list(ignore)] = IGNORE_INDEX
     for dataset_id, train_id in train_ids.items():
         table[dataset_id] = train_id
     return table
 
 
 def to_train_ids(
-    ids: NDArray[np.integer], table: NDArray[np.int16], path: Path
+    ids: NDArray[np.integer[Any]], table: NDArray[np.int16], path: Path
 ) -> NDArray[np.uint8]:
     """Look each id of a mask up: (H, W) integers -> (H, W) uint8 train ids.
 
     Raises:
         InputError: an id that the table does not know; the message names `path` and the ids.
     """
-    if ids.min(initial=0) < 0 or ids.max(initial=0) >= _IDS:
-        raise InputError(f"{path}: ids {ids.min()} to {ids.max()}, where 0 to {_IDS - 1} can be")
-    train_ids = table[ids]
+    beyond = table.size - 1
+    places = ids
+    if ids.min(initial=0) < 0 or ids.max(initial=0) > beyond:
+        places = np.where((ids < 0) | (ids > beyond), beyond, ids)
+    train_ids = table[places]
     if train_ids.min(initial=0) < 0:
         unknown = np.unique(ids[train_ids < 0])
-        named = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise InputError(
-            f"{path}: id {named} is neither a class nor ignored; "
-            "name it under labels.ignore or labels.map in dataset.toml"
-        )
+        named = ", ".join(
+            color_name(int(i)) if beyond == COLORS else str(i) for i in unknown[:5]
+        ) + (", ..." if len(unknown) > 5 else "")
+        raise _unknown(str(path), named)
     return np.asarray(train_ids, np.uint8)
+
+
+def color_name(code: int) -> str:
+    """Write a 24-bit code as people write colours.
+
+    >>> color_name(255)
+    '#ff0000'
+    """
+    return "#" + code.to_bytes(3, "little").hex()
+
+
+def read_index(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
+    """Read a mask whose values, or palette indices, are ids: (H, W) train ids.
+
+    Raises:
+        InputError: the file is not such a mask, or an id is unknown.
+    """
+    ids = read_label(path)
+    if encoding.divisor is not None:
+        ids = ids.astype(np.int64)  # 8 bits could not be divided by 1000
+        ids = np.where(ids < encoding.divisor, ids, ids // encoding.divisor)
+    return to_train_ids(ids, encoding.table, path)
+
+
+def read_palette(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
+    """Read a mask whose palette indices are ids: (H, W) train ids.
+
+    Raises:
+        InputError: the file is not such a mask, or an id is unknown.
+    """
+    if not has_palette(path):
+        raise InputError(
+            f"{path}: no palette, so its ids were lost when it was converted; take the original, "
+            'or read its grey values by encoding = "index" and its colours by "rgb"'
+        )
+    return read_index(path, encoding)
+
+
+def read_rgb(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
+    """Read a mask whose colours are ids: (H, W) train ids.
+
+    Raises:
+        InputError: the file is not such a mask, or a colour is unknown.
+    """
+    codes = read_colors(path)
+    if encoding.nearest:
+        _enter_nearest(codes, encoding)
+    return to_train_ids(codes, encoding.table, path)
+
+
+def _enter_nearest(codes: NDArray[np.int32], encoding: Encoding) -> None:
+    """Enter the colours of `codes` that the table does not know, each as the nearest known one."""
+    table, known = encoding.table, np.array(encoding.nearest)  # (C,)
+    unknown = np.unique(codes[table[codes] < 0])
+    for block in np.array_split(unknown, unknown.size // 4096 + 1):
+        # |u - k|^2 less |u|^2, which is the same for all k; float32 holds these integers exactly.
+        distance = (_channels(known) ** 2).sum(1) - 2 * _channels(block) @ _channels(known).T
+        table[block] = table[known[distance.argmin(1)]]
+
+
+def _channels(codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    """24-bit codes (N,) -> their red, green and blue (N, 3)."""
+    return np.stack([codes & 255, codes >> 8 & 255, codes >> 16], 1).astype(np.float32)
+
+
+def _unknown(where: str, named: str) -> InputError:
+    return InputError(
+        f"{where}: id {named} is neither a class nor ignored; "
+        "name it under labels.ignore or labels.map in dataset.toml"
+    )

@@ -1,0 +1,229 @@
+"""What a dataset.toml says, checked. docs/datasets.md describes the file."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from reprlib import repr as short
+from typing import Any
+
+from atrous.data.labels import COLORS, IDS, UNKNOWN, Encoding, color_name, lookup_table
+from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
+
+_ENCODINGS: dict[str, set[str]] = {
+    "index": {"divisor"},
+    "palette": set(),
+    "rgb": set(),
+    "mat": {"variable"},
+    "coco-json": {"background"},
+    "coco-panoptic": set(),
+    "polygons": {"background"},
+}
+"""Each with the fields of [labels] that it alone has."""
+_LABEL_FIELDS = {"encoding", "classes", "ignore", "map", "unknown"}
+_SPLIT_FIELDS = {
+    "coco-json": {"images", "annotations"},
+    "coco-panoptic": {"images", "labels", "annotations"},
+}
+"""What a split must say, where that is not images and labels."""
+_LONGEST_PATH = 255
+
+
+def builtin_names() -> list[str]:
+    """The sets that the package describes."""
+    folder = resources.files("atrous.data") / "sets"
+    return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def builtin_text(name: str) -> str:
+    """The dataset.toml of a built-in set."""
+    return (resources.files("atrous.data") / "sets" / f"{name}.toml").read_text("utf-8")
+
+
+def one_line(value: Any) -> str:
+    """The text of a field, on one line."""
+    return " ".join(str(value).split())
+
+
+def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of `classes`: each a table with at least a name.
+
+    Raises:
+        ValueError, KeyError, TypeError: they are not described as they should be.
+    """
+    classes = labels["classes"]
+    while isinstance(classes, str):
+        if classes not in builtin_names():
+            known = ", ".join(builtin_names())
+            raise ValueError(f"labels.classes is {classes!r}, no built-in set; there are {known}")
+        classes = tomllib.loads(builtin_text(classes))["labels"]["classes"]
+    return [{"name": entry} if isinstance(entry, str) else dict(entry) for entry in classes]
+
+
+def read_taxonomy(name: str, classes: list[dict[str, Any]]) -> Taxonomy:
+    """Names, colours, things and groups of the entries of `classes`.
+
+    Raises:
+        ValueError, KeyError, TypeError: an entry is not as it should be.
+    """
+    defaults = distinct_colors(len(classes))
+    return Taxonomy(
+        name=name,
+        classes=tuple(one_line(entry["name"]) for entry in classes),
+        colors=tuple(
+            _color(entry.get("color", default))
+            for entry, default in zip(classes, defaults, strict=True)
+        ),
+        things=frozenset(i for i, entry in enumerate(classes) if entry.get("thing", False)),
+        groups=tuple(one_line(entry["group"]) for entry in classes if "group" in entry),
+    )
+
+
+def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> Encoding:
+    """Read the table [labels], all but its classes.
+
+    Raises:
+        ValueError, KeyError, TypeError: a field is not as it should be.
+    """
+    name = labels["encoding"]
+    if not isinstance(name, str) or name not in _ENCODINGS:
+        raise ValueError(f"labels.encoding is {name!r}; it can be {', '.join(_ENCODINGS)}")
+    _check_fields("labels", labels, _LABEL_FIELDS | _ENCODINGS[name])
+    unknown = labels.get("unknown", "error")
+    if unknown not in ("error", "ignore") and (unknown, name) != ("nearest", "rgb"):
+        raise ValueError(f"labels.unknown is {unknown!r}; it can be error, ignore, for rgb nearest")
+    beyond = IGNORE_INDEX if unknown == "ignore" else UNKNOWN
+    read_ids = _read_colors if name == "rgb" else _read_ids
+    train_ids, ignored = read_ids(labels, classes)
+    for dataset_id in ignored:
+        if train_ids.get(dataset_id, IGNORE_INDEX) != IGNORE_INDEX:
+            named = color_name(dataset_id) if name == "rgb" else dataset_id
+            raise ValueError(f"labels.ignore names {named}, which is a class; choose one")
+    if name in ("index", "palette", "mat"):
+        ignored = [*ignored, IGNORE_INDEX]
+    return Encoding(
+        name=name,
+        table=lookup_table(train_ids, ignored, beyond, COLORS if name == "rgb" else IDS),
+        names=_read_names(labels, classes) if name == "polygons" else {},
+        background=_read_background(labels, classes),
+        nearest=(*train_ids, *ignored) if unknown == "nearest" else (),
+        divisor=_divisor(labels["divisor"]) if "divisor" in labels else None,
+        variable=str(labels.get("variable", "S")),
+    )
+
+
+def check_split(where: str, encoding: str, table: Mapping[str, Any]) -> None:
+    """Check the table of one split, which `where` names.
+
+    Raises:
+        ValueError, KeyError, TypeError: a field is missing, unknown, or no text.
+    """
+    needed = {"shards"} if "shards" in table else _SPLIT_FIELDS.get(encoding, {"images", "labels"})
+    _check_fields(where, table, needed if "shards" in table else needed | {"list"})
+    for field in sorted(needed):
+        if field not in table:
+            raise ValueError(f"{where}.{field} is missing")
+    for field, value in table.items():
+        if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_PATH:
+            raise ValueError(f"{where}.{field} is {short(value)}, where a path was expected")
+    for field in needed & {"images", "labels"}:
+        if "{key}" not in table[field]:
+            raise ValueError(f"{where}.{field} has no {{key}} in it")
+    if "images" in needed and table["images"].count("{key}") > 1:
+        raise ValueError(f"{where}.images has {{key}} in it more than once")
+
+
+def _check_fields(where: str, table: Mapping[str, Any], allowed: set[str]) -> None:
+    for field in table:
+        if field not in allowed:
+            there = ", ".join(sorted(allowed))
+            raise ValueError(f"{where} has no field {field!r} here; there can be {there}")
+
+
+def _read_ids(
+    labels: Mapping[str, Any], classes: list[dict[str, Any]]
+) -> tuple[dict[int, int], list[int]]:
+    """Dataset ids that are integers: the train ids of those mapped, and those ignored."""
+    names = labels["encoding"] == "polygons"  # LabelMe's have no place in this table
+    train_ids = {
+        _id(key): _train_id(key, value, len(classes))
+        for key, value in labels.get("map", {str(i): i for i in range(len(classes))}).items()
+        if not (names and not key.isdecimal())
+    }
+    return train_ids, [_id(i) for i in _ignored(labels) if not (names and isinstance(i, str))]
+
+
+def _read_colors(
+    labels: Mapping[str, Any], classes: list[dict[str, Any]]
+) -> tuple[dict[int, int], list[int]]:
+    """Dataset ids that are colours, of the classes and of the map; and those ignored."""
+    entries = [(entry["color"], i) for i, entry in enumerate(classes) if "color" in entry]
+    entries += labels.get("map", {}).items()
+    train_ids: dict[int, int] = {}
+    for color, value in entries:
+        train_id = _train_id(color, value, len(classes))
+        if train_ids.setdefault(_code(color), train_id) != train_id:
+            raise ValueError(f"{color} stands for two classes")
+    for i, entry in enumerate(classes):
+        if i not in train_ids.values():
+            raise ValueError(f"class {entry['name']!r} has no color, and rgb masks are read by it")
+    return train_ids, [_code(color) for color in _ignored(labels)]
+
+
+def _read_names(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> dict[str, int]:
+    """The train ids of LabelMe's names: those of the classes and of the map; and those ignored."""
+    names = {one_line(entry["name"]): i for i, entry in enumerate(classes)}
+    for name, value in labels.get("map", {}).items():
+        names[name] = _train_id(name, value, len(classes))
+    for name in (i for i in _ignored(labels) if isinstance(i, str)):
+        if names.setdefault(name, IGNORE_INDEX) != IGNORE_INDEX:
+            raise ValueError(f"labels.ignore names {name!r}, which is a class; choose one")
+    return names
+
+
+def _read_background(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> int:
+    names = [one_line(entry["name"]) for entry in classes]
+    if "background" not in labels:
+        return IGNORE_INDEX
+    if labels["background"] not in names:
+        raise ValueError(f"labels.background is {labels['background']!r}, which is no class")
+    return names.index(labels["background"])
+
+
+def _ignored(labels: Mapping[str, Any]) -> list[Any]:
+    ignored = labels.get("ignore", [])
+    return ignored if isinstance(ignored, list) else [ignored]
+
+
+def _id(value: Any) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < IDS:
+        raise ValueError(f"{value!r} is no id; ids are integers from 0 to {IDS - 1}")
+    return number
+
+
+def _train_id(key: Any, value: Any, num_classes: int) -> int:
+    if not isinstance(value, int) or not (0 <= value < num_classes or value == IGNORE_INDEX):
+        raise ValueError(f"labels.map sends {key} to {value!r}, which is no class")
+    return value
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    """Read "#rrggbb" or [r, g, b]."""
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        value = bytes.fromhex(value[1:])
+    if len(value) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in value):
+        raise ValueError(f'{value!r} is no colour; write "#rrggbb" or [r, g, b], 0 to 255 each')
+    red, green, blue = value
+    return red, green, blue
+
+
+def _code(value: Any) -> int:
+    red, green, blue = _color(value)
+    return red + 256 * green + 65536 * blue
+
+
+def _divisor(value: Any) -> int:
+    if not isinstance(value, int) or value < 2:
+        raise ValueError(f"labels.divisor is {value!r}; it is a number like 1000")
+    return value

@@ -1,0 +1,268 @@
+"""Split: the samples of one part of a dataset, read from the files as they lie."""
+
+import glob
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.coco import draw, read_instances
+from atrous.data.labels import Encoding, read_index, read_palette, read_rgb
+from atrous.data.mat import read_mat
+from atrous.data.panoptic import (
+    PanopticEntry,
+    instance_ids_to_panoptic,
+    read_annotations,
+    read_panoptic,
+)
+from atrous.data.polygons import read_polygons
+from atrous.data.sample import Sample
+from atrous.files import InputError
+from atrous.images import read_image, read_label
+from atrous.metrics.panoptic_quality import Panoptic
+from atrous.taxonomy import IGNORE_INDEX
+
+_MAX_LINE = 4096  # of a list; no path is longer
+
+
+@dataclass(frozen=True, eq=False)
+class Split(Sequence[Sample]):
+    """The samples of a split, in a fixed order; each is read when it is asked for."""
+
+    folder: Path
+    images: str
+    """Pattern with {key}, from `folder`."""
+    labels: str
+    """Likewise; or the one file that holds all labels."""
+    keys: tuple[str, ...]
+    encoding: Encoding
+    things: frozenset[int] = frozenset()
+    """Train ids."""
+    missing: int = 0
+    """How many of the listed images are not there."""
+    annotations: Mapping[str, Any] = field(default_factory=dict)
+    """What the JSON says of each key: a `PanopticEntry`, or a `CocoImage`."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """Read sample `index`.
+
+        Raises:
+            InputError: a file is not what it should be, sizes differ, or an id is unknown.
+        """
+        key = self.keys[index]
+        image, label = read_image(self.image_path(key)), self.label(index)
+        if image.shape[:2] != label.shape:
+            raise InputError(
+                f"{self.label_path(key)}: {label.shape[1]}x{label.shape[0]}, but its image "
+                f"{self.image_path(key).name} is {image.shape[1]}x{image.shape[0]}; "
+                "a mask must have its image's size"
+            )
+        return Sample(image, label, key)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def image_path(self, key: str) -> Path:
+        """Where the image of `key` lies."""
+        return self.folder / self.images.replace("{key}", key)
+
+    def label_path(self, key: str) -> Path:
+        """Where the label of `key` lies."""
+        return self.folder / self.labels.replace("{key}", key)
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Read the label of sample `index`, (H, W) train ids, without the image's pixels.
+
+        Raises:
+            InputError: the file is not what it should be, or an id is unknown.
+        """
+        return _READERS[self.encoding.name](self, self.keys[index])
+
+    def panoptic(self, index: int) -> Panoptic:
+        """Read the segments of sample `index`, their categories in train ids.
+
+        A segment whose category is ignored becomes void.
+
+        Raises:
+            InputError: the masks hold no segments, the file is not what it should be, or a
+                category is unknown.
+        """
+        key, encoding = self.keys[index], self.encoding
+        path = self.label_path(key)
+        if encoding.name == "coco-panoptic":
+            truth = read_panoptic(path, self.annotations[key].segments)
+        elif encoding.divisor is not None:
+            things = np.flatnonzero(np.isin(encoding.table, sorted(self.things)))
+            ids = read_label(path)
+            truth = instance_ids_to_panoptic(ids, encoding.divisor, set(things.tolist()))
+        else:
+            raise InputError(
+                f"{path}: encoding {encoding.name!r} holds no segments; panoptic truth is "
+                'read by "coco-panoptic", or by "index" with a divisor'
+            )
+        return _panoptic_train_ids(truth, encoding, path)
+
+
+def find_split(
+    name: str,
+    folder: Path,
+    table: Mapping[str, str],
+    encoding: Encoding,
+    things: frozenset[int],
+) -> Split:
+    """Find the files of a split that a dataset.toml describes by `table`.
+
+    Raises:
+        InputError: the split is empty, an image has no mask, or a file that says what belongs to
+            the split is not what it should be.
+    """
+    images, labels = table["images"], table.get("labels", table.get("annotations", ""))
+    annotations: dict[str, Any] = {}
+    if "annotations" in table:
+        annotations, missing = _annotated(folder, table, encoding)
+        keys = tuple(annotations)
+    if "list" in table:
+        found, missing = _present(_lines(folder / table["list"]), folder, images)
+        keys = tuple(found)
+    if not {"annotations", "list"} & table.keys():
+        keys, missing = _matching_keys(folder, images), 0
+    if not keys:
+        listed = f"; none of the {missing} listed images is there" if missing else ""
+        raise InputError(
+            f"{folder / images}: no file matches, so split {name!r} is empty{listed}; "
+            "check the folder and the pattern"
+        )
+    split = Split(folder, images, labels, keys, encoding, things, missing, annotations)
+    for key in keys:
+        if not _is_file(path := split.label_path(key)):
+            raise InputError(
+                f"{path}: no such file, so {key!r} of split {name!r} has no mask; "
+                "add the file or list the keys to use"
+            )
+        if annotations and key not in annotations:
+            raise InputError(
+                f"{folder / table['annotations']}: does not list the image of {key!r}, "
+                f"which {table['list']} lists; take it out there"
+            )
+    return split
+
+
+_READERS: dict[str, Callable[[Split, str], NDArray[np.uint8]]] = {
+    "index": lambda split, key: read_index(split.label_path(key), split.encoding),
+    "palette": lambda split, key: read_palette(split.label_path(key), split.encoding),
+    "rgb": lambda split, key: read_rgb(split.label_path(key), split.encoding),
+    "mat": lambda split, key: read_mat(split.label_path(key), split.encoding),
+    "polygons": lambda split, key: read_polygons(
+        split.label_path(key), split.image_path(key), split.encoding
+    ),
+    "coco-json": lambda split, key: draw(split.annotations[key], split.encoding),
+    "coco-panoptic": lambda split, key: _read_segments(
+        split.label_path(key), split.annotations[key], split.encoding
+    ),
+}
+"""What reads a label, (H, W) train ids, in each encoding."""
+
+
+def _read_segments(path: Path, entry: PanopticEntry, encoding: Encoding) -> NDArray[np.uint8]:
+    ids, segments = read_panoptic(path, entry.segments)
+    table = np.zeros(1 << 24, np.uint8)  # only the pages that are used take memory
+    table[0] = IGNORE_INDEX
+    for segment in segments:
+        table[segment["id"]] = encoding.train_id(segment["category_id"], str(path))
+    return table[ids]
+
+
+def _panoptic_train_ids(truth: Panoptic, encoding: Encoding, path: Path) -> Panoptic:
+    """Exchange categories for train ids; what is ignored becomes void."""
+    segments, void = [], []
+    for segment in truth.segments:
+        train_id = encoding.train_id(segment["category_id"], str(path))
+        if train_id == IGNORE_INDEX:
+            void.append(segment["id"])
+        else:
+            segments.append({**segment, "category_id": train_id})
+    ids = np.where(np.isin(truth.ids, void), 0, truth.ids) if void else truth.ids
+    return Panoptic(ids, segments)
+
+
+def _annotated(
+    folder: Path, table: Mapping[str, str], encoding: Encoding
+) -> tuple[dict[str, Any], int]:
+    """What a COCO JSON says of each key whose image is there; and how many are not there."""
+    path = folder / table["annotations"]
+    entries: dict[str, Any] = {}
+    if encoding.name == "coco-json":
+        entries = {image.file_name: image for image in read_instances(path)}
+    else:
+        for entry in read_annotations(path).images.values():
+            entries[next(_candidates(entry.file_name, table["labels"]))] = entry
+    found, missing = _present(entries, folder, table["images"])
+    return {key: entries[entry] for key, entry in found.items()}, missing
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a list file, less the blank ones."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, and dataset.toml names it as the list of a split")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        yield from (line.strip() for line in file if line.strip())
+
+
+def _present(entries: Iterable[str], folder: Path, images: str) -> tuple[dict[str, str], int]:
+    """The entries whose image is there, by their keys; and how many have none.
+
+    An entry is a plain key or the image's path from any root, alone or in the first column.
+    """
+    found: dict[str, str] = {}
+    missing = 0
+    for entry in entries:
+        keys = (
+            key
+            for text in dict.fromkeys((entry, *entry.split()[:1]))
+            for key in _candidates(text[:_MAX_LINE], images)
+            if _is_file(folder / images.replace("{key}", key))
+        )
+        if (key := next(keys, None)) is None:
+            missing += 1
+        else:
+            found[key] = entry
+    return found, missing
+
+
+def _candidates(entry: str, pattern: str) -> Iterator[str]:
+    """The keys that `entry` may mean, the likeliest first; the last is `entry` itself."""
+    before, after = pattern.split("{key}", 1)
+    expression = re.compile(f"{re.escape(before)}(?P<key>.+){re.escape(after)}")
+    for path in (entry, f"{before.rpartition('/')[0]}/{entry}"):
+        for start in (0, *(slash.end() for slash in re.finditer("/", path))):
+            if match := expression.fullmatch(path, start):
+                yield match["key"]
+    yield entry
+
+
+def _matching_keys(folder: Path, images: str) -> tuple[str, ...]:
+    """The keys of all files that match; a key may lead through folders."""
+    before, after = images.split("{key}", 1)
+    prefix = before[before.rfind("/") + 1 :]
+    top = folder / before.removesuffix(prefix)
+    expression = re.compile(f"{re.escape(prefix)}(?P<key>.+){re.escape(after)}")
+    matches = (
+        expression.fullmatch(path.relative_to(top).as_posix())
+        for path in top.glob(f"{glob.escape(prefix) or '**/'}*{glob.escape(after)}")
+        if path.is_file() and not path.name.startswith(".")  # as a Mac's ._photo.jpg
+    )
+    return tuple(sorted(match["key"] for match in matches if match))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # as for a name that is too long
+        return False

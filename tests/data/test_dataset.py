@@ -1,0 +1,324 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from atrous.data.dataset import Dataset, builtin_names
+from atrous.data.labels import lookup_table, to_train_ids
+from atrous.data.shapes import write_shapes
+from atrous.files import InputError
+
+HEAD = """
+[labels]
+encoding = "index"
+ignore = [9]
+classes = ["sky", {{ name = "car", color = [1, 2, 3], thing = true }}]
+{more}
+[splits.train]
+images = "images/{{key}}.png"
+labels = "masks/{{key}}.png"
+"""
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two images, "a" and "b", of classes 0 and 1, with 9 and 255 ignored."""
+    (tmp_path / "dataset.toml").write_text(HEAD.format(more=""))
+    mask = np.array([[0, 1, 9], [1, 0, 255]], np.uint8)
+    for key in "ba":
+        save(tmp_path / f"images/{key}.png", np.zeros((2, 3, 3), np.uint8))
+        save(tmp_path / f"masks/{key}.png", mask)
+    return tmp_path
+
+
+def test_reads_images_and_train_ids(folder: Path) -> None:
+    dataset = Dataset.open(folder)
+    split = dataset.split("train")
+    assert split.keys == ("a", "b") and [sample.key for sample in split] == ["a", "b"]
+    assert dataset.name == folder.name
+    assert dataset.taxonomy.classes == ("sky", "car") and dataset.taxonomy.things == {1}
+    assert dataset.taxonomy.colors[1] == (1, 2, 3)
+    assert split[0].image.shape == (2, 3, 3)
+    assert split[0].label.tolist() == [[0, 1, 255], [1, 0, 255]]
+    assert split[0].label.dtype == np.uint8
+
+
+def test_map_sends_dataset_ids_to_train_ids(folder: Path) -> None:
+    (folder / "dataset.toml").write_text(HEAD.format(more="map = { 7 = 1, 300 = 0 }"))
+    save(folder / "masks/a.png", np.array([[7, 300, 9], [7, 7, 255]], np.uint16))
+    assert Dataset.open(folder).split("train")[0].label.tolist() == [[1, 0, 255], [1, 1, 255]]
+
+
+@pytest.mark.parametrize(
+    "lines", ["b\n", "/SegNet/CamVid/images/b.png /SegNet/CamVid/masks/b.png\n\n", "images/b.png\n"]
+)
+def test_list_file_as_published(folder: Path, lines: str) -> None:
+    with (folder / "dataset.toml").open("a") as file:
+        file.write('list = "train.txt"\n')
+    (folder / "train.txt").write_text(lines)
+    assert Dataset.open(folder / "dataset.toml").split("train").keys == ("b",)
+
+
+def test_builtin_camvid_reads_the_published_layout(tmp_path: Path) -> None:
+    assert "camvid" in builtin_names()
+    save(tmp_path / "train/0001TP_1.png", np.zeros((4, 4, 3), np.uint8))
+    save(tmp_path / "trainannot/0001TP_1.png", np.full((4, 4), 11, np.uint8))
+    name = "0001TP_1.png"
+    (tmp_path / "train.txt").write_text(
+        f"/SegNet/CamVid/train/{name} /SegNet/CamVid/trainannot/{name}\n"
+    )
+    dataset = Dataset.open("camvid", tmp_path)
+    assert dataset.taxonomy.num_classes == 11
+    assert (dataset.split("train")[0].label == 255).all()
+    with pytest.raises(InputError, match="--root"):
+        Dataset.open("camvid")
+
+
+def change(folder: Path, fault: str) -> None:
+    masks, description = folder / "masks/a.png", folder / "dataset.toml"
+    match fault:
+        case "unknown id":
+            save(masks, np.array([[0, 1, 37], [1, 0, 40]], np.uint8))
+        case "colours":
+            save(masks, np.zeros((2, 3, 3), np.uint8))
+        case "size":
+            save(masks, np.zeros((5, 3), np.uint8))
+        case "no mask":
+            masks.unlink()
+        case "no images":
+            for path in (folder / "images").iterdir():
+                path.unlink()
+        case "truncated":
+            masks.write_bytes(masks.read_bytes()[:-30])
+        case "text":
+            masks.write_text("not a picture")
+        case "no key":
+            description.write_text(description.read_text().replace("{key}", "x"))
+        case "no classes":
+            description.write_text(description.read_text().replace("classes", "klasses"))
+        case "encoding":
+            description.write_text(description.read_text().replace('"index"', '"jpeg"'))
+        case "not toml":
+            description.write_text("name = ")
+        case "bad map":
+            description.write_text(HEAD.format(more="map = { 7 = 2 }"))
+        case "bytes":
+            description.write_bytes(b"\xff\xfe\x00")
+        case "gone":
+            description.unlink()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("unknown id", r"a\.png: id 37, 40 is neither a class nor ignored"),
+        ("colours", r"a\.png: .*RGB"),
+        ("size", r"a\.png: 3x5, but its image a\.png is 3x2"),
+        ("no mask", r"a\.png: no such file, so 'a' of split 'train' has no mask"),
+        ("no images", r"no file matches"),
+        ("truncated", r"a\.png"),
+        ("text", r"a\.png"),
+        ("no key", r"no \{key\}"),
+        ("no classes", r"dataset\.toml: 'classes' is missing"),
+        ("encoding", r"encoding is 'jpeg'; it can be index, palette, rgb, mat, coco-json"),
+        ("not toml", r"dataset\.toml: not TOML"),
+        ("bad map", r"sends 7 to 2"),
+        ("bytes", r"dataset\.toml: not a text file"),
+        ("gone", r"dataset\.toml: no such file\. `atrous data doctor .+ --write` makes one"),
+    ],
+)
+def test_each_fault_is_one_line(folder: Path, fault: str, message: str) -> None:
+    change(folder, fault)
+    with pytest.raises(InputError, match=message) as error:
+        list(Dataset.open(folder).split("train"))
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_split_names_those_there_are(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"no split 'test'; it has train"):
+        Dataset.open(folder).split("test")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_dataset_or_one_line(tmp_path_factory: pytest.TempPathFactory, text: str):
+    path = tmp_path_factory.mktemp("toml") / "dataset.toml"
+    path.write_text(text, "utf-8")
+    try:
+        Dataset.open(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@given(
+    st.dictionaries(st.integers(0, 65535), st.integers(0, 254), max_size=20),
+    st.lists(st.integers(-2, 70000), max_size=40),
+    st.sampled_from([-1, 255]),
+)
+def test_table_equals_looking_each_id_up(
+    mapping: dict[int, int], ids: list[int], unknown: int
+) -> None:
+    table = lookup_table(mapping, [0], unknown)
+    expected = [mapping.get(i, 255 if i == 0 else unknown) for i in ids]
+    array = np.array(ids, np.int64).reshape(1, -1)
+    if -1 in expected:
+        with pytest.raises(InputError):
+            to_train_ids(array, table, Path("x.png"))
+    else:
+        assert to_train_ids(array, table, Path("x.png")).tolist() == [expected]
+
+
+def rewrite(folder: Path, old: str, new: str) -> None:
+    path = folder / "dataset.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ignore = [9]", "ignore = [1]", "labels.ignore names 1, which is a class"),
+        (
+            '"index"\nignore = [9]',
+            '"rgb"\nignore = ["#010203"]\nmap = { "#000000" = 0 }',
+            "#010203",
+        ),
+        ('"index"\nignore = [9]', '"polygons"\nignore = ["car"]', "ignore names 'car', which is a"),
+        ('"index"\nignore = [9]', '"rgb"\nmap = { "#010203" = 0 }', "stands for two classes"),
+        ("ignore = [9]", "ignore = [-1]", "-1 is no id"),
+        ("ignore = [9]", 'ignore = ["#000000"]', "'#000000' is no id"),
+        ("ignore = [9]", "ignored = [9]", "labels has no field 'ignored'"),
+        ("ignore = [9]", 'background = "sky"', "labels has no field 'background'"),
+        ("ignore = [9]", 'unknown = "nearest"', "labels.unknown is 'nearest'"),
+        ("ignore = [9]", "divisor = 1", "labels.divisor is 1"),
+        ("ignore = [9]", "map = { x = 1 }", "'x' is no id"),
+        ("ignore = [9]", "map = { 70000 = 1 }", "'70000' is no id"),
+        ("ignore = [9]", 'map = { 1 = "sky" }', "sends 1 to 'sky', which is no class"),
+        ("ignore = [9]", "map = 3", "has no attribute"),
+        ('"index"', '"rgb"', "class 'sky' has no color"),
+        ('"index"', '["index"]', "labels.encoding is"),
+        ("[1, 2, 3]", "[1, 2, 300]", "is no colour"),
+        ("[1, 2, 3]", '"#12345"', "is no colour"),
+        ("[1, 2, 3]", '[1, 2, 3], group = "things"', "1 groups for 2 classes"),
+        ('"sky", {', "7, {", "."),
+        ('"sky", {', '"car", {', "named twice"),
+        ("classes = [", 'classes = "nowhere" # [', "no built-in set; there are ade20k"),
+        ('labels = "masks/{key}.png"', "", "splits.train.labels is missing"),
+        ('labels = "masks/{key}.png"', "labels = 7", "labels is 7, where a path"),
+        ("[splits.train]", "[splits.train]\nlists = 'x'", "no field 'lists'"),
+        ("images/{key}.png", "{key}/{key}.png", "more than once"),
+        ("images/{key}.png", "{key}\\n.png", "where a path"),
+        ("images/{key}.png", "i" * 300 + "{key}", "where a path"),
+        ("[splits.train]", "[split.train]", "'splits' is missing"),
+        ("[splits.train]", "archives = 7\n[splits.train]", "archives"),
+        ("ignore = [9]", "ignore = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+def test_each_fault_of_a_description_is_one_line(
+    folder: Path, old: str, new: str, message: str
+) -> None:
+    rewrite(folder, old, new)
+    with pytest.raises(InputError, match=message) as error:
+        Dataset.open(folder)
+    assert str(error.value).startswith(f"{folder}") and "\n" not in str(error.value)
+
+
+def test_classes_and_groups_of_a_built_in_set(folder: Path) -> None:
+    rewrite(folder, "ignore = [9]\nclasses = [", 'classes = "camvid" # [')
+    assert Dataset.open(folder).taxonomy.classes == Dataset.open("camvid", "x").taxonomy.classes
+    rewrite(folder, '"camvid" # [', '[{ name = "road", group = "stuff/ground" }] # [')
+    assert Dataset.open(folder).taxonomy.groups == ("stuff/ground",)
+
+
+def test_archives_are_handed_on_as_they_are(folder: Path) -> None:
+    with (folder / "dataset.toml").open("a") as file:
+        file.write('[[archives]]\nurl = "https://x/a.zip"\nsize = 5\n')
+    assert Dataset.open(folder).archives == ({"url": "https://x/a.zip", "size": 5},)
+
+
+def test_keys_lead_through_folders(tmp_path: Path) -> None:
+    """As in Cityscapes: a folder for each city, and a suffix of its own on images and masks."""
+    (tmp_path / "dataset.toml").write_text(
+        HEAD.format(more="")
+        .replace("images/{key}.png", "left/train/{key}_left.png")
+        .replace("masks/{key}.png", "fine/train/{key}_fine.png")
+    )
+    for key in ("ulm/1", "ulm/2", "bonn/1", "top", "[a]/b c"):
+        save(tmp_path / f"left/train/{key}_left.png", np.zeros((2, 3, 3), np.uint8))
+        save(tmp_path / f"fine/train/{key}_fine.png", np.zeros((2, 3), np.uint8))
+    for other in ("ulm/1_right.png", "ulm/._1_left.png", "_left.png"):
+        save(tmp_path / "left/train" / other, np.zeros((2, 3, 3), np.uint8))
+    split = Dataset.open(tmp_path).split("train")
+    assert split.keys == ("[a]/b c", "bonn/1", "top", "ulm/1", "ulm/2")
+    assert [sample.key for sample in split] == list(split.keys)
+    rewrite(tmp_path, "left/train/{key}", f"{tmp_path}/left/train/ulm/{{key}}")
+    rewrite(tmp_path, "fine/train/{key}", "fine/train/ulm/{key}")
+    assert Dataset.open(tmp_path).split("train").keys == ("1", "2")
+
+
+def test_a_key_may_stand_in_the_middle(tmp_path: Path) -> None:
+    (tmp_path / "dataset.toml").write_text(
+        HEAD.format(more="")
+        .replace("images/{key}.png", "case_{key}/image.png")
+        .replace("masks/{key}.png", "case_{key}/mask_{key}.png")
+    )
+    save(tmp_path / "case_7/image.png", np.zeros((2, 3, 3), np.uint8))
+    save(tmp_path / "case_7/mask_7.png", np.zeros((2, 3), np.uint8))
+    assert [sample.key for sample in Dataset.open(tmp_path).split("train")] == ["7"]
+
+
+def test_partial_copy_leaves_out_what_is_not_there(folder: Path) -> None:
+    with (folder / "dataset.toml").open("a") as file:
+        file.write('list = "train.txt"\n')
+    lines = [
+        "gone",
+        "/far/images/b.png 1",
+        "b",
+        "images/other.png",
+        "b" * 5000,
+        "/" * 9999,
+        "a.png",
+    ]
+    (folder / "train.txt").write_text("\ufeff" + "\r\n".join(lines), "utf-8")
+    split = Dataset.open(folder).split("train")
+    assert split.keys == ("b", "a") and split.missing == 4
+    (folder / "train.txt").write_text("x\ny")
+    with pytest.raises(InputError, match="empty; none of the 2 listed images is there"):
+        Dataset.open(folder).split("train")
+    (folder / "train.txt").unlink()
+    with pytest.raises(InputError, match=r"train\.txt: no such file"):
+        Dataset.open(folder).split("train")
+
+
+def test_listed_names_may_hold_spaces(folder: Path) -> None:
+    with (folder / "dataset.toml").open("a") as file:
+        file.write('list = "train.txt"\n')
+    for side in ("images", "masks"):
+        (folder / side / "a.png").rename(folder / side / "my photo.png")
+    (folder / "train.txt").write_text("my photo\nimages/my photo.png\nb.png b\n")
+    assert Dataset.open(folder).split("train").keys == ("my photo", "b")
+
+
+def test_label_needs_no_image(folder: Path) -> None:
+    split = pickle.loads(pickle.dumps(Dataset.open(folder).split("train")))
+    (folder / "images/a.png").write_bytes(b"damaged")
+    assert split.label(0).tolist() == [[0, 1, 255], [1, 0, 255]]
+    with pytest.raises(InputError, match=r"images/a\.png"):
+        split[0]
+
+
+def test_shapes_are_the_same_for_a_seed_and_have_every_class(tmp_path: Path) -> None:
+    first = Dataset.open(write_shapes(tmp_path / "a", 6, 2)).split("train")
+    again = Dataset.open(write_shapes(tmp_path / "b", 6, 2)).split("train")
+    other = Dataset.open(write_shapes(tmp_path / "c", 6, 2, seed=1)).split("train")
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0].image, other[0].image)
+    assert set(np.unique([sample.label for sample in first])) == {0, 1, 2, 3, 255}

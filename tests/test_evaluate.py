@@ -1,10 +1,28 @@
+"""Predictions beside truth: from a model, from files, and as segments."""
+
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from panoptic_data import CATEGORIES, write_panoptic_data
 
-from atrous.evaluate import evaluate
+from atrous.data.dataset import Dataset
+from atrous.data.panoptic import evaluate_panoptic_files, write_panoptic
+from atrous.data.shapes import TAXONOMY, write_shapes
+from atrous.evaluate import (
+    Predicted,
+    Tally,
+    count,
+    evaluate,
+    evaluate_panoptic,
+    find_predictions,
+    read_predictions,
+)
 from atrous.files import InputError
+from atrous.images import write_image, write_label
+from atrous.metrics import Boundary, Calibration, Confusion
 
 
 @dataclass
@@ -25,16 +43,21 @@ def make_samples():
     return samples
 
 
+def red(image):
+    return image[..., 0]
+
+
 def test_each_image_is_scored_at_its_own_size():
     done = []
-    confusion = evaluate(lambda image: image[..., 0], make_samples(), 3, lambda *n: done.append(n))
+    confusion = evaluate(red, make_samples(), 3, lambda *n: done.append(n))
     assert confusion.matrix.sum() == 4 * 6 + 4 * 3
     assert confusion.scores().miou == 1
+    assert confusion.keys == ["a", "b"]
     assert done == [(1, 2), (2, 2)]
 
 
 def test_a_wrong_prediction_moves_off_the_diagonal():
-    confusion = evaluate(lambda image: (image[..., 0] + 1) % 3, make_samples(), 3)
+    confusion = evaluate(lambda image: (red(image) + 1) % 3, make_samples(), 3)
     assert confusion.matrix.diagonal().sum() == 0
 
 
@@ -42,4 +65,145 @@ def test_an_error_names_the_image():
     samples = make_samples()
     samples[1].label[1, 1] = 77
     with pytest.raises(InputError, match=r"^b: the label holds 77"):
-        evaluate(lambda image: image[..., 0], samples, 3)
+        evaluate(red, samples, 3)
+
+
+def test_parts_are_scored_alone():
+    samples = make_samples()
+    whole = evaluate(red, samples, 3, indices=range(1, 2))
+    assert whole.keys == ["b"]
+    whole.merge(evaluate(red, samples, 3, indices=range(1)))
+    assert np.array_equal(whole.matrix, evaluate(red, samples, 3).matrix)
+
+
+def test_a_model_is_called_in_the_callers_thread_and_few_images_are_read_ahead():
+    read, threads = [], set()
+
+    class Many(list):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    ahead = []
+
+    def predict(image):
+        threads.add(threading.current_thread())
+        ahead.append(len(read) - len(ahead))
+        return red(image)
+
+    evaluate(predict, Many(make_samples() * 20), 3)
+    assert threads == {threading.main_thread()}
+    assert len(read) == 40 and max(ahead) <= 5
+
+
+def test_all_that_is_asked_for_is_counted():
+    label = np.zeros((40, 40), np.uint8)
+    label[10:30, 10:30] = 1
+    sure = np.full(label.shape, 0.8, np.float32)
+    tally = Tally(Confusion(2), Boundary(2), Calibration())
+    count([Predicted("a", label, label, sure)], tally, 1, None)
+    assert tally.boundary is not None and tally.boundary.scores().miou == 1
+    assert tally.calibration is not None and tally.calibration.ece() == pytest.approx(0.2)
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Dataset:
+    return Dataset.open(write_shapes(tmp_path / "shapes", 1, 3, size=(20, 30)))
+
+
+@pytest.mark.parametrize("name", ["{}.png", "{}.labels.png"])
+def test_predictions_are_read_from_files(shapes: Dataset, tmp_path: Path, name: str) -> None:
+    samples = shapes.split("val")
+    for index, key in enumerate(samples.keys):
+        label = samples.label(index)
+        label[label == 255] = 77  # no truth there, so whatever a file says does not count
+        write_label(tmp_path / name.format(key), label, TAXONOMY)
+    paths = find_predictions(tmp_path, samples.keys, range(3))
+    tally = Tally(Confusion(4))
+    count(read_predictions(paths, samples, 4), tally, 3, None)
+    assert tally.confusion.scores().miou == 1
+    assert tally.confusion.keys == list(samples.keys)
+
+
+def test_dataset_ids_are_mapped_as_those_of_the_masks(shapes: Dataset, tmp_path: Path) -> None:
+    toml = tmp_path / "shapes/dataset.toml"
+    toml.write_text(toml.read_text().replace("ignore =", "map = {0=0, 1=1, 2=2, 33=3}\nignore ="))
+    dataset = Dataset.open(toml)
+    write_label(tmp_path / "shapes/val-labels/0000.png", np.full((20, 30), 33), TAXONOMY)
+    paths = {0: tmp_path / "shapes/val-labels/0000.png"}
+    samples = dataset.split("val")
+    [image] = read_predictions(paths, samples, 4, dataset.encoding)
+    assert (image.prediction == 3).all()
+    with pytest.raises(InputError, match=r"0000\.png: holds 33, where .* --ids dataset$"):
+        list(read_predictions(paths, samples, 4))
+
+
+def test_colours_are_read_where_the_data_set_has_colours(tmp_path: Path) -> None:
+    (tmp_path / "dataset.toml").write_text(
+        '[labels]\nencoding = "rgb"\n'
+        'classes = [{ name = "a", color = [9, 0, 0] }, { name = "b", color = [0, 9, 0] }]\n'
+        '[splits.val]\nimages = "{key}.jpg"\nlabels = "{key}.png"\n'
+    )
+    mask = np.zeros((4, 6, 3), np.uint8)
+    mask[:, :2, 0] = mask[:, 2:, 1] = 9
+    write_image(tmp_path / "x.png", mask)
+    write_image(tmp_path / "x.jpg", mask)
+    dataset = Dataset.open(tmp_path)
+    [image] = read_predictions({0: tmp_path / "x.png"}, dataset.split("val"), 2, dataset.encoding)
+    assert (
+        np.array_equal(image.prediction, image.label)
+        and image.label[0].tolist() == [0, 0] + [1] * 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        (np.zeros((20, 31)), r"0000\.png: 31x20, but its truth is 30x20"),
+        (np.full((20, 30), 255), r"0000\.png: holds 255 \(ignored\) where the truth is a class"),
+    ],
+)
+def test_a_prediction_that_does_not_fit_is_named(shapes, tmp_path, prediction, message) -> None:
+    write_label(tmp_path / "0000.png", prediction.astype(np.uint8), TAXONOMY)
+    with pytest.raises(InputError, match=message):
+        list(read_predictions({0: tmp_path / "0000.png"}, shapes.split("val"), 4))
+
+
+def test_predictions_are_found_nested_or_flat(tmp_path: Path) -> None:
+    keys = ("bonn/a", "bonn/b", "jena/a")
+    for name in ("bonn/a.png", "b.labels.png", "jena/a.labels.png", "a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_predictions(tmp_path, keys, range(3))
+    names = [path.relative_to(tmp_path).as_posix() for path in found.values()]
+    assert names == ["bonn/a.png", "b.labels.png", "jena/a.labels.png"]
+    (tmp_path / "jena/a.labels.png").unlink()  # a.png could be that of bonn/a as well
+    with pytest.raises(
+        InputError, match=r"no prediction of jena/a; looked for jena/a\.png, jena/a\.labels\.png$"
+    ):
+        find_predictions(tmp_path, keys, range(3))
+    assert find_predictions(tmp_path, keys, range(1)) == {0: tmp_path / "bonn/a.png"}
+    with pytest.raises(InputError, match="no such folder"):
+        find_predictions(tmp_path / "nowhere", keys, range(3))
+
+
+def test_a_panoptic_result_scores_as_its_files_do(tmp_path: Path) -> None:
+    dataset = write_panoptic_data(tmp_path)
+    split, done = dataset.split("val"), []
+    result = tmp_path / "result.json"
+    quality = evaluate_panoptic(result, split, dataset.taxonomy, lambda *n: done.append(n))
+    assert split.missing == 1 and done == [(1, 2), (2, 2)]
+    write_image(tmp_path / "images/000000000002.png", np.zeros((16, 20, 3), np.uint8))
+    whole = evaluate_panoptic(result, dataset.split("val"), dataset.taxonomy).scores()
+    files = evaluate_panoptic_files(
+        tmp_path / "truth.json", tmp_path / "truth", result, tmp_path / "result"
+    ).scores()
+    assert 0 < whole.pq == files.pq != quality.scores().pq
+    assert whole.per_class[0].name == "cat" and whole.per_class[0].tp == files.per_class[7].tp
+
+
+def test_an_image_without_a_panoptic_result_is_named(tmp_path: Path) -> None:
+    dataset = write_panoptic_data(tmp_path)
+    write_panoptic(tmp_path / "result", tmp_path / "result.json", [], CATEGORIES)
+    with pytest.raises(InputError, match=r"result\.json: no result of 000000000000; looked for"):
+        evaluate_panoptic(tmp_path / "result.json", dataset.split("val"), dataset.taxonomy)

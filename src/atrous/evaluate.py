@@ -1,22 +1,76 @@
-"""A model and a dataset in, a confusion matrix out: the one place where prediction meets truth."""
+"""Predictions and truth in, counts out: the one place where prediction meets truth.
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+Predictions come from a model, or from files that any program wrote. Both become a stream of
+`Predicted`, one image after the other; masks and photos are decoded ahead of it in threads, and
+counted behind it in another. No more than a few images are in memory, whatever their number.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.labels import UNKNOWN, Encoding, read_index, read_rgb
+from atrous.data.panoptic import PanopticEntry, read_annotations
 from atrous.files import InputError
-from atrous.metrics import Confusion
+from atrous.images import read_label
+from atrous.infer.segmenter import in_order
+from atrous.metrics import Confusion, Panoptic, PanopticQuality
+from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 if TYPE_CHECKING:
-    from atrous.data.dataset import Sample
+    from atrous.data.sample import Sample
+    from atrous.data.shards import Shards
+    from atrous.data.split import Split
+    from atrous.metrics.boundary import Boundary
+    from atrous.metrics.calibration import Calibration
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.integer[Any]]]
+Labels = NDArray[np.integer[Any]]
+
+Predict = Callable[[NDArray[np.uint8]], Labels]
 """An image, (H, W, 3) uint8 sRGB, to its labels, (H, W) train ids."""
 
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done, and of how many."""
+
+
+class Predicted(NamedTuple):
+    """One image's prediction beside its truth."""
+
+    key: str
+    prediction: Labels  # (H, W) train ids
+    label: NDArray[np.uint8]  # (H, W) train ids, 255 = ignored
+    confidence: NDArray[np.float32] | None = None  # (H, W) probability of the predicted class
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What is counted of each image."""
+
+    confusion: Confusion
+    boundary: "Boundary | None" = None
+    calibration: "Calibration | None" = None
+
+    def update(self, image: Predicted) -> None:
+        """Count one image.
+
+        Raises:
+            InputError: the prediction or the label does not fit; the line names the image.
+        """
+        key, prediction, label, confidence = image
+        try:
+            self.confusion.update(prediction, label, key)
+            if self.boundary is not None:
+                self.boundary.update(prediction, label)
+            if self.calibration is not None and confidence is not None:
+                self.calibration.update(confidence, prediction, label)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
 
 
 def evaluate(
@@ -24,27 +78,190 @@ def evaluate(
     samples: "Sequence[Sample]",
     num_classes: int,
     progress: Progress | None = None,
+    indices: range | None = None,
 ) -> Confusion:
     """Predict each image at its native size and count the pixels against its label.
 
     Args:
-        predict: image to labels of the same height and width.
+        predict: image to labels of the same height and width; called in this thread.
         samples: images with their truth; each is read once, in order, and let go.
         num_classes: K, of the model and of the truth alike.
         progress: told of each image that is done.
+        indices: which of the samples; all of them if left out.
 
     Raises:
         InputError: an image cannot be read, or a prediction or a label does not fit; the line
             names the image.
     """
-    confusion = Confusion(num_classes)
-    for index in range(len(samples)):
-        sample = samples[index]
-        prediction = predict(sample.image)
-        try:
-            confusion.update(prediction, sample.label)
-        except InputError as error:
-            raise InputError(f"{sample.key}: {error}") from None
-        if progress is not None:
-            progress(index + 1, len(samples))
-    return confusion
+    tally = Tally(Confusion(num_classes))
+    indices = range(len(samples)) if indices is None else indices
+    images = predicted(lambda image: (predict(image), None), samples, indices)
+    count(images, tally, len(indices), progress)
+    return tally.confusion
+
+
+def predicted(
+    predict: Callable[[NDArray[np.uint8]], tuple[Labels, NDArray[np.float32] | None]],
+    samples: "Sequence[Sample]",
+    indices: Sequence[int],
+) -> Iterator[Predicted]:
+    """Predict the samples of `indices`, in order, while two threads read the next ones.
+
+    Args:
+        predict: image to labels (H, W), and to their probabilities (H, W) or None.
+        samples: images with their truth.
+        indices: which of them.
+
+    Raises:
+        InputError: an image or its label cannot be read.
+    """
+    with ThreadPoolExecutor(2) as readers:
+        for sample in in_order(readers, samples.__getitem__, indices, ahead=3):
+            prediction, confidence = predict(sample.image)
+            yield Predicted(sample.key, prediction, sample.label, confidence)
+
+
+def read_predictions(
+    paths: Mapping[int, Path],
+    samples: "Split | Shards",
+    num_classes: int,
+    encoding: Encoding | None = None,
+) -> Iterator[Predicted]:
+    """Read predictions and their truth, in order, in two threads; no image is read.
+
+    Args:
+        paths: index of the sample -> its label PNG, as `find_predictions` finds them.
+        samples: the truth.
+        num_classes: K.
+        encoding: that of the data set, where the files hold its dataset ids (or its colours);
+            None where they hold train ids.
+
+    Raises:
+        InputError: a file cannot be read, has another size than its truth, or holds no class where
+            a class is wanted; the line names the file.
+    """
+
+    def read(index: int) -> Predicted:
+        path, label = paths[index], samples.label(index)
+        prediction = _read_ids(path, encoding)
+        if prediction.shape != label.shape:
+            height, width = label.shape
+            raise InputError(
+                f"{path}: {prediction.shape[1]}x{prediction.shape[0]}, but its truth is "
+                f"{width}x{height}; predict at the size of the image"
+            )
+        wrong = prediction[(label != IGNORE_INDEX) & (prediction >= num_classes)]
+        if wrong.size:
+            raise InputError(f"{path}: {_no_class(int(wrong[0]), num_classes)}")
+        return Predicted(samples.keys[index], prediction, label)
+
+    with ThreadPoolExecutor(2) as readers:
+        yield from in_order(readers, read, paths, ahead=3)
+
+
+def find_predictions(folder: Path, keys: Sequence[str], indices: Sequence[int]) -> dict[int, Path]:
+    """Find the label PNG of each sample: KEY.png or KEY.labels.png, in the key's folder or flat.
+
+    Args:
+        folder: where to look.
+        keys: of all samples.
+        indices: which of the samples are wanted.
+
+    Raises:
+        InputError: there is none for a key; the line says what was looked for.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that holds a PNG for each image")
+    times = Counter(key.rpartition("/")[2] for key in keys)
+    paths = {}
+    for index in indices:
+        key = keys[index]
+        flat = key.rpartition("/")[2]
+        stems = dict.fromkeys([key, flat] if times[flat] == 1 else [key])
+        names = [f"{stem}{end}" for stem in stems for end in (".png", ".labels.png")]
+        found = next((name for name in names if (folder / name).is_file()), None)
+        if found is None:
+            raise InputError(f"{folder}: no prediction of {key}; looked for {', '.join(names)}")
+        paths[index] = folder / found
+    return paths
+
+
+def _read_ids(path: Path, encoding: Encoding | None) -> Labels:
+    """Read a prediction, (H, W) train ids."""
+    if encoding is None:
+        return read_label(path)
+    return read_rgb(path, encoding) if encoding.name == "rgb" else read_index(path, encoding)
+
+
+def _no_class(value: int, num_classes: int) -> str:
+    """What to say of a prediction that is no class, where the truth is one."""
+    if value == IGNORE_INDEX:
+        return f"holds {value} (ignored) where the truth is a class; predict every pixel"
+    mend = "if these are the ids of the data set's own files, say --ids dataset"
+    return f"holds {value}, where train ids 0 to {num_classes - 1} can be; {mend}"
+
+
+def count(images: Iterable[Predicted], tally: Tally, total: int, progress: Progress | None) -> None:
+    """Count `images`, `total` of them, into `tally`, each while the next one is being predicted.
+
+    Raises:
+        InputError: an image cannot be read, or a prediction or a label does not fit.
+    """
+    with ThreadPoolExecutor(1) as counter:
+        for done, _ in enumerate(in_order(counter, tally.update, images, ahead=2), start=1):
+            if progress is not None:
+                progress(done, total)
+
+
+def evaluate_panoptic(
+    result: Path, truth: "Split", taxonomy: Taxonomy, progress: Progress | None = None
+) -> PanopticQuality:
+    """Score a panoptic result in COCO's format.
+
+    Args:
+        result: JSON; its PNGs lie in the folder of the same name beside it, or beside itself. Its
+            categories are the data set's own ids.
+        truth: a split whose masks hold segments.
+        taxonomy: its classes.
+        progress: told of each image that is done.
+
+    Raises:
+        InputError: a file is not what it should be, or an image has no result.
+    """
+    predictions = _panoptic_predictions(result, truth)
+    quality = PanopticQuality(taxonomy.categories())
+
+    def read(index: int) -> tuple[Panoptic, Panoptic]:
+        return predictions.panoptic(index), truth.panoptic(index)
+
+    with ThreadPoolExecutor(2) as readers:
+        pairs = in_order(readers, read, range(len(truth)), ahead=3)
+        for index, (predicted, true) in enumerate(pairs):
+            try:
+                quality.update(predicted, true)
+            except InputError as error:
+                raise InputError(f"{truth.keys[index]}: {error}") from None
+            if progress is not None:
+                progress(index + 1, len(truth))
+    return quality
+
+
+def _panoptic_predictions(result: Path, truth: "Split") -> "Split":
+    """The segments that `result` holds for each key of `truth`, to be read as a split."""
+    known = np.flatnonzero(truth.encoding.table[:-1] != UNKNOWN).tolist()
+    categories = [{"id": i, "name": str(i), "isthing": int(i in truth.things)} for i in known]
+    entries = read_annotations(result, categories).images
+    found: dict[str, PanopticEntry] = {}
+    for key in truth.keys:
+        stem = key.rpartition("/")[2]
+        if stem not in entries:
+            raise InputError(f"{result}: no result of {key}; looked for the file_name {stem}.png")
+        found[entries[stem].file_name] = entries[stem]
+    return replace(
+        truth,
+        folder=folder if (folder := result.with_suffix("")).is_dir() else result.parent,
+        labels="{key}",
+        keys=tuple(found),
+        encoding=replace(truth.encoding, name="coco-panoptic"),
+        annotations=found,
+    )

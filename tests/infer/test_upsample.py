@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from atrous.infer.upsample import upsample_argmax, upsample_argmax_reference
+from atrous.infer import upsample as module
+from atrous.infer.upsample import (
+    photo_confidence,
+    photo_labels,
+    upsample_argmax,
+    upsample_argmax_reference,
+    upsample_confidence,
+)
 
 
 def torch_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -72,3 +79,23 @@ def test_logits_of_another_layout() -> None:
     view = logits.transpose(2, 0, 1)  # (4, 5, 6), not contiguous
     expected = upsample_argmax(np.ascontiguousarray(view), (20, 24))
     assert np.array_equal(upsample_argmax(view, (20, 24)), expected)
+
+
+@pytest.mark.parametrize("strip_values", [1, 700, 1 << 20])
+def test_confidence_is_the_largest_of_torchs_softmax(
+    monkeypatch: pytest.MonkeyPatch, strip_values: int
+) -> None:
+    monkeypatch.setattr(module, "_STRIP_VALUES", strip_values)
+    logits = 5 * np.random.default_rng(0).normal(size=(7, 5, 6)).astype(np.float32)
+    for size in ((20, 24), (17, 3), (1, 1)):
+        expected = torch.from_numpy(torch_upsample(logits, size)).softmax(0).amax(0).numpy()
+        np.testing.assert_allclose(upsample_confidence(logits, size), expected, atol=1e-6)
+
+
+def test_a_photos_confidence_is_that_of_its_labels() -> None:
+    logits = 5 * np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    full = torch.from_numpy(torch_upsample(logits, (16, 20))).softmax(0)[:, :15, :18].numpy()
+    labels = photo_labels(logits, 4, (15, 18))
+    confidence = photo_confidence(logits, 4, (15, 18))
+    chosen = np.take_along_axis(full, labels[None].astype(np.intp), axis=0)[0]
+    np.testing.assert_allclose(confidence, chosen, atol=1e-6)

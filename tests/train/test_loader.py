@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from atrous.data.dataset import Dataset, Sample
+from atrous.data.dataset import Dataset
+from atrous.data.pack import pack
+from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
+from atrous.data.shards import Shards
 from atrous.train.augment import augment, augmentation
 from atrous.train.loader import batches
 from atrous.train.recipe import Recipe
@@ -95,3 +98,23 @@ def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
     expected = sorted(sample.image.sum() for sample in samples)
     epochs = [image.flatten(1).sum(1).tolist() for image, _ in batches(samples, recipe, 0, 0, 1)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == expected and epochs[0] != epochs[1]
+
+
+def test_shards_give_every_sample_once_and_the_same_after_a_resume(tmp_path: Path) -> None:
+    files = Dataset.open(write_shapes(tmp_path / "files", 12, 1, size=(32, 32)))
+    pack(files, ["train"], tmp_path / "shards", 10_000)  # one or two samples in each
+    samples = Dataset.open(tmp_path / "shards").split("train")
+    assert isinstance(samples, Shards) and len(samples.paths) > 4
+    kinds = {"crop_size": (32, 32), "scale": (1.0, 1.0), "flip": 0.0, **PLAIN}
+    recipe = Recipe(batch_size=4, num_steps=6, num_workers=0, **kinds)
+    whole = list(batches(samples, recipe, 0, 0, 1))
+    for epoch in (whole[:3], whole[3:]):
+        images = torch.cat([image for image, _ in epoch]).flatten(1).sum(1)
+        assert sorted(images.tolist()) == sorted(s.image.sum() for s in files.split("train"))
+    order = [image.flatten(1).sum(1).tolist() for image, _ in whole]
+    assert order[:3] != order[3:]
+    for workers in (0, 2):  # from the middle of an epoch, in this process and in others
+        again = Recipe(batch_size=4, num_steps=6, num_workers=workers, **kinds)
+        rest = list(batches(samples, again, 2, 0, 1))
+        assert len(rest) == 4
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[2:], strict=True))

@@ -1,68 +1,303 @@
-"""`atrous evaluate`: the score of a model on a labelled data set."""
+"""`atrous evaluate`: the score of a model, or of predictions in files, on a labelled data set."""
 
 import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
 from atrous.files import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from atrous.cli.scores import Rival
+    from atrous.data.dataset import Dataset
+    from atrous.data.shards import Shards
+    from atrous.data.split import Split
+    from atrous.evaluate import Labels, Tally
+    from atrous.metrics import Confusion
     from atrous.taxonomy import Taxonomy
+
+Flag = Annotated[bool, Parameter(negative=())]
 
 
 def evaluate(
     model: str,
-    data: str,
+    data: str | None = None,
     /,
     *,
     split: str = "val",
     root: Path | None = None,
     protocol: str = "pooled",
+    predictions: Path | None = None,
+    ids: Literal["train", "dataset"] = "train",
+    against: str | None = None,
+    boundary: Flag = False,
+    calibration: Flag = False,
+    tree: Flag = False,
+    pairs: int = 0,
+    shard: str = "1/1",
+    save: Path | None = None,
+    merge: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Score a model on a data set, per class, by a named protocol.
 
     Each image is labelled at its own size and compared with its mask; ignored pixels are left out.
+    With --predictions or --merge there is no MODEL: atrous evaluate DATA --predictions FOLDER.
 
     Args:
         model: Name of a shipped model, a bundle (.onnx), or a run folder.
         data: Name of a built-in set, a folder with a dataset.toml, or such a file.
         split: Split of the data set to score.
         root: Folder that holds the images of a built-in set.
-        protocol: How the score is computed: pooled, over the pixels of all images.
-        json_output: Print one JSON document instead of the table.
+        protocol: How the score is computed: pooled, mmseg, detectron2, kazuto, torchvision or
+            per-image.
+        predictions: Score these files: a folder with KEY.png (or KEY.labels.png) of each image, or
+            a COCO panoptic result (.json with its PNGs).
+        ids: What the files of --predictions hold: train ids, or the data set's own ids.
+        against: Compare with this: a model, a folder of predictions, or a file of --save.
+        boundary: Score the boundaries of each class, too.
+        calibration: Say how far the model's probabilities are from its accuracy.
+        tree: Score the groups of the class tree, too.
+        pairs: List so many of the most frequent confusions.
+        shard: Score a part of the images: I/N, 1/N to N/N.
+        save: Write the counts to this file (.npz), to be merged or compared.
+        merge: Files of --save, one for each part: score them as one.
+        json_output: Print one JSON document instead of the tables.
     """
     # numpy and onnxruntime, which `atrous evaluate --help` shall not pay for
-    from atrous.cli.progress import watched
+    from atrous.cli.scores import Evaluation
     from atrous.data.dataset import Dataset
-    from atrous.evaluate import evaluate as score
+    from atrous.evaluate import Tally
+    from atrous.metrics import Boundary, Calibration, Confusion
+    from atrous.metrics.confusion import tree_scores
+    from atrous.metrics.interval import interval
+    from atrous.metrics.protocols import check_protocol
+
+    # Whatever can be refused is refused before the work.
+    if (data is None) != (predictions is not None or bool(merge)):
+        raise InputError("give MODEL and DATA; or DATA alone, with --predictions or --merge")
+    check_protocol(protocol)
+    dataset = Dataset.open(data or model, root)
+    classes, groups = dataset.taxonomy.classes, dataset.taxonomy.groups
+    samples = dataset.split(split)
+    panoptic = predictions is not None and predictions.suffix == ".json"
+    besides = (boundary, calibration, tree, pairs, against, save, shard != "1/1")
+    files = predictions is not None or against is not None
+    for line, wrong in (
+        ("a panoptic result has PQ, SQ and RQ: leave other scores out",
+         panoptic and (any(besides) or protocol != "pooled")),
+        ("--ids tells of files: add --predictions FOLDER", ids == "dataset" and not files),
+        ("--calibration needs the probabilities of a MODEL", calibration and data is None),
+        ("--boundary: its counts are not in the files of --save", boundary and merge),
+        (f"{dataset.name}: its classes have no groups, so there is no --tree", tree and not groups),
+        ("--tree: groups cannot be scored per-image; take another --protocol",
+         tree and protocol == "per-image"),
+        (f"--save {save}: the name of saved counts ends in .npz", save and save.suffix != ".npz"),
+    ):  # fmt: skip
+        if wrong:
+            raise InputError(line)
+    if predictions is not None and panoptic:
+        _score_panoptic(predictions, dataset, split, samples, json_output)
+        return
+    truth = _Truth(dataset, split, samples, _part(shard, save, len(samples)))
+    if merge:
+        source = _parts(merge, truth)
+    elif predictions is not None:
+        source = _files(predictions, ids, truth)
+    else:
+        source = _model(model, truth)
+    rival = None if against is None else _rival(against, ids, truth)
+
+    tally = Tally(
+        confusion := Confusion(len(classes)),
+        Boundary(len(classes)) if boundary else None,
+        Calibration() if calibration else None,
+    )
+    source.fill(tally)
+    if save is not None:
+        confusion.about |= {"model": source.name, **truth.about()}
+        confusion.save(save)
+    evaluation = Evaluation(
+        name=source.name,
+        data=dataset.name,
+        split=split,
+        here=len(samples),
+        missing=samples.missing,
+        classes=classes,
+        tally=tally,
+        scores=confusion.scores(protocol),
+        interval=interval(confusion.counts(), protocol),
+        tree=tree_scores(confusion, groups, classes, protocol) if tree else (),
+        pairs=confusion.pairs(pairs) if pairs > 0 else None,
+        rival=None if rival is None else _compared(confusion, rival, protocol),
+    )
+    print(json.dumps(evaluation.to_dict(), indent=2) if json_output else evaluation)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What predictions are compared with."""
+
+    dataset: "Dataset"
+    split: str
+    samples: "Split | Shards"
+    indices: range
+    """Of the samples that are scored."""
+
+    def about(self) -> dict[str, Any]:
+        """What counts must share to be merged or compared."""
+        classes = list(self.dataset.taxonomy.classes)
+        return {"data": self.dataset.name, "split": self.split, "classes": classes}
+
+
+class _Source(NamedTuple):
+    """What is scored: it is known to be there, and is yet to be counted."""
+
+    name: str
+    fill: Callable[["Tally"], None]
+
+
+def _model(model: str, truth: _Truth) -> _Source:
+    """Open a model that knows the classes of the truth."""
+    from atrous.cli.progress import watched
+    from atrous.evaluate import count, predicted
     from atrous.infer.segmenter import load
+
+    segmenter = load(model)
+    dataset = truth.dataset
+    check_same_classes(segmenter.metadata.taxonomy, dataset.taxonomy, model, dataset.name)
+
+    def predict(image: "NDArray[np.uint8]") -> "tuple[Labels, None]":
+        return segmenter.predict(image), None
+
+    def run(tally: "Tally") -> None:
+        choice = predict if tally.calibration is None else segmenter.predict_with_confidence
+        images = predicted(choice, truth.samples, truth.indices)
+        with watched("images") as progress:
+            count(images, tally, len(truth.indices), progress)
+
+    return _Source(segmenter.description, run)
+
+
+def _files(folder: Path, ids: str, truth: _Truth) -> _Source:
+    """Find the predictions that any program wrote."""
+    from atrous.cli.progress import watched
+    from atrous.evaluate import count, find_predictions, read_predictions
+
+    paths = find_predictions(folder, truth.samples.keys, truth.indices)
+    num_classes = truth.dataset.taxonomy.num_classes
+    encoding = truth.dataset.encoding if ids == "dataset" else None
+
+    def run(tally: "Tally") -> None:
+        images = read_predictions(paths, truth.samples, num_classes, encoding)
+        with watched("images") as progress:
+            count(images, tally, len(paths), progress)
+
+    return _Source(str(folder), run)
+
+
+def _parts(paths: Sequence[Path], truth: _Truth) -> _Source:
+    """Load counts of these images that --save wrote, all of them and each once."""
+    from atrous.data.description import one_line
     from atrous.metrics import Confusion
 
-    dataset = Dataset.open(data, root)
-    samples = dataset.split(split)
-    Confusion(1).scores(protocol)  # an unknown protocol shall fail before the work, not after it
-    segmenter = load(model)
-    check_same_classes(segmenter.metadata.taxonomy, dataset.taxonomy, model, data)
-    classes = dataset.taxonomy.classes
+    whole = Confusion(truth.dataset.taxonomy.num_classes)
+    names: dict[str, None] = {}
+    for path in paths:
+        part = Confusion.load(path)
+        wrong = [key for key, value in truth.about().items() if part.about.get(key) != value]
+        if wrong:
+            raise InputError(
+                f"{path}: counts of other {wrong[0]}; score it on {truth.dataset.name},"
+                f" split {truth.split}, again"
+            )
+        try:
+            whole.merge(part)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        names[one_line(part.about.get("model"))] = None
+    images = dict(zip(whole.keys, whole.images, strict=True))
+    whole.keys = [truth.samples.keys[index] for index in truth.indices]
+    if wrong := sorted(images.keys() ^ set(whole.keys)):
+        have = "lack" if wrong[0] in whole.keys else "hold besides"
+        raise InputError(
+            f"{paths[0]}: {len(images)} images in {len(paths)} files, where split {truth.split} has"
+            f" {len(whole.keys)}; they {have} {wrong[0]}; give each part once"
+        )
+    whole.images = [images[key] for key in whole.keys]  # in the order of the split
+    return _Source(" + ".join(names), lambda tally: tally.confusion.merge(whole))
+
+
+def _rival(against: str, ids: str, truth: _Truth) -> _Source:
+    """Open what the model is compared with: counts, a folder of predictions, or a model."""
+    from atrous.infer.bundle import zoo_names
+
+    path = Path(against)
+    if path.suffix == ".npz":
+        return _parts([path], truth)
+    if against not in zoo_names() and path.is_dir() and not (path / "run.json").exists():
+        return _files(path, ids, truth)
+    return _model(against, truth)
+
+
+def _compared(confusion: "Confusion", source: _Source, protocol: str) -> "Rival":
+    """Count the rival on the same images, and compare."""
+    from atrous.cli.scores import Rival
+    from atrous.evaluate import Tally
+    from atrous.metrics import Confusion
+    from atrous.metrics.interval import compare
+
+    other = Confusion(confusion.num_classes)
+    source.fill(Tally(other))
+    comparison = compare(confusion.counts(), other.counts(), protocol)
+    return Rival(name=source.name, miou=other.scores(protocol).miou, comparison=comparison)
+
+
+def _part(shard: str, save: Path | None, total: int) -> range:
+    """The samples of part I of N: every Nth one."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= total:
+        raise InputError(f"--shard {shard}: write I/N, 1/N to N/N, and N at most {total} here")
+    if save is None and int(match[2]) > 1:
+        raise InputError("--shard scores a part: add --save FILE.npz, then --merge all files")
+    return range(int(match[1]) - 1, total, int(match[2]))
+
+
+def _score_panoptic(
+    result: Path, dataset: "Dataset", split: str, samples: "Split | Shards", json_output: bool
+) -> None:
+    """Print the panoptic quality of a result in COCO's format."""
+    from atrous.cli.progress import watched
+    from atrous.cli.scores import title
+    from atrous.data.shards import Shards
+    from atrous.evaluate import evaluate_panoptic
+
+    if isinstance(samples, Shards):
+        raise InputError(f"{dataset.name}: shards hold no segments; score on the unpacked set")
     with watched("images") as progress:
-        confusion = score(segmenter.predict, samples, len(classes), progress)
-    scores = confusion.scores(protocol)
+        quality = evaluate_panoptic(result, samples, dataset.taxonomy, progress)
+    scores = quality.scores()
     if json_output:
         document = {
-            "model": segmenter.description,
+            "model": str(result),
             "data": dataset.name,
             "split": split,
             "images": len(samples),
-            **scores.to_dict(classes),
-            "confusion": confusion.matrix.tolist(),
+            "missing": samples.missing,
+            "protocol": "panopticapi",
+            **scores.to_dict(),
         }
         print(json.dumps(document, indent=2))
     else:
-        print(f"{segmenter.description} on {dataset.name}, split {split}")
-        print(scores.table(classes, len(samples)))
+        lines = title(str(result), dataset.name, split, len(samples), samples.missing)
+        print("\n".join([*lines, scores.table(len(samples))]))
 
 
 def check_same_classes(model: "Taxonomy", data: "Taxonomy", name: str, place: str) -> None:

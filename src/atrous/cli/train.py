@@ -79,8 +79,10 @@ def train(
     _say(_headline(chosen, place))
     best = run(chosen, place, None if root is None else str(root), out, resume, _Watcher())
     if best.get("miou") is not None:
+        low, high = best.get("interval") or (None, None)
+        margin = "" if low is None else f"+- {50 * (high - low):.1f} "  # half of the 95 % interval
         _say(
-            f"best {best['split']} mIoU {100 * best['miou']:.1f} "
+            f"best {best['split']} mIoU {100 * best['miou']:.1f} {margin}"
             f"({best['protocol']}, {best['images']} images) at step {best['step']:,}"
         )
     _say(f"next: atrous export {out} --out {out.name}.onnx")

@@ -22,7 +22,7 @@ from atrous.draw import overlay, shares
 from atrous.files import InputError, replacing
 from atrous.images import photo_array, read_image, write_label
 from atrous.infer.runtimes import Runtime, open_runtime
-from atrous.infer.upsample import photo_labels
+from atrous.infer.upsample import photo_confidence, photo_labels
 from atrous.taxonomy import Taxonomy
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
@@ -116,6 +116,14 @@ class Segmenter:
         """Return the labels (H, W) of one image (H, W, 3)."""
         logits = self.runtime(image[None])[0]  # (K, h, w)
         return photo_labels(logits, self.metadata.stride, image.shape[:2])
+
+    def predict_with_confidence(
+        self, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.float32]]:
+        """Return the labels (H, W) of one image (H, W, 3), and their probabilities (H, W)."""
+        logits = self.runtime(image[None])[0]  # (K, h, w)
+        stride, size = self.metadata.stride, (image.shape[0], image.shape[1])
+        return photo_labels(logits, stride, size), photo_confidence(logits, stride, size)
 
     def stream(self, paths: Iterable[Path | str]) -> Iterator[Outcome]:
         """Yield each path, in order, with its Segmentation, or with the error if it has one."""

@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 _BLOCK_VALUES = 1 << 16
 """Interpolated values at a time: 256 KiB, which stay in the cache of one core."""
 
+_STRIP_VALUES = 1 << 20
+"""Interpolated values at a time where all pixels are wanted: 4 MiB."""
+
+_Source = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
+"""Each output row's input row before it, the one after it, and the latter's share."""
+
 
 def upsample_argmax(
     logits: NDArray[np.float32], size: tuple[int, int]
@@ -61,21 +67,57 @@ def photo_labels(
     return upsample_argmax(logits, full)[: size[0], : size[1]]
 
 
+def upsample_confidence(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the largest probability (H, W) of `logits` upsampled to `size`, then softmax.
+
+    A strip of rows at a time, so memory does not grow with the number of classes.
+
+    Args:
+        logits: (K, h, w), finite.
+        size: (H, W), at any ratio to (h, w), up or down.
+    """
+    num_classes, height, width = logits.shape
+    top, bottom, down = _source_rows(height, size[0])  # (H,) each
+    columns = _source_rows(width, size[1])  # (W,) each
+    confidence = np.empty(size, np.float32)
+    step = max(1, _STRIP_VALUES // (num_classes * size[1]))
+    for start in range(0, size[0], step):
+        rows = slice(start, start + step)
+        strip = _interpolate(logits, (top[rows], bottom[rows], down[rows]), columns)  # (K, n, W)
+        strip -= strip.max(0)
+        confidence[rows] = 1 / np.exp(strip, out=strip).sum(0)
+    return confidence
+
+
+def photo_confidence(
+    logits: NDArray[np.float32], stride: int, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return how probable the labels are that `photo_labels` gives, (H, W), 0 to 1."""
+    full = logits.shape[1] * stride, logits.shape[2] * stride
+    return upsample_confidence(logits, full)[: size[0], : size[1]]
+
+
 def upsample_argmax_reference(
     logits: NDArray[np.float32], size: tuple[int, int]
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Do what `upsample_argmax` does in the plainest way, with a full-size (K, H, W) tensor."""
-    top, bottom, down = _source_rows(logits.shape[1], size[0])
-    left, right, across = _source_rows(logits.shape[2], size[1])
-    rows = logits[:, top] * (1 - down[:, None]) + logits[:, bottom] * down[:, None]  # (K, H, w)
-    full = rows[:, :, left] * (1 - across) + rows[:, :, right] * across  # (K, H, W)
+    rows, columns = _source_rows(logits.shape[1], size[0]), _source_rows(logits.shape[2], size[1])
+    full = _interpolate(logits, rows, columns)  # (K, H, W)
     labels: NDArray[np.intp] = full.argmax(0)
     return labels.astype(np.uint8) if len(logits) <= 256 else labels.astype(np.uint16)
 
 
-def _source_rows(
-    length: int, target: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+def _interpolate(
+    logits: NDArray[np.float32], rows: _Source, columns: _Source
+) -> NDArray[np.float32]:
+    """Interpolate (K, h, w) at every crossing of the n rows and m columns: (K, n, m)."""
+    top, bottom, down = rows
+    left, right, across = columns
+    lines = logits[:, top] * (1 - down[:, None]) + logits[:, bottom] * down[:, None]  # (K, n, w)
+    return np.asarray(lines[:, :, left] * (1 - across) + lines[:, :, right] * across, np.float32)
+
+
+def _source_rows(length: int, target: int) -> _Source:
     """Return each output row's input row before it, the one after it, and the latter's share."""
     scale = np.float32(length) / np.float32(target)
     source = np.maximum((np.arange(target, dtype=np.float32) + 0.5) * scale - 0.5, 0)

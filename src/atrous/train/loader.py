@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from atrous.data.dataset import Sample
+from atrous.data.sample import Sample
+from atrous.data.shards import Shards
 from atrous.files import InputError
 from atrous.train.augment import augment, augmentation
 from atrous.train.recipe import Recipe
@@ -22,6 +24,7 @@ class Stream(Dataset[Item]):
         self.samples = samples
         self.seed = recipe.seed
         self.transforms = augmentation(recipe)
+        self.epoch, self.order = -1, np.empty(0, np.int64)  # the last one asked for
 
     def __getitem__(self, position: int) -> Item:
         """Image (h, w, 3) uint8 and target (h, w) uint8, or what is wrong with the files.
@@ -29,12 +32,19 @@ class Stream(Dataset[Item]):
         An error that is raised in a worker process comes out as a page of text.
         """
         epoch, place = divmod(position, len(self.samples))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
+        if epoch != self.epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self.epoch, self.order = epoch, _order(self.samples, rng)
         try:
-            sample = self.samples[int(order[place])]
+            sample = self.samples[int(self.order[place])]
         except InputError as error:
             return error
         return augment(sample, self.transforms, mixed_seed(self.seed, position))
+
+
+def _order(samples: Sequence[Sample], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A permutation of the samples; one of shards stays near to how they lie on the disk."""
+    return samples.order(rng) if isinstance(samples, Shards) else rng.permutation(len(samples))
 
 
 def mixed_seed(*parts: int) -> int:

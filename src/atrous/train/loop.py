@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from atrous.data.dataset import Dataset, Split
+from atrous.data.dataset import Dataset
+from atrous.data.sample import Sample
 from atrous.evaluate import evaluate
 from atrous.files import InputError
 from atrous.infer.upsample import photo_labels
-from atrous.metrics import Scores
+from atrous.metrics import Confusion, Scores
+from atrous.metrics.interval import interval
+from atrous.metrics.protocols import number
 from atrous.models.catalogue import build, normalization
 from atrous.models.layers import upsample
 from atrous.models.photo import PhotoNetwork
@@ -84,6 +88,8 @@ def train(
     dataset = Dataset.open(data, root)
     samples = dataset.split("train")
     held_out = dataset.split("val") if "val" in dataset.splits else None
+    if held_out is not None:
+        held_out[0]  # masks that cannot be read are told of now, not at the first validation
     AcceleratorState._reset_state()  # of an earlier training in this process
     accelerator = Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
@@ -108,15 +114,16 @@ def train(
         losses.append(loss)
         step, finished = training.step, training.step == recipe.num_steps
         seconds = (time.perf_counter() - started) / (step - first_step)
-        mean_loss = scores = None
+        mean_loss = scores = confusion = None
         if finished or step % recipe.log_every == 0:
             mean_loss, losses = _finite_mean(losses, step), []
             record.progress(step, mean_loss, lr, seconds)
         if held_out is not None and (finished or step % recipe.validate_every == 0):
-            scores = training.validate(held_out)
+            confusion = training.validate(held_out)
+            scores = confusion.scores()
             record.scores(step, scores)
         if finished if scores is None else not scores.miou <= training.best:  # NaN is kept
-            record.best(step, training.photo.network, scores, held_out)
+            record.best(step, training.photo.network, confusion)
         if scores is not None:
             training.best = max(training.best, scores.miou)
         if accelerator.is_main_process and (finished or step % recipe.checkpoint_every == 0):
@@ -150,15 +157,16 @@ class _Record:
         if self.log:
             self.log.write({"step": step, "val": scores.to_dict(self.classes)})
 
-    def best(
-        self, step: int, network: nn.Module, scores: Scores | None, split: Split | None
-    ) -> None:
+    def best(self, step: int, network: nn.Module, confusion: Confusion | None) -> None:
         if not self.main:
             return
         checkpoint.save_weights(self.out / "best.safetensors", network)
         summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
-        if scores is not None and split is not None:
-            summary |= {"split": "val", "images": len(split), **scores.to_dict(self.classes)}
+        if confusion is not None:
+            ends = interval(confusion.counts())  # of mIoU, over the images
+            summary |= {"split": "val", "images": len(confusion.images)}
+            summary |= confusion.scores().to_dict(self.classes)
+            summary |= {"interval": [number(end) for end in ends]}
         checkpoint.write_json(self.out / "scores.json", summary)
 
 
@@ -258,11 +266,11 @@ class _Training:
             )
         return loss
 
-    def validate(self, split: Split) -> Scores:
+    def validate(self, split: Sequence[Sample]) -> Confusion:
         """Score the weights that would be kept, at native size; each process takes its share."""
         accelerator = self.accelerator
         self.photo.eval()
-        keys = split.keys[accelerator.process_index :: accelerator.num_processes]
+        mine = range(accelerator.process_index, len(split), accelerator.num_processes)
         stride = self.stride
 
         @torch.inference_mode()
@@ -270,10 +278,12 @@ class _Training:
             logits = self.photo(torch.from_numpy(image)[None].to(accelerator.device))[0]
             return photo_labels(logits.cpu().numpy(), stride, image.shape[:2])
 
-        confusion = evaluate(predict, replace(split, keys=keys), self.num_classes)
-        matrix = torch.from_numpy(confusion.matrix).to(accelerator.device)
-        confusion.matrix = accelerator.reduce(matrix, "sum").cpu().numpy()
-        return confusion.scores()
+        confusion = evaluate(predict, split, self.num_classes, indices=mine)
+        parts: list[Confusion] = gather_object([confusion])
+        whole, *others = parts
+        for part in others:
+            whole.merge(part)
+        return whole
 
 
 def model_options(recipe: Recipe, num_classes: int) -> dict[str, Any]:

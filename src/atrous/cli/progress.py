@@ -1,4 +1,4 @@
-"""The progress bar of long commands: after two seconds, on a terminal, on standard error."""
+"""The progress bars of long commands: on a terminal, on standard error."""
 
 import sys
 import time
@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
+
+    from atrous.data.download import Say
+    from atrous.data.unpack import Progress
 
 PATIENCE = 2.0
 """Seconds before the bar appears."""
@@ -17,7 +20,7 @@ PATIENCE = 2.0
 def watched(what: str) -> Iterator[Callable[[int, int], None]]:
     """Yield what shall be called with how many `what` are done, and of how many."""
     start = time.monotonic()
-    bar: Progress | None = None
+    bar: Bar | None = None
 
     def progress(done: int, total: int) -> None:
         nonlocal bar
@@ -33,7 +36,55 @@ def watched(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.stop()
 
 
-def _start_bar(what: str, total: int) -> "Progress":
+@contextmanager
+def watched_bytes() -> "Iterator[tuple[Progress, Say]]":
+    """Yield two functions: one for the bytes of a step, one for lines that stay.
+
+    The first is called with what is done, how many of its bytes, and of how many if that is known;
+    it shows the rate and the time left.
+    """
+    bar = _byte_bar()
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        task = bar.tasks[0]
+        if task.description != what:
+            bar.reset(task.id, description=what, completed=done, total=total, visible=True)
+        else:
+            bar.update(task.id, completed=done, total=total)
+
+    def say(line: str) -> None:
+        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with bar:
+        yield progress, say
+
+
+def _byte_bar() -> "Bar":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    bar.add_task("", total=None, visible=False)
+    return bar
+
+
+def _start_bar(what: str, total: int) -> "Bar":
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -1,0 +1,123 @@
+"""`atrous data fetch`: a published data set, from its publisher's servers to the disk."""
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from atrous.files import InputError
+
+if TYPE_CHECKING:
+    from atrous.data.dataset import Dataset
+    from atrous.data.fetch import Job
+
+
+def fetch(
+    name: str,
+    /,
+    *,
+    root: Path,
+    split: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    yes: Annotated[bool, Parameter(negative=())] = False,
+    mirror: str | None = None,
+) -> int:
+    """Download a published data set, or the parts of it that are asked for.
+
+    Stopped at any moment, the same command goes on where it was; what is there is left alone.
+
+    Args:
+        name: A built-in set (atrous data list), a folder with a dataset.toml, or such a file.
+        root: Folder of the set; made if it is not there.
+        split: Splits to fetch; all if left out.
+        yes: Do not ask before the download.
+        mirror: Address that takes the place of the publisher's, as in http://mirror.example/coco.
+
+    Returns:
+        The exit code: 1 if the answer is no, 0 otherwise.
+    """
+    from atrous.cli.progress import watched_bytes
+    from atrous.data.archive import Archive
+    from atrous.data.dataset import Dataset
+    from atrous.data.fetch import fetch as run
+    from atrous.data.fetch import plan, space_needed
+    from atrous.data.unpack import check_space
+
+    dataset = Dataset.open(name, root)
+    _check_splits(dataset, split)
+    archives = [Archive.from_dict(table) for table in dataset.archives]
+    if not archives:
+        raise InputError(_by_hand(name, dataset))
+    with watched_bytes() as (_, say):
+        jobs = plan(archives, root, split, mirror, say)
+    _print_plan(jobs, root)
+    if all(job.done for job in jobs):
+        print(f"all of it is in {root}; to fetch it again, remove {root / '.atrous'}")
+        return 0
+    check_space(root, space_needed(jobs))
+    print(f"licence: {dataset.licence}")
+    if not yes and not _agreed(jobs, root):
+        print("nothing is downloaded")
+        return 1
+    with watched_bytes() as (progress, say):
+        written = run(jobs, root, progress, say)
+    print("wrote  " + "  ".join(str(path) for path in written))
+    chosen = split[0] if split else next(iter(dataset.splits))
+    print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")
+    return 0
+
+
+def _check_splits(dataset: "Dataset", splits: Sequence[str] | None) -> None:
+    for split in splits or ():
+        if split not in dataset.splits:
+            known = ", ".join(dataset.splits)
+            raise InputError(f"{dataset.name}: no split {split!r}; it has {known}")
+
+
+def _by_hand(name: str, dataset: "Dataset") -> str:
+    """What to do about a set whose publisher wants to know who downloads it."""
+    from atrous.data.description import builtin_names, builtin_text
+
+    manual = tomllib.loads(builtin_text(name)).get("manual") if name in builtin_names() else None
+    if manual is None:
+        return f"{name}: its dataset.toml names no [[archives]]; docs/datasets.md says how to"
+    return f"{name}: cannot be fetched without an account: {manual['page']} ({manual['text']})"
+
+
+def _print_plan(jobs: Sequence["Job"], root: Path) -> None:
+    from atrous.data.fetch import space_needed
+    from atrous.data.unpack import free_space
+
+    width = max((len(job.archive.name) for job in jobs), default=0)
+    for job in jobs:
+        size = "done" if job.done else _bytes(job.size)
+        here = f", {_bytes(job.have)} of it here" if job.have else ""
+        print(f"{job.archive.name:{width}}  {size:>12}  to {root / job.archive.into}{here}")
+    needed, free = max(space_needed(jobs), 0), free_space(root)
+    print(f"disk: needs {_bytes(needed)} or more, {_bytes(free)} are free")
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return "size unknown"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _agreed(jobs: Sequence["Job"], root: Path) -> bool:
+    """Ask on a terminal.
+
+    Raises:
+        InputError: there is no terminal to ask on.
+    """
+    todo = [job for job in jobs if not job.done]
+    size = sum((job.size or 0) - job.have for job in todo)
+    unknown = " or more" * any(job.size is None for job in todo)
+    question = f"Download {_bytes(size)}{unknown} to {root}?"
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} There is no terminal to ask on: say so with --yes")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -120,7 +120,10 @@ def test_a_missing_package_behind_the_lazy_import(
         main(["train"])
     monkeypatch.setattr(cli, "_EXTRAS", {"data": ("atrous",)})
     assert main(["train"]) == 2
-    assert "needs atrous, which is not installed: pip install \"atrous[data]\"" in capsys.readouterr().err
+    assert (
+        'needs atrous, which is not installed: pip install "atrous[data]"'
+        in capsys.readouterr().err
+    )
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ _EXTRAS = {
         "torch",
         "torchvision",
     ),
-    "data": ("pycocotools", "scipy", "yaml"),
+    "data": ("pycocotools", "yaml"),
 }
 """The packages that a plain install lacks, by the extra that brings them."""
 

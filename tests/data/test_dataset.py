@@ -68,6 +68,19 @@ def test_list_file_as_published(folder: Path, lines: str) -> None:
     assert Dataset.open(folder / "dataset.toml").split("train").keys == ("b",)
 
 
+@pytest.mark.parametrize(
+    "line", ["/images/a.png /masks/a.png", "/VOC/2012/images/a.png", "a", "a.png"]
+)
+def test_list_files_may_name_paths_from_an_inner_folder(tmp_path: Path, line: str) -> None:
+    text = HEAD.format(more="").replace('"images/', '"kit/2012/images/')
+    (tmp_path / "dataset.toml").write_text(f'{text}list = "train.txt"\n')
+    (tmp_path / "train.txt").write_text(f"{line}\n/elsewhere/a.png\n")
+    save(tmp_path / "kit/2012/images/a.png", np.zeros((2, 3, 3), np.uint8))
+    save(tmp_path / "masks/a.png", np.zeros((2, 3), np.uint8))
+    split = Dataset.open(tmp_path).split("train")
+    assert split.keys == ("a",) and split.missing == 1
+
+
 def test_builtin_camvid_reads_the_published_layout(tmp_path: Path) -> None:
     assert "camvid" in builtin_names()
     save(tmp_path / "train/0001TP_1.png", np.zeros((4, 4, 3), np.uint8))

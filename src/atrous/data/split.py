@@ -237,13 +237,19 @@ def _present(entries: Iterable[str], folder: Path, images: str) -> tuple[dict[st
 
 
 def _candidates(entry: str, pattern: str) -> Iterator[str]:
-    """The keys that `entry` may mean, the likeliest first; the last is `entry` itself."""
+    """The keys that `entry` may mean, the likeliest first; the last is `entry` itself.
+
+    An entry may lack the pattern's outer folders, but not the one that its images lie in, or it
+    has none at all.
+    """
     before, after = pattern.split("{key}", 1)
-    expression = re.compile(f"{re.escape(before)}(?P<key>.+){re.escape(after)}")
-    for path in (entry, f"{before.rpartition('/')[0]}/{entry}"):
-        for start in (0, *(slash.end() for slash in re.finditer("/", path))):
-            if match := expression.fullmatch(path, start):
-                yield match["key"]
+    folders = before[: before.rfind("/") + 1]
+    for outer in (0, *(slash.end() for slash in re.finditer("/(?=.*/)", folders))):
+        expression = re.compile(f"{re.escape(before[outer:])}(?P<key>.+){re.escape(after)}")
+        for path in (entry, folders + entry):
+            for start in (0, *(slash.end() for slash in re.finditer("/", path))):
+                if match := expression.fullmatch(path, start):
+                    yield match["key"]
     yield entry
 
 

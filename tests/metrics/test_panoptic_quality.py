@@ -351,6 +351,7 @@ def test_the_table_sorts_and_fits_80_columns():
     assert lines[2].split() == ["all", "37.5", "37.5", "50.0", "of", "2"]
     assert lines[3].split() == ["things", "75.0", "75.0", "100.0", "of", "1"]
     names = [line.split()[0] for line in lines[5:]]
-    assert names == ["x" * 36, "sky", "cat", "dog", "road"]
+    assert names[:2] == ["x" * 36, "sky"]
+    assert lines[-1] == "  3 categories occur neither in truth nor in prediction"
     assert lines[7].split() == ["cat", "-", "-", "-"]
     assert max(map(len, lines)) <= 80

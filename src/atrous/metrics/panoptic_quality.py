@@ -93,6 +93,8 @@ class PanopticScores(MeanQuality):
     def table(self, num_images: int) -> str:
         """A table for people, at most 80 columns wide: the means, then each class, best PQ first.
 
+        Categories that do not occur are counted only.
+
         Args:
             num_images: how many images were scored.
         """
@@ -104,10 +106,12 @@ class PanopticScores(MeanQuality):
         ]
         for name, mean in (("all", self), ("things", self.things), ("stuff", self.stuff)):
             lines.append(f"{_row(name, width, mean)}  of {mean.num_categories}")
-        best_first = sorted(self.per_class.values(), key=lambda s: -np.nan_to_num(s.pq, nan=-1))
-        for score in best_first:
-            bar = "█" * round(20 * float(np.nan_to_num(score.pq)))
+        occurring = [score for score in self.per_class.values() if not np.isnan(score.pq)]
+        for score in sorted(occurring, key=lambda score: -score.pq):
+            bar = "█" * round(20 * score.pq)
             lines.append(f"{_row(score.name, width, score)}  {bar}".rstrip())
+        if absent := len(self.per_class) - len(occurring):
+            lines.append(f"  {absent} categories occur neither in truth nor in prediction")
         return "\n".join(lines)
 
 

@@ -353,5 +353,4 @@ def test_the_table_sorts_and_fits_80_columns():
     names = [line.split()[0] for line in lines[5:]]
     assert names[:2] == ["x" * 36, "sky"]
     assert lines[-1] == "  3 categories occur neither in truth nor in prediction"
-    assert lines[7].split() == ["cat", "-", "-", "-"]
     assert max(map(len, lines)) <= 80

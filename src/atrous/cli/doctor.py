@@ -1,0 +1,133 @@
+"""`atrous data doctor`: what is wrong with a folder of labelled images, and how to mend it."""
+
+import json as json_format
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from atrous.data.doctor import Diagnosis
+    from atrous.data.doctor.findings import Finding
+
+_WIDTH = 80
+_LABEL_WIDTH = 11
+_MOST_EXAMPLES = 5
+_ENCODINGS = {
+    "index": "a pixel's value is the id of its class",
+    "palette": "palette PNGs, whose index is the id of the class",
+    "rgb": "RGB colours",
+    "mat": "MATLAB files",
+    "coco-json": "COCO JSON, outlines and runs",
+    "coco-panoptic": "COCO panoptic, PNGs of segments with a JSON",
+    "polygons": "polygons, one file for each image",
+}
+
+
+def doctor(
+    folder: Path,
+    /,
+    *,
+    write: Annotated[bool, Parameter(negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    html: Path | None = None,
+) -> None:
+    """Say what is wrong with a folder of labelled images, and describe it.
+
+    Masks are found by the names of folders and files; every file is read once. Nothing is changed.
+
+    Args:
+        folder: Images and masks; or a folder with a dataset.toml, which is checked against it.
+        write: Write FOLDER/dataset.toml and lists of the splits, without the faulty pairs.
+        json: Print one JSON document instead.
+        html: Write a page with pictures of what was found; one file, which needs no network.
+    """
+    # for the sake of `atrous data doctor --help`
+    from atrous.cli.progress import watched
+    from atrous.data.doctor import examine
+    from atrous.data.doctor.proposal import refuse_to_overwrite
+
+    if write:
+        refuse_to_overwrite(folder)  # before the work, not after it
+    with watched("images") as progress:
+        diagnosis = examine(folder, progress)
+    if html is not None:
+        from atrous.report.doctor_page import write_page
+
+        write_page(html, diagnosis)
+    written = diagnosis.write() if write else []
+    if json:
+        document = {**diagnosis.to_dict(), "written": [str(path) for path in written]}
+        print(json_format.dumps(document, indent=2))
+        return
+    print("\n".join(_lines(diagnosis)))
+    if html is not None:
+        print(f"wrote {html}")
+    if written:
+        _print_written(diagnosis, written)
+    elif not diagnosis.described:
+        print(f"Write {folder}/dataset.toml: atrous data doctor {folder} --write")
+
+
+def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
+    """The report, 80 columns wide."""
+    readings, layout = diagnosis.readings, diagnosis.layout
+    images = len(readings) + len(layout.unpaired_images)
+    masks = len(readings) + len(layout.unpaired_masks)
+    first = next(iter(layout.splits.values()))
+    where = f"{first.images} <-> {first.labels or first.annotations}".replace("{key}", "*")
+    yield f"{images:,} images, {masks:,} masks, paired by name: {where}"
+    yield from _labelled("encoding", [_ENCODINGS[diagnosis.scheme.encoding]])
+    yield from _labelled("classes", [_classes(diagnosis)])
+    yield from _labelled("splits", [_splits(diagnosis)])
+    for title, severity in (("problems", "problem"), ("notes", "note")):
+        found = [finding for finding in diagnosis.findings if finding.severity == severity]
+        blocks = [line for finding in found for line in _finding(finding)]
+        yield from _labelled(title, blocks or (["none"] if severity == "problem" else []))
+
+
+def _finding(finding: "Finding") -> Iterator[str]:
+    yield finding.message
+    if finding.severity == "problem":
+        yield f"  -> {finding.mend}"
+        for example in finding.examples[:_MOST_EXAMPLES]:
+            yield f"  {example}"
+        if (more := len(finding.examples) - _MOST_EXAMPLES) > 0:
+            yield f"  and {more:,} more: --json lists all"
+
+
+def _classes(diagnosis: "Diagnosis") -> str:
+    names = diagnosis.scheme.classes
+    some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    source = f"; names from {diagnosis.names_file}" if diagnosis.names_file else ""
+    return f"{len(names)}: {some}{source}"
+
+
+def _splits(diagnosis: "Diagnosis") -> str:
+    parts = ", ".join(f"{name} {len(files.keys):,}" for name, files in diagnosis.splits.items())
+    if diagnosis.seed is not None:
+        parts += f" (proposed: every fifth image for val, by chance, seed {diagnosis.seed})"
+    else:
+        parts += f" (from {diagnosis.layout.origin})"
+    return parts
+
+
+def _labelled(label: str, blocks: Iterable[str]) -> Iterator[str]:
+    """Lay lines out beside a label, wrapped; further lines of one are indented as its text is."""
+    for block in blocks:
+        text = block.lstrip()
+        indent = " " * (_LABEL_WIDTH + len(block) - len(text))
+        first = label.ljust(_LABEL_WIDTH) if label else indent
+        yield from textwrap.wrap(
+            text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
+        )
+        label = ""
+
+
+def _print_written(diagnosis: "Diagnosis", written: Iterable[Path]) -> None:
+    print("wrote " + "  ".join(map(str, written)))
+    if diagnosis.left_out:
+        print(f"left out: {diagnosis.left_out:,} faulty pairs, named above")
+    print(f"next: atrous train --data {diagnosis.folder}")

@@ -1,0 +1,202 @@
+"""What is wrong with files: they cannot be read, differ in size, are there twice or alone."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from PIL import Image
+
+from atrous.data.doctor.findings import Case, Finding, many
+from atrous.data.doctor.splits import rank
+from atrous.data.doctor.survey import Pair, Reading
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def file_findings(case: Case) -> list[Finding]:
+    """What is wrong with single files and pairs of them."""
+    judges = (
+        _unreadable_images,
+        _unreadable_masks,
+        _sizes,
+        _copies,
+        _unpaired,
+        _elsewhere,
+        _odd_names,
+    )
+    return [finding for judge in judges for finding in judge(case)]
+
+
+def _unreadable_images(case: Case) -> Iterator[Finding]:
+    bad = [reading for reading in case.readings if reading.image_error]
+    if bad:
+        yield Finding(
+            code="unreadable-image",
+            severity="problem",
+            count=len(bad),
+            message=f"{many(len(bad), 'image')} cannot be read",
+            examples=_lines(case, (reading.image_error for reading in bad)),
+            mend="copy or download them again; --write leaves them out",
+            pairs=tuple(reading.pair for reading in bad),
+            leaves_out=True,
+        )
+
+
+def _unreadable_masks(case: Case) -> Iterator[Finding]:
+    bad = [reading for reading in case.readings if reading.mask_error]
+    if bad:
+        yield Finding(
+            code="unreadable-mask",
+            severity="problem",
+            count=len(bad),
+            message=f"{many(len(bad), 'mask')} cannot be read",
+            examples=_lines(case, (reading.mask_error for reading in bad)),
+            mend="mend or export them again; --write leaves them out",
+            pairs=tuple(reading.pair for reading in bad),
+            leaves_out=True,
+        )
+
+
+def _sizes(case: Case) -> Iterator[Finding]:
+    differ = [
+        reading
+        for reading in case.readings
+        if reading.tally and not reading.image_error and reading.image_size != reading.mask_size
+    ]
+    turned = [reading for reading in differ if _is_turned(case, reading)]
+    other = [reading for reading in differ if reading not in turned]
+    if turned:
+        yield Finding(
+            code="exif-rotated",
+            severity="problem",
+            count=len(turned),
+            message=f"{many(len(turned), 'image')} turned by EXIF, but the mask is not",
+            examples=tuple(f"{r.pair.image} (mask {r.pair.mask})" for r in turned),
+            mend="turn these masks as well, or take the orientation out of the EXIF;"
+            " --write leaves them out",
+            pairs=tuple(reading.pair for reading in turned),
+            leaves_out=True,
+        )
+    if other:
+        yield Finding(
+            code="size-mismatch",
+            severity="problem",
+            count=len(other),
+            message=f"{many(len(other), 'mask')} not of the image's size",
+            examples=tuple(
+                f"{r.pair.mask} is {_size(r.mask_size)}, {r.pair.image} {_size(r.image_size)}"
+                for r in other
+            ),
+            mend="resize these masks without interpolation, if they show the whole image;"
+            " --write leaves them out",
+            pairs=tuple(reading.pair for reading in other),
+            leaves_out=True,
+        )
+
+
+def _copies(case: Case) -> Iterator[Finding]:
+    groups: dict[bytes, list[Pair]] = defaultdict(list)
+    for reading in case.readings:
+        if reading.digest:
+            groups[reading.digest].append(reading.pair)
+    repeated = [pairs for pairs in groups.values() if len(pairs) > 1]
+    leaked, again = [], []  # an image in two splits stays in the one that is held out further
+    for pairs in repeated:
+        pairs.sort(key=lambda pair: rank(pair.split))
+        stays = max((pair.split for pair in pairs), key=rank)
+        leaked += [pair for pair in pairs if pair.split != stays]
+        again += [pair for pair in pairs if pair.split == stays][1:]
+    first = {pair: pairs for pairs in repeated for pair in pairs}
+    if leaked:
+        yield Finding(
+            code="leakage",
+            severity="problem",
+            count=len(leaked),
+            message=f"{many(len(leaked), 'image')} also in another split, so scores are too high",
+            examples=tuple(
+                " = ".join(dict.fromkeys(f"{p.split} {p.image}" for p in first[pair]))
+                for pair in leaked
+            ),
+            mend="take them out of one of the two; --write keeps those of val and test",
+            pairs=tuple(leaked),
+            leaves_out=True,
+        )
+    if again:
+        yield Finding(
+            code="duplicate-image",
+            severity="problem",
+            count=len(again),
+            message=f"{many(len(again), 'image')} with the very pixels of another",
+            examples=tuple(
+                " = ".join(dict.fromkeys((pair.image, *(p.image for p in first[pair]))))
+                for pair in again
+            ),
+            mend="keep one of each; --write keeps the first",
+            pairs=tuple(again),
+            leaves_out=True,
+        )
+
+
+def _unpaired(case: Case) -> Iterator[Finding]:
+    sides = (
+        ("image", "mask", case.layout.unpaired_images),
+        ("mask", "image", case.layout.unpaired_masks),
+    )
+    for this, other, paths in sides:
+        if paths:
+            yield Finding(
+                code=f"unpaired-{this}",
+                severity="problem",
+                count=len(paths),
+                message=f"{many(len(paths), this)} without {other}",
+                examples=paths,
+                mend=f"add the {other}s, named and ending as all others;"
+                " without them --write leaves these out",
+            )
+
+
+def _elsewhere(case: Case) -> Iterator[Finding]:
+    if paths := case.layout.elsewhere:
+        more = case.layout.pairs_elsewhere
+        masks = f"; {more:,} have masks" if more else ", without masks"
+        yield Finding(
+            code="unused-image",
+            severity="problem" if more else "note",
+            count=len(paths),
+            message=f"{many(len(paths), 'image')} in other folders{masks}",
+            examples=paths,
+            mend="none needed, if they are not labelled"
+            if not more
+            else "put them with the others: a dataset.toml has one pattern for each split",
+        )
+
+
+def _odd_names(case: Case) -> Iterator[Finding]:
+    if names := case.layout.odd_names:
+        yield Finding(
+            code="odd-name",
+            severity="problem",
+            count=len(names),
+            message=f"{many(len(names), 'file')} with a name that no list can hold",
+            examples=names,
+            mend="rename them: no line breaks or control characters; --write leaves them out",
+        )
+
+
+def _is_turned(case: Case, reading: Reading) -> bool:
+    """Whether the mask has the size of the image before its EXIF orientation turned it."""
+    if reading.mask_size != reading.image_size[::-1]:
+        return False
+    try:
+        with Image.open(case.folder / reading.pair.image) as image:
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1)) in (5, 6, 7, 8)
+    except Exception:  # damaged metadata: then it was not turned
+        return False
+
+
+def _lines(case: Case, errors: Iterable[str]) -> tuple[str, ...]:
+    """Errors without the folder that each begins with."""
+    return tuple(" ".join(error.split()).removeprefix(f"{case.folder}/") for error in errors)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,289 @@
+"""Which mask belongs to which image, told by the names of folders and files alone.
+
+Files whose paths differ only in one part, the key, form a group: `images/{key}.jpg`. Of all groups
+of images and all groups of masks, those two that share most keys are taken as a pair, since a
+dataset.toml names one pattern for each. Splits come from folder names or from list files.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from atrous.data.doctor.splits import (
+    SPLIT_FOLDER,
+    UNDIVIDED,
+    Files,
+    Layout,
+    narrow_to_lists,
+    rank,
+    split_of,
+)
+from atrous.files import InputError
+from atrous.images import IMAGE_SUFFIXES, read_colors
+
+_MASK_FOLDER = re.compile(
+    r"mask|(?<!un)label|annot|segment|seg(?![a-z])|(?<![a-z])gt|ground.?truth|stuffthing|pixelmap"
+    r"|panoptic|(?<![a-z])ann(?![a-z])|target|(?<![a-z])manual"
+)
+_IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
+_MASK_WORD = (
+    r"masks?|labels?|label(?:Train)?Ids|instanceIds|gt|gtFine|gtCoarse|ground_?truth|seg|"
+    r"segmentation|annot|annotations?|manual1|[LP]|colou?r"
+)
+_IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test"
+_TAIL = re.compile(rf"(?P<mask>(?:[_\-. ](?:{_MASK_WORD}))+)$|(?P<image>[_\-. ](?:{_IMAGE_WORD}))$")
+_HEAD = re.compile(rf"^(?:(?P<mask>(?:{_MASK_WORD})[_\-])|(?P<image>(?:{_IMAGE_WORD})[_\-]))")
+# Drawings for the eye, and masks of objects instead of classes, beside the masks that we want.
+_SECOND_CHOICE = re.compile(r"colou?r|object|instance|contour|overlay|vis|edge|bound", re.I)
+
+_WEIGHTS = {".mat": 0.5, ".json": 0.4, ".txt": 0.3}
+"""Captions and boxes lie beside images too: where there are masks as pictures, they count more."""
+_MOST_GROUPS = 12
+_FEW_COLORS = 64
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A path, taken apart."""
+
+    path: str
+    places: tuple[tuple[str, str], ...]
+    """Folders, and those below that belong to the key; first split after the last telling name."""
+    readings: tuple[tuple[str, str, str], ...]
+    """Head, key and tail of the file's name, without its suffix, in each way to read it."""
+    is_mask: bool
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    @property
+    def keys(self) -> set[str]:
+        return {below + key for _, below in self.places for _, key, _ in self.readings}
+
+
+@dataclass(frozen=True)
+class _Group:
+    folder: str
+    prefix: str
+    suffix: str
+    is_mask: bool
+    keys: frozenset[str]
+
+    @property
+    def split(self) -> str:
+        return split_of(self.folder)
+
+    @property
+    def pattern(self) -> str:
+        return f"{self.prefix}{{key}}{self.suffix}"
+
+    @property
+    def weight(self) -> float:
+        weight = next((w for end, w in _WEIGHTS.items() if self.suffix.lower().endswith(end)), 1.0)
+        return weight * (0.6 if _SECOND_CHOICE.search(self.prefix + self.suffix) else 1.0)
+
+
+_Pair = tuple[_Group, _Group]
+
+
+def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
+    """Pair the files of `folder` by their names.
+
+    Args:
+        folder: where they lie.
+        paths: of its files, from `folder`, as `walk` yields them.
+
+    Raises:
+        InputError: there is no image, or no mask that belongs to one.
+    """
+    paths = sorted(paths)
+    odd = tuple(repr(path)[1:-1] for path in paths if not _is_plain(path))
+    kinds = (*IMAGE_SUFFIXES, *_WEIGHTS)
+    names = [_name(p) for p in paths if _is_plain(p) and p.lower().endswith(kinds)]
+    groups = _groups(names)
+    pairs = (
+        _paired(groups) or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups))
+    )
+    if not pairs:
+        raise _nothing_paired(folder, sum(p.lower().endswith(IMAGE_SUFFIXES) for p in paths))
+    splits = {
+        split: Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys)))
+        for split, (image, mask) in sorted(pairs.items(), key=lambda item: rank(item[0]))
+    }
+    images, masks = (_unpaired(names, pairs.values(), side) for side in (0, 1))
+    layout = _with_elsewhere(Layout(folder, splits, "folders", images, masks, odd), names)
+    texts = [path for path in paths if path.lower().endswith(".txt")]
+    listed, known = narrow_to_lists(folder, texts, splits)
+    if "" not in splits:
+        return replace(layout, splits={**splits, **listed})
+    if "train" not in listed:
+        return replace(layout, splits={UNDIVIDED: splits[""]}, origin="none")
+    # What no list names may lack its mask: VOC publishes masks of some of its images only.
+    images, masks = (
+        tuple(p for p in side if PurePosixPath(p).stem in known) for side in (images, masks)
+    )
+    return Layout(folder, listed, "lists", images, masks, odd)
+
+
+def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
+    """Add the images that no pair is of, and that do not lie where they should have been one."""
+    used = {*layout.unpaired_images, *layout.unpaired_masks}
+    for files in layout.splits.values():
+        used |= {path for key in files.keys for path in (files.image(key), files.mask(key))}
+    rest = [name for name in names if name.path not in used]
+    images = [n.path for n in rest if not n.is_mask and n.path.lower().endswith(IMAGE_SUFFIXES)]
+    pairs = _paired(_groups(rest)).values()
+    count = sum(len(image.keys & mask.keys) for image, mask in pairs)
+    return replace(layout, elsewhere=tuple(images), pairs_elsewhere=count)
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Yield the files below `folder`, as paths from it; nothing hidden, no folder twice.
+
+    What is no file (a pipe, a link to nowhere) is passed by: reading it might never end.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = Path(place).stat()
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        relative = os.path.relpath(place, folder).replace(os.sep, "/")
+        start = "" if relative == "." else f"{relative}/"
+        for name in names:
+            if not name.startswith(".") and _is_file(Path(place) / name):
+                yield f"{start}{name}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # as for what may not be looked at
+        return False
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a line of a list can hold it."""
+    return path.isprintable() and path == path.strip()
+
+
+def _name(path: str) -> _Name:
+    *folders, name = path.split("/")
+    telling = 0
+    for number, part in enumerate(folders, 1):
+        if any(p.search(part.lower()) for p in (_MASK_FOLDER, _IMAGE_FOLDER, SPLIT_FOLDER)):
+            telling = number
+    places = [
+        ("".join(f"{part}/" for part in folders[:n]), "".join(f"{part}/" for part in folders[n:]))
+        for n in sorted({telling, len(folders)})
+    ]
+    stem = PurePosixPath(name).stem
+    readings, tells_mask = [("", stem, "")], False
+    if (match := _TAIL.search(stem)) and match.start():
+        readings.append(("", stem[: match.start()], match[0]))
+        tells_mask = match["mask"] is not None
+    if (inner := PurePosixPath(stem).suffix).lower() in IMAGE_SUFFIXES:  # x.jpg and x.jpg.png
+        readings.append(("", stem.removesuffix(inner), inner))
+    if (match := _HEAD.search(stem)) and match.end() < len(stem):
+        readings.append((match[0], stem[match.end() :], ""))
+        tells_mask |= match["mask"] is not None
+    is_mask = path.lower().endswith(tuple(_WEIGHTS)) or _is_mask(folders, tells_mask)
+    return _Name(path, tuple(places), tuple(readings), is_mask)
+
+
+def _is_mask(folders: Sequence[str], otherwise: bool) -> bool:
+    """Whether the deepest folder that tells a role says that it holds masks."""
+    for part in reversed(folders):
+        if _MASK_FOLDER.search(part.lower()):
+            return True
+        if _IMAGE_FOLDER.search(part.lower()):
+            return False
+    return otherwise
+
+
+def _groups(names: Iterable[_Name]) -> list[_Group]:
+    """Group files by all of their path that is not the key."""
+    groups: dict[tuple[str, str, str, bool], set[str]] = defaultdict(set)
+    for name in names:
+        for (folder, below), (head, key, tail) in product(name.places, name.readings):
+            if not (head and below):  # a pattern has one place for the key
+                group = (folder, folder + head, tail + name.suffix, name.is_mask)
+                groups[group].add(below + key)
+    return [_Group(*group, frozenset(keys)) for group, keys in groups.items()]
+
+
+def _pngs_as_masks(groups: Iterable[_Group]) -> list[_Group]:
+    """Where nothing is called a mask: of x.jpg and x.png, the PNG is the mask."""
+    return [replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups]
+
+
+def _looked_at(folder: Path, groups: Iterable[_Group]) -> list[_Group]:
+    """Where names tell nothing: what has few colours is a mask; one file of each group is read."""
+    largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:_MOST_GROUPS]
+    first = [group.pattern.replace("{key}", min(group.keys)) for group in largest]
+    return [
+        replace(group, is_mask=_has_few_colors(folder / path))
+        for group, path in zip(largest, first, strict=True)
+    ]
+
+
+def _has_few_colors(path: Path) -> bool:
+    try:
+        return len(np.unique(read_colors(path))) <= _FEW_COLORS
+    except InputError:
+        return False
+
+
+def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
+    """The image group and the mask group of each split; of "" where there are no splits."""
+    groups = list(groups)
+    pairs: dict[str, _Pair] = {}
+    for split in sorted({group.split for group in groups}, reverse=True):  # "" comes last
+        near = [group for group in groups if group.split in (split, "")]
+        # Of patterns that fit as many files the shortest one comes first, and so wins.
+        near.sort(key=lambda g: (-len(g.keys) * g.weight, len(g.pattern), g.pattern))
+        images, masks = ([g for g in near if g.is_mask == side] for side in (False, True))
+        scored = [
+            (len(image.keys & mask.keys) * mask.weight, image, mask)
+            for image, mask in product(images[:_MOST_GROUPS], masks[:_MOST_GROUPS])
+            if split in (image.split, mask.split)
+        ]
+        best = max(scored, key=lambda entry: entry[0], default=None)
+        if best and best[0] and (split or not pairs):
+            pairs[split] = best[1:]
+    return pairs
+
+
+def _unpaired(names: Iterable[_Name], pairs: Iterable[_Pair], side: int) -> tuple[str, ...]:
+    """The images (side 0) or masks (side 1) in the folders of `pairs` that belong to none."""
+    paths: set[str] = set()
+    for pair in pairs:
+        chosen, keys = pair[side], pair[0].keys & pair[1].keys
+        kinds = tuple(e for e in _WEIGHTS if chosen.suffix.lower().endswith(e)) or IMAGE_SUFFIXES
+        paths |= {
+            name.path
+            for name in names
+            if chosen.folder in (place for place, _ in name.places)
+            and name.is_mask == chosen.is_mask
+            and name.path.lower().endswith(kinds)
+            and not name.keys & keys  # objects beside classes are a second mask, no stray one
+        }
+    return tuple(sorted(paths))
+
+
+def _nothing_paired(folder: Path, photos: int) -> InputError:
+    looked = "images/ and masks/, train/ and trainannot/, x.jpg and x_mask.png, or a COCO JSON"
+    if photos:
+        return InputError(
+            f"{folder}: {photos} images, but no mask goes with one by name; looked for {looked}"
+        )
+    return InputError(f"{folder}: no images in it; looked for {looked}")

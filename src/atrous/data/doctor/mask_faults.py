@@ -1,0 +1,146 @@
+"""What is wrong with the values of masks: strays, blurred edges, 255 as a class, nothing at all."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from atrous.data.doctor.findings import Case, Finding, Severity, class_counts, many, some
+from atrous.data.doctor.scheme import Scheme, is_background, is_white_a_class
+from atrous.data.doctor.survey import Reading
+from atrous.data.labels import color_name
+from atrous.taxonomy import IGNORE_INDEX
+
+_BY_DESIGN = 0.2
+"""Where more of all masks hold nothing but background, they are meant to."""
+
+
+def mask_findings(case: Case) -> list[Finding]:
+    """What is wrong with the values of masks."""
+    judges = (_strays, _interpolated, _white, _empty, _colors)
+    return [finding for judge in judges for finding in judge(case)]
+
+
+def _strays(case: Case) -> Iterator[Finding]:
+    if case.described and case.scheme.unknown != "error":
+        return  # the description itself says what becomes of them
+    known = _known(case)
+    where: dict[int, list[Reading]] = defaultdict(list)
+    for reading, blurred in zip(case.readings, case.blurred, strict=True):
+        for value in reading.tally.values.tolist() if reading.tally and not blurred else ():
+            if value not in known:
+                where[value].append(reading)
+    if where:
+        what = "colour" if case.scheme.encoding == "rgb" else "id"
+        pairs = tuple(dict.fromkeys(reading.pair for found in where.values() for reading in found))
+        yield Finding(
+            code="stray-id",
+            severity="problem",
+            count=len(pairs),
+            message=f"{many(len(pairs), 'mask')} with {many(len(where), what)} of no class: "
+            + some(_value(case.scheme, value) for value in sorted(where)),
+            examples=tuple(
+                f"{reading.pair.mask}: {_value(case.scheme, value)}"
+                for value in sorted(where)
+                for reading in where[value]
+            ),
+            mend="correct these masks, or name the class under labels.map;"
+            " --write ignores these pixels",
+            pairs=pairs,
+        )
+
+
+def _interpolated(case: Case) -> Iterator[Finding]:
+    bad = [r for r, blurred in zip(case.readings, case.blurred, strict=True) if blurred]
+    if not bad:
+        return
+    known = _known(case)
+    between = {value for r in bad if r.tally for value in r.tally.values.tolist()} - known
+    what = "colour" if case.scheme.encoding == "rgb" else "value"
+    only = f"; {many(len(between), what)} only on borders" if between else ""
+    mended = case.described and case.scheme.unknown != "error"
+    mend = "export them again, or resize without interpolation (nearest), and as PNG, not JPEG"
+    if case.scheme.unknown == "nearest":
+        mend += "; --write takes the nearest class colour"
+    elif between:
+        mend += "; --write ignores the values between"
+    yield Finding(
+        code="interpolated",
+        severity="note" if mended else "problem",
+        count=len(bad),
+        message=f"{many(len(bad), 'mask')} with blurred edges, resized or compressed{only}",
+        examples=tuple(reading.pair.mask for reading in bad),
+        mend=mend,
+        pairs=tuple(reading.pair for reading in bad),
+    )
+
+
+def _white(case: Case) -> Iterator[Finding]:
+    scheme = case.scheme
+    if scheme.encoding not in ("index", "palette") or (
+        case.described and IGNORE_INDEX in case.places
+    ):
+        return
+    if is_white_a_class(case.census, 0 if case.described else len(scheme.classes)):
+        holders = [r for r in case.readings if r.tally and IGNORE_INDEX in r.tally.values]
+        yield Finding(
+            code="foreground-255",
+            severity="problem",
+            count=len(holders),
+            message=f"{many(len(holders), 'mask')} where 255 is a class, though 255 means ignored",
+            examples=tuple(reading.pair.mask for reading in holders),
+            mend="say so by labels.map, as --write does",
+            pairs=tuple(reading.pair for reading in holders),
+        )
+
+
+def _empty(case: Case) -> Iterator[Finding]:
+    names = case.scheme.classes
+    counts = [(r, class_counts(r, case.places, len(names))) for r in case.readings if r.tally]
+    unlabelled = [reading for reading, count in counts if not count[:-1].any()]
+    blank = [
+        reading
+        for reading, count in counts
+        if len(present := np.flatnonzero(count[:-1])) == 1
+        and len(names) > 1
+        and is_background(names[int(present[0])])
+    ]
+    bad = unlabelled + (blank if len(blank) <= max(1, _BY_DESIGN * len(counts)) else [])
+    groups: tuple[tuple[Severity, list[Reading]], ...] = (
+        ("problem", bad),
+        ("note", [reading for reading in blank if reading not in bad]),
+    )
+    for severity, found in groups:
+        if found:
+            yield Finding(
+                code="empty-mask",
+                severity=severity,
+                count=len(found),
+                message=f"{many(len(found), 'mask')} without any class but background",
+                examples=tuple(reading.pair.mask for reading in found),
+                mend="label them, or leave them if their images show nothing else",
+                pairs=tuple(reading.pair for reading in found),
+            )
+
+
+def _colors(case: Case) -> Iterator[Finding]:
+    if case.scheme.encoding == "rgb" and not case.described:
+        codes = list(case.scheme.train_ids)
+        yield Finding(
+            code="rgb-masks",
+            severity="note",
+            count=len(codes),
+            message=f"{many(len(codes), 'colour')} that stand for classes: masks are RGB",
+            examples=tuple(map(color_name, codes)),
+            mend="none needed: they are read in place",
+        )
+
+
+def _known(case: Case) -> set[int]:
+    """The values that are classes or ignored."""
+    known = {*case.places, *case.scheme.ignore}
+    return known if case.scheme.encoding == "rgb" else known | {IGNORE_INDEX}
+
+
+def _value(scheme: Scheme, value: int) -> str:
+    return color_name(value) if scheme.encoding == "rgb" else str(value)

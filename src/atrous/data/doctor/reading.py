@@ -1,0 +1,226 @@
+"""The masks of a folder that nothing describes: how they are stored, what they hold and mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from atrous.data.doctor.annotations import labelme_names, mat_variable, polygons_scheme, yolo_names
+from atrous.data.doctor.class_names import NamedClass
+from atrous.data.doctor.proposal import open_unwritten
+from atrous.data.doctor.scheme import (
+    Census,
+    Color,
+    Scheme,
+    color_of,
+    colors_scheme,
+    ids_scheme,
+    take_census,
+)
+from atrous.data.doctor.splits import Files, Layout
+from atrous.data.doctor.survey import Ids, Pair, Progress, Reader, Reading, find_blurred, survey
+from atrous.data.labels import Encoding, lookup_table
+from atrous.data.mat import read_mat
+from atrous.data.shards import Shards
+from atrous.data.split import Split
+from atrous.files import InputError
+from atrous.images import has_palette, read_colors, read_label
+from atrous.taxonomy import IGNORE_INDEX
+
+_PEEKED = 16
+"""Masks that are read to tell how all are stored."""
+_BACKGROUND = ("background", "_background_")
+_UNCOVERED = 0.25
+"""Where polygons leave more of all pixels uncovered, these are a class, the background."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Every pair, read; and what the values of the masks mean."""
+
+    scheme: Scheme
+    places: Mapping[int, int]
+    """The class of each value in the tallies: of dataset ids, or where these are drawn, train ids.
+    """
+    readings: Sequence[Reading]
+    blurred: Sequence[bool]
+    """Of each reading, whether its mask's edges are."""
+
+
+def census_of(readings: Sequence[Reading], blurred: Sequence[bool]) -> Census:
+    """The values of all masks together."""
+    both = [(r.tally, b) for r, b in zip(readings, blurred, strict=True) if r.tally]
+    return take_census([tally for tally, _ in both], [is_blurred for _, is_blurred in both])
+
+
+def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
+    """The pairs of all splits, in order."""
+    return [
+        Pair(split, key, files.image(key), files.mask(key))
+        for split, files in splits.items()
+        for key in files.keys
+    ]
+
+
+def read_folder(
+    layout: Layout, scheme: Scheme | None, named: Sequence[NamedClass], progress: Progress
+) -> Seen:
+    """Read all pairs of a layout and tell what the values of the masks mean.
+
+    Args:
+        layout: the pairs.
+        scheme: what they mean, if a COCO JSON says it.
+        named: what a file says of the classes; empty if there is none.
+        progress: told how many pairs are read, and of how many.
+
+    Raises:
+        InputError: the masks hold no classes.
+    """
+    folder, pairs = layout.folder, pairs_of(layout.splits)
+    kind = Path(pairs[0].mask).suffix.lower()
+    if scheme is not None:
+        return _read_drawn(layout, scheme, progress)
+    if kind == ".json":
+        return _read_drawn(layout, polygons_scheme(labelme_names(folder, layout)), progress)
+    if kind == ".txt":
+        return _read_drawn(layout, polygons_scheme(yolo_names(folder, layout, named)), progress)
+    if kind == ".mat":
+        return _read_mats(folder, pairs, named, progress)
+    by_color, palette = _peek([folder / pair.mask for pair in pairs])
+    if by_color:
+        return _read_colors(folder, pairs, named, progress)
+    return _read_ids(folder, pairs, named, palette, progress)
+
+
+def label_reader(splits: Mapping[str, Split | Shards]) -> Reader:
+    """Return what reads a pair's label through the dataset's own splits, in train ids."""
+    places = {
+        (s, key): place for s, split in splits.items() for place, key in enumerate(split.keys)
+    }
+    return lambda pair: splits[pair.split].label(places[pair.split, pair.key])
+
+
+def _read_drawn(layout: Layout, scheme: Scheme, progress: Progress) -> Seen:
+    """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background."""
+    opened = open_unwritten(layout.folder, scheme, layout.splits)
+    pairs = pairs_of(layout.splits)
+    readings = survey(layout.folder, pairs, label_reader(opened), progress, colors=False)
+    places = {place: place for place in range(len(scheme.classes))}
+    if scheme.encoding != "coco-panoptic" and _uncovered(readings) > _UNCOVERED:
+        names = scheme.classes
+        background = next((name for name in names if name in _BACKGROUND), "background")
+        if background not in names:
+            names, colors = (*names, background), (*scheme.colors, (0, 0, 0))
+            scheme = replace(scheme, classes=names, colors=colors)
+        scheme = replace(scheme, background=background)
+        places[IGNORE_INDEX] = names.index(background)
+    return Seen(scheme, places, readings, [False] * len(readings))
+
+
+def _uncovered(readings: Sequence[Reading]) -> float:
+    """The part of all pixels that no shape covers."""
+    tallies = [reading.tally for reading in readings if reading.tally]
+    bare = sum(int(t.counts[t.values == IGNORE_INDEX].sum()) for t in tallies)
+    return bare / max(sum(int(tally.counts.sum()) for tally in tallies), 1)
+
+
+def _read_mats(
+    folder: Path, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
+) -> Seen:
+    variable = mat_variable(folder / pairs[0].mask)
+    table = lookup_table({i: i for i in range(IGNORE_INDEX)}, [IGNORE_INDEX], IGNORE_INDEX)
+    as_it_is = Encoding(name="mat", table=table, variable=variable)
+    read = partial(_read_mat, folder, as_it_is)
+    readings = survey(folder, pairs, read, progress, colors=False)
+    seen = _seen_ids("mat", readings, named, {})
+    extra = {} if variable == "S" else {"variable": variable}
+    return replace(seen, scheme=replace(seen.scheme, extra=extra))
+
+
+def _read_mat(folder: Path, encoding: Encoding, pair: Pair) -> Ids:
+    return read_mat(folder / pair.mask, encoding)
+
+
+def _read_colors(
+    folder: Path, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
+) -> Seen:
+    readings = survey(folder, pairs, lambda p: read_colors(folder / p.mask), progress, colors=True)
+    blurred = find_blurred(readings)
+    scheme = colors_scheme(census_of(readings, blurred), named, any(blurred))
+    return Seen(scheme, scheme.train_ids, readings, blurred)
+
+
+def _read_ids(
+    folder: Path,
+    pairs: Sequence[Pair],
+    named: Sequence[NamedClass],
+    palette: Mapping[int, Color],
+    progress: Progress,
+) -> Seen:
+    every = survey(folder, pairs, lambda p: read_label(folder / p.mask), progress, colors=False)
+    encoding, readings = _without_converted(folder, every)
+    return _seen_ids(encoding, readings, named, palette)
+
+
+def _without_converted(folder: Path, readings: Sequence[Reading]) -> tuple[str, Sequence[Reading]]:
+    """Tell palette masks from grey ones; refuse grey ones among them whose ids are other ids.
+
+    A palette mask that some program turned to grey holds the brightness of its colours.
+    """
+    held = [set(r.tally.values.tolist()) if r.tally else set() for r in readings]
+    has = [r.tally is not None and has_palette(folder / r.pair.mask) for r in readings]
+    own = set().union(*(values for values, palette in zip(held, has, strict=True) if palette))
+    grey = [values for values, palette in zip(held, has, strict=True) if values and not palette]
+    if grey and (sum(has) < len(grey) or all(values <= own for values in grey)):
+        return "index", readings
+    if not any(has):
+        return "index", readings
+    line = "no palette, though the other masks have one: its ids were lost in a conversion"
+    return "palette", [
+        reading
+        if palette or not reading.tally
+        else replace(reading, tally=None, mask_error=f"{reading.pair.mask}: {line}")
+        for reading, palette in zip(readings, has, strict=True)
+    ]
+
+
+def _peek(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
+    """Read a few masks: whether their colours count, and else the colours of ids in palettes.
+
+    The colours count where most masks have no ids, or where one id has two colours: then each
+    mask has a palette of its own.
+    """
+    votes, palette, clash = 0, dict[int, Color](), False
+    for path in paths[:: len(paths) // _PEEKED + 1]:
+        try:
+            ids = read_label(path)
+        except InputError:
+            votes += _has_colors(path)
+            continue
+        votes -= 1
+        if has_palette(path):
+            both = np.unique(ids.astype(np.int64) << 24 | read_colors(path))
+            for i, color in ((int(b) >> 24, color_of(int(b) & 0xFFFFFF)) for b in both):
+                clash |= palette.setdefault(i, color) != color
+    return votes > 0 or clash, palette
+
+
+def _has_colors(path: Path) -> bool:
+    try:
+        read_colors(path)
+    except InputError:
+        return False
+    return True
+
+
+def _seen_ids(
+    encoding: str,
+    readings: Sequence[Reading],
+    named: Sequence[NamedClass],
+    palette: Mapping[int, Color],
+) -> Seen:
+    blurred = find_blurred(readings)
+    scheme = ids_scheme(encoding, census_of(readings, blurred), named, palette)
+    return Seen(scheme, scheme.train_ids, readings, blurred)

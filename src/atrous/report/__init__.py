@@ -1,0 +1,1 @@
+"""Pages that explain themselves: one HTML file each, which needs no network."""

@@ -1,0 +1,194 @@
+"""The page of `atrous data doctor --html`: what was found, with pictures, in one file.
+
+All pictures are inside, as small JPEGs; nothing is loaded from elsewhere and no script runs. Names
+of files and classes are a stranger's: the template escapes them.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from atrous.data.dataset import Dataset
+from atrous.data.doctor import Diagnosis
+from atrous.data.doctor.findings import Finding
+from atrous.data.doctor.proposal import open_unwritten
+from atrous.data.doctor.reading import label_reader
+from atrous.data.doctor.survey import Pair, Reader
+from atrous.draw import colorize
+from atrous.files import InputError, replacing
+from atrous.images import read_colors, read_image
+from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
+
+_THUMBNAIL = (224, 168)
+"""(width, height) that a picture is fitted into."""
+_OPACITY = 0.55
+_QUALITY = 80
+_DARK = 50
+_OF_A_FINDING = 6
+_OF_A_SPLIT = 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A pair as the page shows it."""
+
+    caption: str
+    image: str
+    """As a data URI; empty where it cannot be read."""
+    mask: str
+    """Laid over the image if it has its size; likewise."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A class as the page shows it."""
+
+    name: str
+    color: str
+    share: str
+    """Of the labelled pixels."""
+    width: float
+    """Percent of the widest bar, by the square roots, so that rare classes are seen."""
+
+
+def write_page(path: Path, diagnosis: Diagnosis) -> None:
+    """Write the page of a diagnosis.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(render(diagnosis), "utf-8", errors="replace")
+
+
+def render(diagnosis: Diagnosis) -> str:
+    """The page as HTML."""
+    text = (resources.files("atrous.report") / "doctor.html").read_text("utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    scheme = diagnosis.scheme
+    taxonomy = Taxonomy(name="", classes=scheme.classes, colors=scheme.colors)
+    read = _label_reader(diagnosis)
+    by_image = {reading.pair.image: reading.pair for reading in diagnosis.readings}
+
+    def pictures(pairs: Sequence[Pair]) -> list[Picture]:
+        return [_picture(diagnosis.folder, pair, read, taxonomy) for pair in pairs]
+
+    sheets = {
+        split: pictures([by_image[files.image(key)] for key in _spread(files.keys, _OF_A_SPLIT)])
+        for split, files in diagnosis.splits.items()
+    }
+    findings = [(f, pictures(f.pairs[:_OF_A_FINDING])) for f in diagnosis.findings]
+    findings = [
+        (f, _close_ups(diagnosis.folder, f, shown) if f.code == "interpolated" else shown)
+        for f, shown in findings
+    ]
+    return environment.from_string(text).render(
+        diagnosis=diagnosis,
+        findings=findings,
+        sheets=sheets,
+        bars=_bars(diagnosis),
+    )
+
+
+def _label_reader(diagnosis: Diagnosis) -> Reader:
+    """What reads a label in train ids, also of the pairs that are left out."""
+    given = diagnosis.layout.splits
+    if diagnosis.described:
+        dataset = Dataset.open(diagnosis.folder)
+        return label_reader({name: dataset.split(name) for name in given})
+    return label_reader(open_unwritten(diagnosis.folder, diagnosis.scheme, given))
+
+
+def _picture(folder: Path, pair: Pair, read: Reader, taxonomy: Taxonomy) -> Picture:
+    photo, size, image, mask = None, (0, 0), "", ""
+    # Where a half cannot be read, the finding says why; the page shows the other one.
+    with suppress(InputError):
+        pixels = read_image(folder / pair.image)
+        photo, size = Image.fromarray(pixels), pixels.shape[:2]
+        photo.thumbnail(_THUMBNAIL)
+        image = _data_uri(photo)
+    with suppress(InputError):
+        label = np.asarray(read(pair), np.uint8)
+        mask = _data_uri(_overlay(photo if size == label.shape else None, label, taxonomy))
+    return Picture(pair.image, image, mask)
+
+
+def _close_ups(folder: Path, finding: Finding, pictures: Sequence[Picture]) -> list[Picture]:
+    """Show the overlay, and beside it an edge of the very mask, where blur can be seen."""
+    both = zip(pictures, finding.pairs, strict=False)
+    return [
+        Picture(shown.caption, shown.mask, _close_up(folder / pair.mask)) for shown, pair in both
+    ]
+
+
+def _close_up(path: Path) -> str:
+    """A few pixels of a mask, much enlarged, around three in a row that all differ."""
+    try:
+        codes = read_colors(path)  # (H, W)
+    except InputError:
+        return ""
+    differ = codes[:, 1:] != codes[:, :-1]
+    rows, columns = np.nonzero(differ[:, 1:] & differ[:, :-1] & (codes[:, 2:] != codes[:, :-2]))
+    if not len(rows):
+        return ""
+    height, width = codes.shape
+    top = max(min(rows[len(rows) // 2] - 9, height - 18), 0)
+    left = max(min(columns[len(rows) // 2] - 12, width - 24), 0)
+    crop = codes[top : top + 18, left : left + 24]  # (18, 24)
+    colors = np.stack([crop & 255, crop >> 8 & 255, crop >> 16], 2).astype(np.uint8)
+    if colors.max() < _DARK:  # small ids, as they look in a grey mask: nearly black
+        colors = np.array(distinct_colors(_DARK), np.uint8)[crop & 255]
+    return _data_uri(Image.fromarray(colors.repeat(8, 0).repeat(8, 1)))
+
+
+def _overlay(
+    photo: Image.Image | None, label: NDArray[np.uint8], taxonomy: Taxonomy
+) -> Image.Image:
+    """The colours of a label, small; over the small photo of it, where one is given."""
+    small = Image.fromarray(label)
+    if photo is None:
+        small.thumbnail(_THUMBNAIL, Image.Resampling.NEAREST)
+        return Image.fromarray(colorize(np.asarray(small), taxonomy))
+    labels = np.asarray(small.resize(photo.size, Image.Resampling.NEAREST))  # (h, w)
+    mixed = Image.blend(photo, Image.fromarray(colorize(labels, taxonomy)), _OPACITY)
+    mixed.paste(photo, mask=Image.fromarray(labels == IGNORE_INDEX))
+    return mixed
+
+
+def _data_uri(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _spread(keys: Sequence[str], count: int) -> list[str]:
+    """`count` keys, evenly spread."""
+    places = np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int)
+    return [keys[place] for place in places]
+
+
+def _bars(diagnosis: Diagnosis) -> list[Bar]:
+    scheme, pixels = diagnosis.scheme, diagnosis.pixels
+    zero = np.zeros(len(scheme.classes) + 1, np.int64)
+    counts: NDArray[Any] = np.sum([zero, *pixels.values()], axis=0)[:-1]
+    shares = counts / max(int(counts.sum()), 1)
+    widest = max(float(shares.max()), 1e-9)
+    return [
+        Bar(
+            name=scheme.classes[i],
+            color="#" + bytes(scheme.colors[i]).hex(),
+            share=f"{100 * shares[i]:.3g} %",
+            width=round(100 * float(np.sqrt(shares[i] / widest)), 1),
+        )
+        for i in np.argsort(-shares, kind="stable").tolist()
+    ]

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from atrous.data.shapes import write_shapes
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -30,8 +32,11 @@ def test_a_wheel_installed_elsewhere_segments_a_photo(tmp_path: Path) -> None:
     # A street between brick houses: what covers most of it must be found in its place.
     assert share["building"] > 0.3 and share["sky"] > 0.1 and share["road"] > 0.05
     assert (labels[:100, 420:600] == 0).mean() > 0.9
-    listed = subprocess.run(
-        [sys.executable, "-m", "atrous", "data", "list"],
-        cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "camvid" in listed.stdout
+    write_shapes(elsewhere / "shapes", 4, 2)
+    for arguments in (["data", "list"], ["data", "doctor", "shapes", "--html", "page.html"]):
+        command = [sys.executable, "-m", "atrous", *arguments]
+        done = subprocess.run(
+            command, cwd=elsewhere, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "</html>" in (elsewhere / "page.html").read_text("utf-8")

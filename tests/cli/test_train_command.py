@@ -48,11 +48,6 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
     }  # fmt: skip
 
 
-def test_data_list_names_camvid(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "list"]) == 0
-    assert "camvid        11 classes  splits train, val, test" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

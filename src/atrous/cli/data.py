@@ -1,8 +1,11 @@
 """atrous data: look at data sets, fetch, check and pack them, and make one to learn with."""
 
+import json
+import textwrap
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 data = App(name="data", help="Look at data sets, fetch, check or pack them, or make one.")
 
@@ -16,17 +19,34 @@ for _name, _line in (
 
 
 @data.command(name="list")
-def list_() -> None:
-    """List the data sets that atrous reads as they were published."""
+def list_(*, json_output: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """List the data sets that atrous reads as they were published.
+
+    Args:
+        json_output: Print one JSON document instead of the table.
+    """
     from atrous.data.dataset import Dataset, builtin_names
 
-    for name in builtin_names():
-        dataset = Dataset.open(name, Path())
+    datasets = [Dataset.open(name, Path()) for name in builtin_names()]
+    if json_output:
+        document = [
+            {
+                "name": dataset.name,
+                "classes": list(dataset.taxonomy.classes),
+                "splits": list(dataset.splits),
+                "licence": dataset.licence,
+                "source": dataset.source,
+            }
+            for dataset in datasets
+        ]
+        print(json.dumps(document, indent=2))
+        return
+    for dataset in datasets:
         splits = ", ".join(dataset.splits)
-        print(f"{name:12} {dataset.taxonomy.num_classes:3} classes  splits {splits}")
-        print(f"{'':12} {dataset.source}")
-        print(f"{'':12} licence: {dataset.licence}")
-    print("Your own: a folder with a dataset.toml; see docs/datasets.md")
+        print(f"{dataset.name:21} {dataset.taxonomy.num_classes:3} classes  {splits}")
+        print(textwrap.fill(dataset.licence, 80, initial_indent="  ", subsequent_indent="  "))
+    print("next: atrous data fetch NAME --root FOLDER; docs/sets.md tells what each holds")
+    print("Your own folder: atrous data doctor FOLDER")
 
 
 @data.command

@@ -3,8 +3,6 @@
 import io
 import os
 import pty
-import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -75,26 +73,20 @@ def test_a_built_in_set_from_a_mirror(server, tmp_path, capsys):
     assert not (tmp_path / "README.md").exists()
 
 
-def answered(answer, mine, root):
-    """Run the command on a terminal, and type `answer`."""
+@pytest.mark.parametrize("answer", [b"\n", b"n\n", b"\x04", b"y\n"])
+def test_it_asks_before_the_download(mine, tmp_path, capsys, monkeypatch, answer):
+    """On a terminal, where \\x04 is the end of what is typed."""
     ours, theirs = pty.openpty()
     os.write(ours, answer)
-    command = [sys.executable, "-m", "atrous", "data", "fetch", mine, "--root", str(root)]
-    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False)
+    with open(theirs) as terminal:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdin", terminal)
+        code = main(["data", "fetch", mine, "--root", str(tmp_path / "root")])
     os.close(ours)
-    os.close(theirs)
-    return done
-
-
-def test_it_asks_before_the_download(server, mine, tmp_path):
-    for answer in (b"\n", b"n\n", b"\x04"):
-        refused = answered(answer, mine, tmp_path / "root")
-        assert "Download 0.0 MB to" in refused.stdout
-        assert "nothing is downloaded" in refused.stdout
-        assert refused.returncode == 1
-    assert not (tmp_path / "root").exists()
-    assert answered(b"y\n", mine, tmp_path / "root").returncode == 0
-    assert (tmp_path / "root" / "val" / "0.jpg").is_file()
+    output = capsys.readouterr().out
+    assert "Download 0.0 MB to" in output
+    assert code == (0 if answer == b"y\n" else 1)
+    assert ("nothing is downloaded" in output) == (code == 1)
+    assert (tmp_path / "root" / "val" / "0.jpg").is_file() == (code == 0)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +105,30 @@ def test_mistakes(mine, tmp_path, capsys, monkeypatch, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_a_set_behind_a_registration_says_where(tmp_path, capsys):
-    assert main(["data", "fetch", "cityscapes", "--root", str(tmp_path)]) == 2
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cityscapes", "by hand from https://www.cityscapes-dataset.com/downloads/: register"),
+        ("voc2012-aug", "by hand from https://github.com/DrSleep/tensorflow-deeplab-resnet: fetch"),
+    ],
+)
+def test_a_set_that_cannot_be_fetched_says_where(tmp_path, capsys, name, message):
+    assert main(["data", "fetch", name, "--root", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "https://www.cityscapes-dataset.com/downloads/" in error
+    assert message in error
     assert error.count("\n") == 1
+
+
+def test_what_other_splits_would_download_again_is_said(server, mine, tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    text = path.read_text().replace("[splits.val]", '[splits.train]\nshards = "x"\n[splits.val]')
+    path.write_text(text + 'only = { train = ["masks/*"], val = ["val/*"] }\n')
+    command = ["data", "fetch", mine, "--root", str(tmp_path / "root"), "--yes", "--split"]
+    assert main([*command, "val"]) == 0
+    assert "; other splits will download it again" in capsys.readouterr().out
+    assert main([*command, "val", "train"]) == 0
+    assert "; other splits" not in capsys.readouterr().out
+    assert len(server.ranges) == 2
 
 
 def test_a_set_without_archives_says_so(mine, tmp_path, capsys):

@@ -45,7 +45,6 @@ ZIP = zipped(CONTENT)
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download_module, "PAUSE", 0.001)
-    monkeypatch.setattr(download_module, "TIMEOUT", 1.0)
     with file_server() as server:
         server.files["/zips/coco.zip"] = ZIP
         yield server
@@ -95,7 +94,6 @@ def test_plan_writes_nothing(server, tmp_path):
 
 FAULTS = [
     "cut",
-    "stall",
     "chunked cut",
     "no range",
     "another range",
@@ -121,7 +119,7 @@ def test_one_fault_is_survived(server, tmp_path, fault):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(faults=["chunked cut", "cut", "chunked cut", "cut", "chunked cut"])
-@given(faults=st.lists(st.sampled_from([f for f in FAULTS if f != "stall"]), max_size=3))
+@given(faults=st.lists(st.sampled_from(FAULTS), max_size=3))
 def test_any_run_of_faults_is_survived(server, tmp_path_factory, faults):
     root = tmp_path_factory.mktemp("root")
     server.faults, server.ranges = list(faults), []
@@ -146,10 +144,12 @@ def test_a_weak_version_is_no_condition(server, tmp_path):
     assert files_in(tmp_path) == CONTENT
 
 
-def test_a_stall_is_a_break(server, tmp_path):
-    server.faults = ["stall"]
+def test_a_stall_is_a_break(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "TIMEOUT", 0.3)
+    server.faults = ["cut", "stall"]
     said = run([archive_of(server)], tmp_path)
-    assert said[0].startswith("coco.zip: nothing came for")
+    assert said[1].startswith("coco.zip: the connection failed (timed out)")
+    assert len(server.ranges) == 3
     assert files_in(tmp_path) == CONTENT
 
 
@@ -221,7 +221,7 @@ def test_no_server(tmp_path, monkeypatch):
 
 def test_redirects_are_followed(server, tmp_path):
     server.files["/old.zip"] = ZIP
-    server.faults = ["to /zips/coco.zip"]
+    server.faults = ["endless to /zips/coco.zip"]  # what comes with a redirect is not read
     run([Archive(url=f"{server.url}/old.zip")], tmp_path)
     assert files_in(tmp_path) == CONTENT
 
@@ -259,7 +259,7 @@ def test_a_length_that_is_too_small_is_noticed(server, tmp_path):
 
 def test_a_length_that_is_too_large_is_noticed(server, tmp_path):
     server.faults = ["states too many"] * 20
-    with pytest.raises(InputError, match="the server sends another part"):
+    with pytest.raises(InputError, match="another part is sent"):
         run([archive_of(server)], tmp_path)
 
 
@@ -269,7 +269,7 @@ def test_a_body_without_end_is_cut(server, tmp_path, monkeypatch, size):
     server.faults = ["endless"]
     job = plan([archive_of(server)], tmp_path)[0]
     job = replace(job, archive=replace(job.archive, size=size))
-    with pytest.raises(InputError, match="sends more than"):
+    with pytest.raises(InputError, match=r"more than [0-9,]+ bytes are sent"):
         fetch([job], tmp_path)
     assert left_in(tmp_path) == ["lock"]
 
@@ -290,7 +290,7 @@ def test_another_size_than_published_is_told_before_the_work(server, tmp_path):
 
 def test_a_page_in_place_of_an_archive(server, tmp_path):
     server.files["/zips/coco.zip"] = b"<html>please log in</html>" * 100
-    with pytest.raises(InputError, match="cannot be unpacked: neither a zip nor a tar"):
+    with pytest.raises(InputError, match="cannot be unpacked as a zip or tar: not a tar"):
         run([archive_of(server)], tmp_path)
     assert left_in(tmp_path) == ["lock"]
 
@@ -387,6 +387,8 @@ def test_only_what_a_split_needs(server, tmp_path):
         archive_of(server, only=only, into="images"),
         Archive.from_dict({"url": f"{server.url}/train.zip", "splits": ["train"]}),
     ]
+    assert not plan(archives, tmp_path, ["val"])[0].is_all
+    assert plan(archives[:1], tmp_path)[0].is_all
     run(archives, tmp_path, ["val"])
     assert files_in(tmp_path) == {f"images/{k}": v for k, v in CONTENT.items() if "val" in k}
     server.files["/train.zip"] = zipped({"list.txt": b"0\n1\n"})
@@ -468,12 +470,12 @@ def test_spoilt_notes_start_from_the_beginning(server, tmp_path, text):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "url is missing"),
+        ({}, "begins with http"),
         ({"url": "file:///etc/passwd"}, "begins with http"),
-        ({"url": "http://a/b c"}, "no blanks"),
-        ({"url": "http:///b"}, "has a host"),
+        ({"url": "http://a/b c"}, "begins with http"),
+        ({"url": "http:///b"}, "a host and a path follow"),
         ({"url": "http://[/b"}, "IPv6"),
-        ({"url": "http://a"}, "has a path"),
+        ({"url": "http://a"}, "a host and a path follow"),
         ({"url": 3}, "begins with http"),
         ({"url": "http://a/b", "into": "../up"}, "no path to unpack to"),
         ({"url": "http://a/b", "into": "/root"}, "no path to unpack to"),

@@ -233,25 +233,17 @@ def header(**fields: object) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def endless() -> bytes:
-    """A member of size -512: the walk would come back to its header for ever."""
-    return header(size=-512) + bytes(1024)
-
-
 FAULTS: dict[str, tuple[Callable[[], bytes | dict[str, bytes]], str]] = {
     "empty": (lambda: b"", "not a tar file"),
     "text": (lambda: b"hello " * 500, "not a tar file"),
-    "an image": (lambda: IMAGE, "not a tar file"),
-    "gzip": (lambda: b"\x1f\x8b\x08" + bytes(range(256)) * 9, "not a tar file.* not compressed"),
+    "gzip": (
+        lambda: b"\x1f\x8b\x08" + bytes(range(256)) * 9,
+        "not a tar file.* do not compress it",
+    ),
     "zeros": (lambda: bytes(10240), "no samples in them"),
-    "negative": (endless, "cut short at byte 0"),
-    "giant": (lambda: header(size=1 << 60) + bytes(512), "cut short at byte 0"),
-    "giant name": (lambda: header(size=1 << 40, type=b"L") + bytes(512), "cut short at byte 0"),
     "no end": (lambda: header(size=5) + bytes(511) + b"x", "cut short at byte 1024"),
     "link": (lambda: header(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link"),
-    "hard link": (lambda: header(type=tarfile.LNKTYPE, linkname="/etc/passwd"), "is a link"),
-    "device": (lambda: header(type=tarfile.CHRTYPE), "is a link, a device"),
-    "sparse": (lambda: header(type=tarfile.GNUTYPE_SPARSE), "sparse"),
+    "device": (lambda: header(type=tarfile.CHRTYPE), "is a link or a device"),
     "no label": (lambda: {"a.png": IMAGE}, r"a has no label \(KEY.label.png\)"),
     "no image": (lambda: {"a.label.png": LABEL}, "a has no image"),
     "two images": (lambda: {"a.png": IMAGE, "a.jpg": IMAGE, "a.label.png": LABEL}, "two images"),
@@ -315,13 +307,6 @@ def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
         split[0]
 
 
-def read_whatever(path: Path) -> None:
-    try:
-        list(read(path.parent, path.name))
-    except InputError as error:
-        assert "\n" not in str(error)
-
-
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_tar_is_read_or_one_line(
@@ -334,23 +319,10 @@ def test_a_damaged_tar_is_read_or_one_line(
     for place in data.draw(st.lists(st.integers(0, max(0, len(content) - 1)), max_size=4)):
         content[place : place + 1] = data.draw(st.binary(min_size=1, max_size=1))
     path.write_bytes(content)
-    read_whatever(path)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.binary(max_size=100),
-    st.sampled_from([b"0", b"L", b"x", b"K", b"g", b"5"]),
-    st.integers(-2, 2000),
-    st.binary(max_size=1200),
-)
-def test_any_header_is_read_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory, name: bytes, kind: bytes, size: int, content: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("x") / "x.tar"
-    info = header(name=name.decode("utf-8", "surrogateescape"), type=kind, size=size)
-    path.write_bytes(info + content + header(name="b.png") + bytes(1024))
-    read_whatever(path)
+    try:
+        list(read(path.parent, path.name))
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 def test_a_bad_dataset_stops_the_packing_and_leaves_nothing(shapes: Path, tmp_path: Path) -> None:

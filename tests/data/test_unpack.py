@@ -6,15 +6,15 @@ import os
 import tarfile
 import zipfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from atrous.data import members as members_module
 from atrous.data import unpack as unpack_module
-from atrous.data.unpack import Choice, DamagedArchiveError, inner_path
+from atrous.data.unpack import DamagedArchiveError, inner_path
 from atrous.data.unpack import unpack as unpack_with_progress
 from atrous.files import InputError
 
@@ -26,8 +26,7 @@ fresh = pytest.fixture(lambda tmp_path_factory: lambda: tmp_path_factory.mktemp(
 modest = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def unpack(archive: Path, folder: Path, choice: Choice = Choice()) -> list[Path]:  # noqa: B008
-    return unpack_with_progress(archive, folder, choice, lambda what, done, total: None)
+unpack = partial(unpack_with_progress, progress=lambda what, done, total: None)
 
 
 def packed(kind: str, files: dict[str, bytes]) -> bytes:
@@ -56,10 +55,10 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def unpacked(content: bytes, folder: Path, choice: Choice = Choice()) -> dict[str, bytes]:  # noqa: B008
+def unpacked(content: bytes, folder: Path, **choice) -> dict[str, bytes]:
     """Unpack into folder/out; the archive lies beside it."""
     (folder / "archive").write_bytes(content)
-    unpack(folder / "archive", folder / "out", choice)
+    unpack(folder / "archive", folder / "out", **choice)
     return files_in(folder / "out")
 
 
@@ -100,13 +99,13 @@ def test_old_files_are_replaced(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_choice(tmp_path, kind):
-    choice = Choice(("VOC/*.png", "*.txt"), strip=1)
-    assert unpacked(packed(kind, FILES), tmp_path, choice) == {
+    only = ("VOC/*.png", "*.txt")
+    assert unpacked(packed(kind, FILES), tmp_path, only=only, strip=1) == {
         "sub/b.png": FILES["VOC/sub/b.png"],
         "empty.txt": b"",
     }
     with pytest.raises(InputError, match=r"no file in it matches nothing\*"):
-        unpack(tmp_path / "archive", tmp_path / "none", Choice(("nothing*",)))
+        unpack(tmp_path / "archive", tmp_path / "none", only=("nothing*",))
 
 
 def test_what_macos_adds_is_left_out(tmp_path):
@@ -116,7 +115,7 @@ def test_what_macos_adds_is_left_out(tmp_path):
 def test_inner_archives_only_where_they_are_named(tmp_path):
     inner = packed("gz", {"x/y.png": b"y"})
     outer = packed("zip", {"ann/in.tar.gz": inner, "ann/kept.tar.gz": inner})
-    assert unpacked(outer, tmp_path, Choice(nested=("*/in.*",))) == {
+    assert unpacked(outer, tmp_path, nested=("*/in.*",)) == {
         "ann/x/y.png": b"y",
         "ann/kept.tar.gz": inner,
     }
@@ -200,7 +199,7 @@ def test_a_link_that_is_not_asked_for_is_left_out(tmp_path):
     member = tarfile.TarInfo("link")
     member.type, member.linkname = tarfile.SYMTYPE, "a"
     content = member.tobuf() + packed("ustar", {"a": b"1"})
-    assert unpacked(content, tmp_path, Choice(("a",))) == {"a": b"1"}
+    assert unpacked(content, tmp_path, only=("a",)) == {"a": b"1"}
 
 
 def test_encrypted_and_odd_compression(tmp_path):
@@ -235,54 +234,16 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path):
 
 
 def test_a_directory_that_would_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(members_module, "_MOST_DIRECTORY", 10_000)
+    monkeypatch.setattr(unpack_module, "_MOST_DIRECTORY", 10_000)
     with pytest.raises(DamagedArchiveError, match="directory is too large"):
         unpacked(packed("zip", {f"{i}" * 50: b"" for i in range(300)}), tmp_path)
 
 
-def header(kind: bytes, size: int = 0, content: bytes = b"", name: str = "x") -> bytes:
-    member = tarfile.TarInfo(name)
-    member.type, member.size = kind, size
-    return member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (header(b"L", 1 << 33), "a header is too large"),
-        (header(b"x", 1 << 17), "a header is too large"),
-        (header(b"x", 9, b"nonsense\n") + header(b"0"), "damaged"),
-        (header(b"x", 9, b"0 path=a\n") + header(b"0"), "damaged pax header"),
-        (header(b"x", 11, b"11 size=-5\n") + header(b"0"), "damaged header"),
-        (header(b"x", 25, b"25 GNU.sparse.name=a/bcd\n") + header(b"0"), "sparse"),
-        (header(b"L", 3, b"abc") * 100, "too many headers"),
-        (header(b"S"), "not read here"),
-        (header(b"0", 10), "cut off"),
-        (header(b"0"), "cut off"),
-        (header(b"0").replace(b"x", b"y", 1) + bytes(1024), "damaged header"),
-        (header(b"0") + b"x" * 512, "damaged"),
-        (header(b"0") + bytes(1024) + b"x" * 20_000_000, "goes on after its end"),
-    ],
-)
-def test_hostile_tars(tmp_path, content, message):
-    with pytest.raises(DamagedArchiveError, match=message):
-        unpacked(content, tmp_path)
-    assert files_in(tmp_path).keys() == {"archive"}
-
-
-def test_a_tar_without_end_takes_no_memory_and_no_time(tmp_path):
-    """A negative size leads tarfile back to the same header for ever (CVE-2025-8194)."""
-    block = bytearray(header(b"0"))
-    block[124:136] = b"\xff" * 11 + b"\x00"
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    with pytest.raises(DamagedArchiveError, match="damaged header"):
-        unpacked(bytes(block) + bytes(1024), tmp_path)
-
-
 def test_a_size_beyond_eight_gigabytes_is_understood(tmp_path):
+    large = tarfile.TarInfo("large")
+    large.size = 1 << 40
     with pytest.raises(DamagedArchiveError, match="bomb"):
-        unpacked(header(b"0", 1 << 40), tmp_path)
+        unpacked(tar_of(large), tmp_path)
 
 
 @modest
@@ -347,7 +308,5 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
 def test_progress_counts_the_bytes(tmp_path):
     (tmp_path / "a.tar").write_bytes(packed("pax", FILES))
     seen = []
-    unpack_with_progress(
-        tmp_path / "a.tar", tmp_path / "out", Choice(), lambda *step: seen.append(step)
-    )
+    unpack_with_progress(tmp_path / "a.tar", tmp_path / "out", lambda *step: seen.append(step))
     assert seen[-1] == ("unpack a.tar", 3512, 3512)

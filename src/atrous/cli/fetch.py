@@ -11,7 +11,6 @@ from cyclopts import Parameter
 from atrous.files import InputError
 
 if TYPE_CHECKING:
-    from atrous.data.dataset import Dataset
     from atrous.data.fetch import Job
 
 
@@ -42,21 +41,20 @@ def fetch(
     from atrous.data.archive import Archive
     from atrous.data.dataset import Dataset
     from atrous.data.fetch import fetch as run
-    from atrous.data.fetch import plan, space_needed
-    from atrous.data.unpack import check_space
+    from atrous.data.fetch import plan
 
     dataset = Dataset.open(name, root)
-    _check_splits(dataset, split)
+    for unknown in set(split or ()) - dataset.splits.keys():
+        known = ", ".join(dataset.splits)
+        raise InputError(f"{dataset.name}: no split {unknown!r}; it has {known}")
     archives = [Archive.from_dict(table) for table in dataset.archives]
     if not archives:
-        raise InputError(_by_hand(name, dataset))
-    with watched_bytes() as (_, say):
-        jobs = plan(archives, root, split, mirror, say)
+        raise InputError(f"{name}: {_by_hand(name)}")
+    jobs = plan(archives, root, split, mirror)
     _print_plan(jobs, root)
     if all(job.done for job in jobs):
         print(f"all of it is in {root}; to fetch it again, remove {root / '.atrous'}")
         return 0
-    check_space(root, space_needed(jobs))
     print(f"licence: {dataset.licence}")
     if not yes and not _agreed(jobs, root):
         print("nothing is downloaded")
@@ -69,21 +67,14 @@ def fetch(
     return 0
 
 
-def _check_splits(dataset: "Dataset", splits: Sequence[str] | None) -> None:
-    for split in splits or ():
-        if split not in dataset.splits:
-            known = ", ".join(dataset.splits)
-            raise InputError(f"{dataset.name}: no split {split!r}; it has {known}")
-
-
-def _by_hand(name: str, dataset: "Dataset") -> str:
-    """What to do about a set whose publisher wants to know who downloads it."""
+def _by_hand(name: str) -> str:
+    """What to do about a set that cannot be fetched."""
     from atrous.data.description import builtin_names, builtin_text
 
     manual = tomllib.loads(builtin_text(name)).get("manual") if name in builtin_names() else None
     if manual is None:
-        return f"{name}: its dataset.toml names no [[archives]]; docs/datasets.md says how to"
-    return f"{name}: cannot be fetched without an account: {manual['page']} ({manual['text']})"
+        return "its dataset.toml names no [[archives]]; docs/datasets.md says how to"
+    return f"put it together by hand from {manual['page']}: {manual['text']}"
 
 
 def _print_plan(jobs: Sequence["Job"], root: Path) -> None:
@@ -94,8 +85,9 @@ def _print_plan(jobs: Sequence["Job"], root: Path) -> None:
     for job in jobs:
         size = "done" if job.done else _bytes(job.size)
         here = f", {_bytes(job.have)} of it here" if job.have else ""
-        print(f"{job.archive.name:{width}}  {size:>12}  to {root / job.archive.into}{here}")
-    needed, free = max(space_needed(jobs), 0), free_space(root)
+        others = "" if job.done or job.is_all else "; other splits will download it again"
+        print(f"{job.archive.name:{width}}  {size:>12}  to {root / job.archive.into}{here}{others}")
+    needed, free = space_needed(jobs), free_space(root)
     print(f"disk: needs {_bytes(needed)} or more, {_bytes(free)} are free")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
 
     from atrous.data.download import Say
     from atrous.data.unpack import Progress
@@ -60,41 +61,42 @@ def watched_bytes() -> "Iterator[tuple[Progress, Say]]":
 
 
 def _byte_bar() -> "Bar":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    bar = Progress(
+    bar = _bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(20),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
     )
     bar.add_task("", total=None, visible=False)
     return bar
 
 
 def _start_bar(what: str, total: int) -> "Bar":
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
-    )
+    bar = _bar(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     bar.add_task(what, total=total)
     bar.start()
     return bar
+
+
+def _bar(*columns: "ProgressColumn") -> "Bar":
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
+    )

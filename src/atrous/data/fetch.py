@@ -15,13 +15,7 @@ from pathlib import Path
 
 from atrous.data.archive import Archive, checked_url
 from atrous.data.download import Say, ask, download, forget
-from atrous.data.unpack import (
-    Choice,
-    DamagedArchiveError,
-    Progress,
-    check_space,
-    unpack,
-)
+from atrous.data.unpack import DamagedArchiveError, Progress, check_space, unpack
 from atrous.files import InputError, replacing
 
 
@@ -30,7 +24,8 @@ class Job:
     """An archive to fetch, and what is known of it before the work."""
 
     archive: Archive
-    choice: Choice
+    only: tuple[str, ...]
+    """Globs of the members that are needed."""
     url: str
     """Where it is taken from: the archive's own, or a mirror's."""
     size: int | None
@@ -40,13 +35,17 @@ class Job:
     done: bool
     """Whether all that is chosen has been unpacked by an earlier run."""
 
+    @property
+    def is_all(self) -> bool:
+        """Whether the archive holds nothing for other splits."""
+        return self.only == self.archive.globs(None)
+
 
 def plan(
     archives: Sequence[Archive],
     root: Path,
     splits: Sequence[str] | None = None,
     mirror: str | None = None,
-    say: Say = lambda line: None,
 ) -> list[Job]:
     """Find out what there is to do; writes nothing.
 
@@ -55,7 +54,6 @@ def plan(
         root: the folder of the set.
         splits: those that are wanted; None: all.
         mirror: an address that takes the place of each archive's scheme and host.
-        say: told of tries that failed.
 
     Raises:
         InputError: a server does not answer, or has a file of another size than was published.
@@ -63,27 +61,27 @@ def plan(
     record = _read_record(root)
     jobs = []
     for archive in archives:
-        choice = archive.choice(splits)
-        if choice is None:
+        only = archive.globs(splits)
+        if not only:
             continue
         url = _mirrored(archive.url, mirror)
-        whole, part = _whole(root, archive), _part(root, archive)
-        done = all(row in record for row in _rows(archive, choice))
+        whole, part = _paths(root, archive)
+        done = _rows(archive, only) <= record
         have = next((path.stat().st_size for path in (whole, part) if path.exists()), 0)
         if done or whole.exists():
             size = archive.size if done else have
         else:
-            size = ask(url, archive.size, say)
-        jobs.append(Job(archive, choice, url, size, have, done))
+            size = ask(url, archive.size)
+        jobs.append(Job(archive, only, url, size, have, done))
     return jobs
 
 
 def space_needed(jobs: Sequence[Job]) -> int:
     """Bytes that `jobs` take at least: all that is unpacked, and the largest archive beside it."""
     todo = [job for job in jobs if not job.done]
-    unpacked = sum(job.size or 0 for job in todo if job.choice.only == ("*",))
+    unpacked = sum(job.size or 0 for job in todo if job.only == ("*",))
     largest = max((job.size or 0 for job in todo), default=0)
-    return unpacked + largest - sum(job.have for job in todo)
+    return max(0, unpacked + largest - sum(job.have for job in todo))
 
 
 def fetch(
@@ -108,29 +106,29 @@ def fetch(
     """
     check_space(root, space_needed(jobs))
     with _alone(root):
-        written: list[Path] = []
-        for job in jobs:
-            if not job.done:
-                written += _fetch_one(job, root, progress, say)
+        todo = [job for job in jobs if not job.done]
+        written = [path for job in todo for path in _fetch_one(job, root, progress, say)]
     return list(dict.fromkeys(root / path.relative_to(root).parts[0] for path in written))
 
 
 def _fetch_one(job: Job, root: Path, progress: Progress, say: Say) -> list[Path]:
-    archive, whole, part = job.archive, _whole(root, job.archive), _part(root, job.archive)
+    archive = job.archive
+    whole, part = _paths(root, archive)
     if not whole.exists():
         download(job.url, part, archive.size, progress, say)
         _verify(archive, part, progress)
         part.replace(whole)
     size = whole.stat().st_size
     try:
-        files = unpack(whole, root / archive.into, job.choice, progress)
+        folder = root / archive.into
+        files = unpack(whole, folder, progress, job.only, archive.strip, archive.nested)
     except DamagedArchiveError:
         shutil.rmtree(whole.parent)
         raise
     if hasattr(os, "sync"):
         os.sync()  # before the record says that all is there
-    rows = sorted(_read_record(root) | set(_rows(archive, job.choice)))
     with replacing(_record(root)) as path:
+        rows = sorted(_read_record(root) | _rows(archive, job.only))
         path.write_text(json.dumps(rows, indent=1), "utf-8")
     shutil.rmtree(whole.parent)
     say(f"{archive.name}: {size / 1e6:,.1f} MB, {len(files):,} files")
@@ -138,29 +136,25 @@ def _fetch_one(job: Job, root: Path, progress: Progress, say: Say) -> list[Path]
 
 
 def _verify(archive: Archive, part: Path, progress: Progress) -> None:
-    """Compare size and checksums with what was published.
+    """Compare the checksum with the published one.
 
     Raises:
         InputError: they differ; what came is removed.
     """
-    size, done = part.stat().st_size, 0
-    published = {"md5": archive.md5, "sha256": archive.sha256}
-    sums = {kind: hashlib.new(kind, usedforsecurity=False) for kind in published if published[kind]}
+    kind = "sha256" if archive.sha256 else "md5"
+    published = archive.sha256 or archive.md5
+    running = hashlib.new(kind, usedforsecurity=False)
+    size = part.stat().st_size
     with part.open("rb") as file:
-        while sums and (chunk := file.read(1 << 20)):
-            for running in sums.values():
-                running.update(chunk)
-            done += len(chunk)
-            progress(f"verify {archive.name}", done, size)
+        while published and (chunk := file.read(1 << 20)):
+            running.update(chunk)
+            progress(f"verify {archive.name}", file.tell(), size)
         os.fsync(file.fileno())
-    wrong = [kind for kind, running in sums.items() if running.hexdigest() != published[kind]]
-    if archive.size not in (None, size):
-        wrong.append("size")
-    if wrong:
+    if published not in ("", running.hexdigest()):
         forget(part)
         raise InputError(
-            f"{archive.name}: differs from the published file ({', '.join(wrong)}), and is removed;"
-            " fetch it again, or from another place with --mirror"
+            f"{archive.name}: differs from the published file ({kind}), and is removed; fetch it "
+            "again, or from another place with --mirror"
         )
 
 
@@ -168,36 +162,28 @@ def _mirrored(url: str, mirror: str | None) -> str:
     if mirror is None:
         return url
     try:
-        return checked_url(mirror).rstrip("/") + "/" + url.split("/", 3)[3]
+        return checked_url(f"{mirror.rstrip('/')}/{url.split('/', 3)[3]}")
     except ValueError as error:
         raise InputError(f"--mirror {mirror!r}: {error}") from None
 
 
-def _folder(root: Path) -> Path:
-    return root / ".atrous"
-
-
-def _whole(root: Path, archive: Archive) -> Path:
-    """Where the archive lies from the end of its download until it is unpacked."""
+def _paths(root: Path, archive: Archive) -> tuple[Path, Path]:
+    """Where an archive lies until it is unpacked: whole and verified, and before that."""
     key = hashlib.sha256(archive.url.encode()).hexdigest()[:8]
-    return _folder(root) / key / archive.name
-
-
-def _part(root: Path, archive: Archive) -> Path:
-    whole = _whole(root, archive)
-    return whole.with_name(f"{whole.name}.part")
+    folder = root / ".atrous" / key
+    return folder / archive.name, folder / f"{archive.name}.part"
 
 
 def _record(root: Path) -> Path:
-    return _folder(root) / "fetched.json"
+    return root / ".atrous" / "fetched.json"
 
 
-def _rows(archive: Archive, choice: Choice) -> list[str]:
+def _rows(archive: Archive, only: Sequence[str]) -> set[str]:
     """What the record says of an archive: a line for each glob, so that splits can follow."""
-    return [
-        json.dumps([archive.url, archive.into, choice.strip, choice.nested, glob])
-        for glob in choice.only
-    ]
+    return {
+        json.dumps([archive.url, archive.into, archive.strip, archive.nested, glob])
+        for glob in only
+    }
 
 
 def _read_record(root: Path) -> set[str]:
@@ -211,8 +197,9 @@ def _read_record(root: Path) -> set[str]:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Keep a second fetch out of the same folder, where the system has locks."""
-    _folder(root).mkdir(parents=True, exist_ok=True)
-    with (_folder(root) / "lock").open("w") as file:
+    lock = root / ".atrous" / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         try:
             import fcntl
 

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,13 +73,12 @@ def pack(
         part.mkdir(parents=True)
     except FileExistsError:
         raise InputError(f"{part}: left by a packing that was cut off; remove it") from None
-    total, done, packed = sum(map(len, chosen.values())), 0, []
+    total, done, packed = sum(map(len, chosen.values())), count(1), []
     try:
         for name, split in chosen.items():
-            samples = _told(_samples(split, dataset.taxonomy), progress, done, total)
+            samples = _samples(split, dataset.taxonomy, lambda: progress(next(done), total))
             shards = _write_shards(samples, part, name, shard_bytes)
             packed.append(Packed(name, len(split), shards, split.missing))
-            done += len(split)
         with replacing(part / "dataset.toml") as path:
             path.write_text(_description(dataset, splits), "utf-8")
         if out.exists():
@@ -106,7 +106,7 @@ def _packable(dataset: Dataset, name: str) -> Split:
     return split
 
 
-def _samples(split: Split, taxonomy: Taxonomy) -> Iterator[Members]:
+def _samples(split: Split, taxonomy: Taxonomy, tick: Callable[[], None]) -> Iterator[Members]:
     """Every sample, in an order drawn at random, so that reading in sequence is mixed."""
     order = np.random.default_rng(0).permutation(len(split)).tolist()
     palette = taxonomy.palette().tobytes()
@@ -125,26 +125,20 @@ def _samples(split: Split, taxonomy: Taxonomy) -> Iterator[Members]:
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(order), _AHEAD):
-            yield from pool.map(members, order[start : start + _AHEAD])
-
-
-def _told(
-    samples: Iterator[Members], progress: Callable[[int, int], None], done: int, total: int
-) -> Iterator[Members]:
-    for number, sample in enumerate(samples, done + 1):
-        progress(number, total)
-        yield sample
+            for sample in pool.map(members, order[start : start + _AHEAD]):
+                tick()
+                yield sample
 
 
 def _write_shards(samples: Iterator[Members], folder: Path, split: str, shard_bytes: int) -> int:
     """Write them into SPLIT-000000.tar and so on; return how many tars it took."""
     number, pending = 0, next(samples, None)
-    while pending is not None:
+    while pending:
         with (
             replacing(folder / f"{split}-{number:06}.tar") as path,
             tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar,
         ):
-            while pending is not None and (tar.offset == 0 or _fits(tar, pending, shard_bytes)):
+            while pending and (tar.offset == 0 or tar.offset + _room(pending) <= shard_bytes):
                 for name, content in pending:
                     header = tarfile.TarInfo(name)  # of time 0 and user 0
                     header.size = len(content)
@@ -154,9 +148,8 @@ def _write_shards(samples: Iterator[Members], folder: Path, split: str, shard_by
     return number
 
 
-def _fits(tar: tarfile.TarFile, sample: Members, shard_bytes: int) -> bool:
-    headers = 4096  # and padding, at most
-    return tar.offset + sum(len(content) for _, content in sample) + headers <= shard_bytes
+def _room(sample: Members) -> int:
+    return sum(len(content) for _, content in sample) + 4096  # headers and padding, at most
 
 
 def _description(dataset: Dataset, splits: Sequence[str]) -> str:

@@ -11,12 +11,13 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.sample import Sample
+from atrous.data.tar import tar_members
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_image, read_label
 from atrous.taxonomy import IGNORE_INDEX
@@ -27,18 +28,9 @@ WINDOW = 4
 MAX_MEMBER_BYTES = 1 << 28
 """Larger images are refused, in packing and in reading."""
 
-_BLOCK = 512
-_MAX_NAME_BYTES = 1 << 16
 _MAX_KEY = 1000
 # A dot would end the key and a slash would be a folder, to webdataset and tar.
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
-
-
-class Span(NamedTuple):
-    """Where a member's content lies in its tar."""
-
-    start: int
-    size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,27 +167,15 @@ def check_key(key: str, source: Path) -> None:
         raise InputError(f"{source}: {key[:80]!r} cannot be a sample's key; rename its files")
 
 
-def _scan(path: Path) -> dict[str, dict[str, Span]]:
-    """The spans of "image" and "label" of each key in one tar; other members are passed over."""
-    samples: dict[str, dict[str, Span]] = {}
-    for name, span in _members(path):
-        folder, slash, base = name.removeprefix("./").rpartition("/")
-        stem, _, suffix = base.partition(".")
-        suffix = suffix.lower()
-        if not stem or not (suffix == "label.png" or f".{suffix}" in IMAGE_SUFFIXES):
-            continue
-        half = "label" if suffix == "label.png" else "image"
-        key = re.sub("%(25|2E|2F)", lambda code: chr(int(code[1], 16)), folder + slash + stem)
-        check_key(key, path)
-        halves = samples.setdefault(key, {})
-        if half in halves:
-            raise InputError(f"{path}: {key} has two {half}s; pack it again")
-        if not 0 < span.size <= MAX_MEMBER_BYTES:
-            raise InputError(
-                f"{path}: {span.size} bytes for the {half} of {key}, "
-                f"where 1 to {MAX_MEMBER_BYTES} can be; scale it down, and pack it again"
-            )
-        halves[half] = span
+def _scan(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """Start and size of "image" and "label" of each key in one tar; others are passed over."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with path.open("rb", buffering=tarfile.BLOCKSIZE) as file:  # bodies are not read
+            for member in tar_members(file):
+                _add(samples, member, path)
+    except tarfile.TarError as error:
+        raise InputError(f"{path}: {error}; pack it again, and do not compress it") from None
     for key, halves in samples.items():
         if len(halves) < 2:
             needed = "image" if "label" in halves else "label (KEY.label.png)"
@@ -203,42 +183,25 @@ def _scan(path: Path) -> dict[str, dict[str, Span]]:
     return samples
 
 
-def _members(path: Path) -> Iterator[tuple[str, Span]]:
-    """Name and place of each file in a tar; tarfile's own walk can be led in a circle."""
-    end, offset, long_name = path.stat().st_size, 0, None
-    with path.open("rb", buffering=0) as file:
-        while (header := _header(file.read(_BLOCK), path, offset)) is not None:
-            span = Span(offset + _BLOCK, 0 if header.isdir() else header.size)
-            if not 0 <= span.size <= end - span.start:
-                raise InputError(f"{path}: cut short at byte {offset}; copy or pack it again")
-            if header.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                yield long_name or header.name, span
-                long_name = None
-            elif header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
-                long_name = _long_name(header.type, file.read(min(span.size, _MAX_NAME_BYTES)))
-            elif header.type not in (tarfile.DIRTYPE, tarfile.XGLTYPE):
-                raise InputError(
-                    f"{path}: {header.name!r} is a link, a device or sparse; pack plain files"
-                )
-            offset = span.start + -(-span.size // _BLOCK) * _BLOCK
-            file.seek(offset)
-
-
-def _header(block: bytes, path: Path, offset: int) -> tarfile.TarInfo | None:
-    """The header in `block`; None for the empty block that ends a tar."""
-    if block == bytes(_BLOCK):
-        return None
-    try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        problem = f"damaged or cut short at byte {offset}" if offset else "not a tar file"
-        mend = "give one that is not compressed" if not offset else "copy or pack it again"
-        raise InputError(f"{path}: {problem}; {mend}") from None
-
-
-def _long_name(kind: bytes, content: bytes) -> str | None:
-    """The name that stands before a header which is too short for it; None if it has another."""
-    if kind == tarfile.GNUTYPE_LONGNAME:
-        return content.rstrip(b"\0").decode("utf-8", "surrogateescape")
-    match = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", content)
-    return match[1].decode("utf-8", "surrogateescape") if match else None
+def _add(
+    samples: dict[str, dict[str, tuple[int, int]]], member: tarfile.TarInfo, path: Path
+) -> None:
+    if not member.isreg() and not member.isdir():
+        raise InputError(f"{path}: {member.name!r} is a link or a device; pack plain files")
+    folder, slash, base = member.name.removeprefix("./").rpartition("/")
+    stem, _, suffix = base.lower().partition(".")
+    if not stem or not (suffix == "label.png" or f".{suffix}" in IMAGE_SUFFIXES):
+        return
+    half = "label" if suffix == "label.png" else "image"
+    escaped = folder + slash + base[: len(stem)]
+    key = re.sub("%(25|2E|2F)", lambda code: chr(int(code[1], 16)), escaped)
+    check_key(key, path)
+    halves = samples.setdefault(key, {})
+    if half in halves:
+        raise InputError(f"{path}: {key} has two {half}s; pack it again")
+    if not 0 < member.size <= MAX_MEMBER_BYTES:
+        raise InputError(
+            f"{path}: {member.size} bytes for the {half} of {key}, "
+            f"where 1 to {MAX_MEMBER_BYTES} can be; scale it down, and pack it again"
+        )
+    halves[half] = member.offset_data, member.size

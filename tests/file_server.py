@@ -68,8 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
             fault = self.server.faults.pop(0) if self.server.faults else ""
         if fault.isdigit():
             return self.send(int(fault), b"sorry", {})
-        if fault.startswith("to "):
-            return self.send(302, b"", {"Location": fault[3:]})
+        body, to, target = fault.partition("to ")
+        if to:
+            return self.send(302, b"", {"Location": target}, body.strip())
         content = self.server.files.get(self.path)
         if content is None:
             return self.send(404, b"no", {})

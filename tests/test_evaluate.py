@@ -1,12 +1,13 @@
 """Predictions beside truth: from a model, from files, and as segments."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from panoptic_data import CATEGORIES, write_panoptic_data
+from panoptic_data import CATEGORIES, PANOPTIC, write_panoptic_data
 
 from atrous.data.dataset import Dataset
 from atrous.data.panoptic import evaluate_panoptic_files, write_panoptic
@@ -22,7 +23,7 @@ from atrous.evaluate import (
 )
 from atrous.files import InputError
 from atrous.images import write_image, write_label
-from atrous.metrics import Boundary, Calibration, Confusion
+from atrous.metrics import Boundary, Calibration, Confusion, Panoptic
 
 
 @dataclass
@@ -161,12 +162,33 @@ def test_colours_are_read_where_the_data_set_has_colours(tmp_path: Path) -> None
     [
         (np.zeros((20, 31)), r"0000\.png: 31x20, but its truth is 30x20"),
         (np.full((20, 30), 255), r"0000\.png: holds 255 \(ignored\) where the truth is a class"),
+        (np.full((20, 30), -1), r"0000\.png: holds -1, where train ids 0 to 3 can be"),
     ],
 )
-def test_a_prediction_that_does_not_fit_is_named(shapes, tmp_path, prediction, message) -> None:
-    write_label(tmp_path / "0000.png", prediction.astype(np.uint8), TAXONOMY)
+def test_a_prediction_that_does_not_fit_is_named(
+    shapes, tmp_path, monkeypatch, prediction, message
+) -> None:
+    monkeypatch.setattr("atrous.evaluate.read_label", lambda path: prediction)
     with pytest.raises(InputError, match=message):
         list(read_predictions({0: tmp_path / "0000.png"}, shapes.split("val"), 4))
+
+
+def test_an_id_that_is_unknown_is_refused_only_where_it_counts(shapes, tmp_path) -> None:
+    samples = shapes.split("val")
+    truth = Path(samples.label_path("0000"))
+    label = samples.label(0)
+    label[:2] = 255
+    write_label(truth, label, TAXONOMY)
+    label[0] = 77  # neither a class nor ignored
+    write_label(tmp_path / "0000.png", label, TAXONOMY)
+    paths = {0: tmp_path / "0000.png"}
+    tally = Tally(Confusion(4))
+    count(read_predictions(paths, samples, 4, shapes.encoding), tally, 1, None)
+    assert tally.confusion.scores().miou == 1
+    label[5] = 77
+    write_label(tmp_path / "0000.png", label, TAXONOMY)
+    with pytest.raises(InputError, match=r"0000\.png: holds 77, no class, where the truth is one"):
+        list(read_predictions(paths, samples, 4, shapes.encoding))
 
 
 def test_predictions_are_found_nested_or_flat(tmp_path: Path) -> None:
@@ -207,3 +229,39 @@ def test_an_image_without_a_panoptic_result_is_named(tmp_path: Path) -> None:
     write_panoptic(tmp_path / "result", tmp_path / "result.json", [], CATEGORIES)
     with pytest.raises(InputError, match=r"result\.json: no result of 000000000000; looked for"):
         evaluate_panoptic(tmp_path / "result.json", dataset.split("val"), dataset.taxonomy)
+
+
+@pytest.fixture
+def cities(tmp_path: Path) -> Callable[[list[str], list[str]], float]:
+    """Scores a panoptic result of these file names against truth of keys in folders."""
+    pixels, segments = np.full((2, 3), 5), [{"id": 5, "category_id": 7}]
+
+    def score(keys: list[str], names: list[str]) -> float:
+        for folder, stems in (("truth", keys), ("result", names)):
+            entries = [(stem, stem, Panoptic(pixels, segments)) for stem in stems]
+            write_panoptic(tmp_path / folder, tmp_path / f"{folder}.json", entries, CATEGORIES)
+        for key in keys:
+            write_image(tmp_path / f"images/{key}.png", np.zeros((2, 3, 3), np.uint8))
+        (tmp_path / "dataset.toml").write_text(PANOPTIC)
+        dataset = Dataset.open(tmp_path)
+        result = tmp_path / "result.json"
+        return evaluate_panoptic(result, dataset.split("val"), dataset.taxonomy).scores().pq
+
+    return score
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (["x/1", "y/1"], ["y/1", "x/1"]),
+        (["x/1", "y/2"], ["1", "2"]),
+        (["x/1", "1"], ["x/1", "1"]),
+    ],
+)
+def test_panoptic_results_are_found_nested_or_flat(cities, keys, names) -> None:
+    assert cities(keys, names) == 1
+
+
+def test_a_panoptic_result_that_two_images_could_mean_is_refused(cities) -> None:
+    with pytest.raises(InputError, match=r"no result of x/1; looked for the file_name x/1\.png$"):
+        cities(["x/1", "y/1"], ["1"])

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.labels import UNKNOWN, Encoding, read_index, read_rgb
+from atrous.data.description import one_line
+from atrous.data.labels import UNKNOWN, Encoding, color_name, read_index, read_rgb
 from atrous.data.panoptic import PanopticEntry, read_annotations
 from atrous.files import InputError
-from atrous.images import read_label
+from atrous.images import read_colors, read_label
 from atrous.infer.segmenter import in_order
 from atrous.metrics import Confusion, Panoptic, PanopticQuality
+from atrous.metrics.table import amount
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 if TYPE_CHECKING:
@@ -140,6 +142,9 @@ def read_predictions(
         InputError: a file cannot be read, has another size than its truth, or holds no class where
             a class is wanted; the line names the file.
     """
+    if encoding is not None and not encoding.nearest:  # the unknown is refused where it counts
+        table = np.where(encoding.table == UNKNOWN, np.int16(IGNORE_INDEX), encoding.table)
+        encoding = replace(encoding, table=table)
 
     def read(index: int) -> Predicted:
         path, label = paths[index], samples.label(index)
@@ -150,9 +155,9 @@ def read_predictions(
                 f"{path}: {prediction.shape[1]}x{prediction.shape[0]}, but its truth is "
                 f"{width}x{height}; predict at the size of the image"
             )
-        wrong = prediction[(label != IGNORE_INDEX) & (prediction >= num_classes)]
-        if wrong.size:
-            raise InputError(f"{path}: {_no_class(int(wrong[0]), num_classes)}")
+        wrong = (label != IGNORE_INDEX) & ((prediction < 0) | (prediction >= num_classes))
+        if wrong.any():
+            raise _no_class(path, wrong, num_classes, encoding)
         return Predicted(samples.keys[index], prediction, label)
 
     with ThreadPoolExecutor(2) as readers:
@@ -172,18 +177,26 @@ def find_predictions(folder: Path, keys: Sequence[str], indices: Sequence[int]) 
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that holds a PNG for each image")
-    times = Counter(key.rpartition("/")[2] for key in keys)
+    stems = _stems(keys)
     paths = {}
     for index in indices:
-        key = keys[index]
-        flat = key.rpartition("/")[2]
-        stems = dict.fromkeys([key, flat] if times[flat] == 1 else [key])
-        names = [f"{stem}{end}" for stem in stems for end in (".png", ".labels.png")]
+        names = [f"{stem}{end}" for stem in stems[index] for end in (".png", ".labels.png")]
         found = next((name for name in names if (folder / name).is_file()), None)
         if found is None:
-            raise InputError(f"{folder}: no prediction of {key}; looked for {', '.join(names)}")
+            looked = ", ".join(names)
+            raise InputError(f"{folder}: no prediction of {keys[index]}; looked for {looked}")
         paths[index] = folder / found
     return paths
+
+
+def _stems(keys: Sequence[str]) -> list[list[str]]:
+    """What the file of each key may be called: the key, or its last part if no other has that."""
+    flat = [key.rpartition("/")[2] for key in keys]
+    times = Counter(flat)
+    return [
+        list(dict.fromkeys([key, name] if times[name] == 1 else [key]))
+        for key, name in zip(keys, flat, strict=True)
+    ]
 
 
 def _read_ids(path: Path, encoding: Encoding | None) -> Labels:
@@ -193,12 +206,65 @@ def _read_ids(path: Path, encoding: Encoding | None) -> Labels:
     return read_rgb(path, encoding) if encoding.name == "rgb" else read_index(path, encoding)
 
 
-def _no_class(value: int, num_classes: int) -> str:
-    """What to say of a prediction that is no class, where the truth is one."""
+def _no_class(
+    path: Path, wrong: NDArray[np.bool_], num_classes: int, encoding: Encoding | None
+) -> InputError:
+    """What to say of a prediction that is no class at the pixels `wrong`, (H, W)."""
+    colors = encoding is not None and encoding.name == "rgb"
+    value = int((read_colors(path) if colors else read_label(path))[wrong][0])
+    if encoding is not None:
+        named = color_name(value) if colors else value
+        mend = "predict one for every pixel"
+        return InputError(f"{path}: holds {named}, no class, where the truth is one; {mend}")
     if value == IGNORE_INDEX:
-        return f"holds {value} (ignored) where the truth is a class; predict every pixel"
+        mend = "predict every pixel"
+        return InputError(f"{path}: holds 255 (ignored) where the truth is a class; {mend}")
     mend = "if these are the ids of the data set's own files, say --ids dataset"
-    return f"holds {value}, where train ids 0 to {num_classes - 1} can be; {mend}"
+    return InputError(
+        f"{path}: holds {value}, where train ids 0 to {num_classes - 1} can be; {mend}"
+    )
+
+
+def merge_parts(paths: Sequence[Path], keys: Sequence[str], about: Mapping[str, Any]) -> Confusion:
+    """Load counts that `Confusion.save` wrote, all of the images `keys` and each once.
+
+    Args:
+        paths: the files.
+        keys: of the images, in the order that the result shall have them.
+        about: what each file must say: the `data`, the `split` and its `classes`.
+
+    Returns:
+        The sum, with the `model` of each file in its `about`.
+
+    Raises:
+        InputError: a file holds no such counts, or counts of other images.
+    """
+    whole = Confusion(len(about["classes"]))
+    models: dict[str, None] = {}
+    for path in paths:
+        part = Confusion.load(path)
+        wrong = [key for key, value in about.items() if part.about.get(key) != value]
+        if wrong:
+            raise InputError(
+                f"{path}: counts of other {wrong[0]}; score it on {about['data']}, "
+                f"split {about['split']}, again"
+            )
+        try:
+            whole.merge(part)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        models[one_line(part.about.get("model"))] = None
+    images = dict(zip(whole.keys, whole.images, strict=True))
+    if wrong := sorted(images.keys() ^ set(keys)):
+        have = "hold besides" if wrong[0] in images else "lack"
+        raise InputError(
+            f"{paths[0]}: {amount(len(images), 'image')} in {amount(len(paths), 'file')}, in place "
+            f"of {amount(len(keys), 'image')} of split {about['split']}; they {have} {wrong[0]}; "
+            "give each part of these images once"
+        )
+    whole.keys, whole.images = list(keys), [images[key] for key in keys]
+    whole.about["model"] = " + ".join(models)
+    return whole
 
 
 def count(images: Iterable[Predicted], tally: Tally, total: int, progress: Progress | None) -> None:
@@ -228,6 +294,7 @@ def evaluate_panoptic(
     Raises:
         InputError: a file is not what it should be, or an image has no result.
     """
+    truth.panoptic(0)  # refuses a data set without segments, before its result is looked at
     predictions = _panoptic_predictions(result, truth)
     quality = PanopticQuality(taxonomy.categories())
 
@@ -249,13 +316,14 @@ def evaluate_panoptic(
 def _panoptic_predictions(result: Path, truth: "Split") -> "Split":
     """The segments that `result` holds for each key of `truth`, to be read as a split."""
     known = np.flatnonzero(truth.encoding.table[:-1] != UNKNOWN).tolist()
-    categories = [{"id": i, "name": str(i), "isthing": int(i in truth.things)} for i in known]
+    categories = [{"id": i, "name": str(i), "isthing": 0} for i in known]
     entries = read_annotations(result, categories).images
     found: dict[str, PanopticEntry] = {}
-    for key in truth.keys:
-        stem = key.rpartition("/")[2]
-        if stem not in entries:
-            raise InputError(f"{result}: no result of {key}; looked for the file_name {stem}.png")
+    for key, stems in zip(truth.keys, _stems(truth.keys), strict=True):
+        stem = next((stem for stem in stems if stem in entries), None)
+        if stem is None:
+            names = " or ".join(f"{stem}.png" for stem in stems)
+            raise InputError(f"{result}: no result of {key}; looked for the file_name {names}")
         found[entries[stem].file_name] = entries[stem]
     return replace(
         truth,

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -178,7 +179,8 @@ def test_parts_that_do_not_belong_together_are_refused(twelve, tmp_path, capsys)
     parts = [tmp_path / f"{i}.npz" for i in (1, 2)]
     for i, part in enumerate(parts, start=1):
         run(capsys, data, "--predictions", good, "--shard", f"{i}/2", "--save", part)
-    assert "they lack 01; give each part once" in refused(capsys, data, "--merge", parts[0])
+    lacking = refused(capsys, data, "--merge", parts[0])
+    assert "6 images in 1 file, in place of 12 images of split val; they lack 01; " in lacking
     twice = refused(capsys, data, "--merge", parts[0], parts[0])
     assert "1.npz: " in twice and "counted in both parts" in twice
     for path in (data / "images/11.png", data / "masks/11.png"):
@@ -285,7 +287,13 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
         (["--shard", "0/2", "--save", "a.npz"], "write I/N"),
         (["--shard", "1/13", "--save", "a.npz"], "N at most 12"),
         (["--save", "a.json"], "ends in .npz"),
-        (["--against", "nowhere.npz"], "nowhere.npz: no such file"),
+        (["--save", "/proc/a.npz"], "--save /proc/a.npz: its folder cannot be written"),
+        (["--save", "/proc/x/a.npz"], "--save /proc/x/a.npz: its folder cannot be written"),
+        (["--save", __file__ + "/a.npz"], "its folder cannot be written"),
+        (["--merge", "a.npz", "b.npz"], "DATA alone, with --predictions or --merge"),
+        (["--pairs", "-3"], "--pairs -3: say how many"),
+        (["--against", "nowhere.npz"], "nowhere.npz: No such file or directory; give a file of"),
+        (["--against", __file__], "a model, a folder of predictions or a .npz of --save can be"),
         (["--against", "nowhere"], "nowhere: no shipped model"),
         (["--tree"], "no groups"),
         (["--protocol", "coco"], "no metric protocol"),
@@ -299,7 +307,46 @@ def test_what_cannot_be_is_refused_before_the_work(twelve, capsys, monkeypatch, 
 
 
 def test_ids_tell_of_files_alone(paint_data, tiny_bundle, capsys):
-    assert "--ids tells of files" in refused(capsys, tiny_bundle, paint_data, "--ids", "dataset")
+    for extra in ([], ["--against", tiny_bundle]):
+        line = refused(capsys, tiny_bundle, paint_data, "--ids", "dataset", *extra)
+        assert "--ids tells of label files" in line
+    folder = predict_to(paint_data / "files", {"a": np.zeros((30, 41), np.uint8)})
+    run(capsys, tiny_bundle, paint_data, "--ids", "dataset", "--against", folder)
+
+
+def test_a_disk_that_is_full_costs_no_scores(twelve, tmp_path, capsys, monkeypatch):
+    def save(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("atrous.metrics.Confusion.save", save)
+    data, good, _ = twelve
+    command = ["evaluate", data, "--predictions", good, "--save", tmp_path / "new" / "a.npz"]
+    assert main([*map(str, command)]) == 2
+    captured = capsys.readouterr()
+    assert "mIoU" in captured.out and "free some space" in captured.err
+
+
+def test_a_score_that_is_undefined_has_no_difference(twelve, capsys):
+    data, good, bad = twelve
+    describe(data, ["red", "green", "blue", "absent"])
+    command = [data, "--predictions", good, "--against", bad, "--protocol", "torchvision"]
+    assert main(["evaluate", *map(str, command)]) == 0
+    assert capsys.readouterr().out.endswith("is undefined, and so is their difference\n")
+
+
+def test_a_part_is_not_compared_with_the_whole(twelve, tmp_path, capsys):
+    data, good, bad = twelve
+    run(capsys, data, "--predictions", bad, "--save", tmp_path / "bad.npz")
+    part = ["--shard", "1/2", "--save", tmp_path / "1.npz", "--against", tmp_path / "bad.npz"]
+    line = refused(capsys, data, "--predictions", good, *part)
+    assert "12 images in 1 file, in place of 6 images of split val; they hold besides 01" in line
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.JSON"])
+def test_a_panoptic_result_needs_panoptic_truth(twelve, capsys, name):
+    data, good, _ = twelve
+    (good / name).write_text("{}")
+    assert "holds no segments" in refused(capsys, data, "--predictions", good / name)
 
 
 @pytest.mark.parametrize(

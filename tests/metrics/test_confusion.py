@@ -212,6 +212,8 @@ def test_pairs_are_the_most_frequent_confusions():
     assert confusion.pairs(2) == [(1, 2, 4, 0.4), (0, 1, 2, 0.25)]
     assert confusion.pairs(10)[2:] == [(1, 0, 1, 0.1)]
     assert Confusion(2).pairs(3) == []
+    with pytest.raises(InputError, match="-1 pairs cannot be listed"):
+        confusion.pairs(-1)
 
 
 def test_groups_are_counted_as_if_they_were_classes():
@@ -231,14 +233,25 @@ def test_tree_scores_go_from_root_to_leaf():
     groups = ["stuff/sky", "stuff/ground", "thing", ""]
     levels = tree_scores(counted(prediction, label, 4), groups, ["cloud", "road", "car", "other"])
     assert [level.names for level in levels] == [
-        ("stuff", "thing", "other"),
-        ("stuff/sky", "stuff/ground", "thing/car", "other"),
-        ("stuff/sky/cloud", "stuff/ground/road", "thing/car", "other"),
+        ("stuff", "thing", "other (class)"),
+        ("stuff/sky", "stuff/ground", "car (class)", "other (class)"),
+        ("cloud", "road", "car", "other"),
     ]
     member = np.array([0, 0, 1, 2])
     expected = counted(member[prediction], member[label], 3).scores()
     np.testing.assert_array_equal(levels[0].scores.iou, expected.iou)
     np.testing.assert_array_equal(levels[2].scores.iou, counted(prediction, label, 4).scores().iou)
+
+
+def test_a_group_and_a_class_of_one_name_stay_apart():
+    label = np.arange(3)
+    groups, classes = ["stuff", "stuff/indoor", "stuff/indoor"], ["indoor", "rug", "mat"]
+    levels = tree_scores(counted(np.array([1, 1, 2]), label, 3), groups, classes)
+    assert [level.names for level in levels] == [
+        ("indoor (class)", "stuff/indoor"),  # and not "stuff" alone
+        ("indoor", "rug", "mat"),
+    ]
+    np.testing.assert_array_equal(levels[0].scores.iou, [0, 2 / 3])
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -298,7 +311,7 @@ def test_counts_that_contradict_each_other_are_refused(tmp_path, changes):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "part.npz"
-    with pytest.raises(InputError, match=r"part.npz: no such file"):
+    with pytest.raises(InputError, match=r"part.npz: No such file or directory; give"):
         Confusion.load(path)
     with pytest.raises(InputError, match=r"no counts that atrous saved"):
         Confusion.load(tmp_path)

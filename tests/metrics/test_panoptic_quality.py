@@ -294,6 +294,7 @@ ONE = (row(1, 1), [segment(1)])
         ((row(1, 1), [segment(1, area=math.inf)]), "segment 1 has the area inf"),
         ((row(1, 1), [segment(1, area=10**30)]), "segment 1 has the area 1000"),
         ((row(1, 1), [segment(1, area="2")]), "segment 1 has the area '2'"),
+        ((row(1, 1), [segment(1, area=True)]), "segment 1 has the area True"),
         ((row(1, 1), [5]), "5 is no segment"),
         ((row(1, 1), 5), "the segments are 5, where a list"),
         ((row(1.0, 1.0), [segment(1)]), "segment ids are an array of integers"),
@@ -348,9 +349,9 @@ def test_the_table_sorts_and_fits_80_columns():
     )
     lines = quality.scores().table(1).splitlines()
     assert lines[0].startswith("1 image, 5 categories, ")
-    assert lines[2].split() == ["all", "37.5", "37.5", "50.0", "of", "2"]
-    assert lines[3].split() == ["things", "75.0", "75.0", "100.0", "of", "1"]
-    names = [line.split()[0] for line in lines[5:]]
-    assert names[:2] == ["x" * 36, "sky"]
-    assert lines[-1] == "  3 categories occur neither in truth nor in prediction"
+    assert lines[1] == "  all     PQ  37.5   SQ  37.5   RQ  50.0   of 2 that occur"
+    assert lines[2] == "  things  PQ  75.0   SQ  75.0   RQ 100.0   of 1 that occur"
+    assert lines[4].split() == ["PQ", "SQ", "RQ"]
+    assert [line.split()[0] for line in lines[5:7]] == ["x" * 36, "sky"]
+    assert lines[7].split()[1:] == ["-", "-", "-"]  # neither in truth nor in prediction
     assert max(map(len, lines)) <= 80

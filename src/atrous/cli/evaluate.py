@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from atrous.data.dataset import Dataset
     from atrous.data.shards import Shards
     from atrous.data.split import Split
-    from atrous.evaluate import Labels, Tally
+    from atrous.evaluate import Labels, Predicted, Tally
     from atrous.metrics import Confusion
     from atrous.taxonomy import Taxonomy
 
@@ -76,30 +77,30 @@ def evaluate(
     from atrous.data.dataset import Dataset
     from atrous.evaluate import Tally
     from atrous.metrics import Boundary, Calibration, Confusion
-    from atrous.metrics.confusion import tree_scores
-    from atrous.metrics.interval import interval
     from atrous.metrics.protocols import check_protocol
 
     # Whatever can be refused is refused before the work.
-    if (data is None) != (predictions is not None or bool(merge)):
+    given = (predictions is not None) + bool(merge)
+    if given > 1 or (data is None) != bool(given):
         raise InputError("give MODEL and DATA; or DATA alone, with --predictions or --merge")
     check_protocol(protocol)
     dataset = Dataset.open(data or model, root)
-    classes, groups = dataset.taxonomy.classes, dataset.taxonomy.groups
+    groups, num_classes = dataset.taxonomy.groups, dataset.taxonomy.num_classes
     samples = dataset.split(split)
-    panoptic = predictions is not None and predictions.suffix == ".json"
+    panoptic = predictions is not None and predictions.suffix.lower() == ".json"
     besides = (boundary, calibration, tree, pairs, against, save, shard != "1/1")
-    files = predictions is not None or against is not None
+    files = predictions is not None or (against is not None and _is_predictions(against))
     for line, wrong in (
         ("a panoptic result has PQ, SQ and RQ: leave other scores out",
          panoptic and (any(besides) or protocol != "pooled")),
-        ("--ids tells of files: add --predictions FOLDER", ids == "dataset" and not files),
+        ("--ids tells of label files: add --predictions FOLDER",
+         ids == "dataset" and (panoptic or not files)),
         ("--calibration needs the probabilities of a MODEL", calibration and data is None),
         ("--boundary: its counts are not in the files of --save", boundary and merge),
         (f"{dataset.name}: its classes have no groups, so there is no --tree", tree and not groups),
         ("--tree: groups cannot be scored per-image; take another --protocol",
          tree and protocol == "per-image"),
-        (f"--save {save}: the name of saved counts ends in .npz", save and save.suffix != ".npz"),
+        (f"--pairs {pairs}: say how many, 1 or more", pairs < 0),
     ):  # fmt: skip
         if wrong:
             raise InputError(line)
@@ -112,33 +113,36 @@ def evaluate(
     elif predictions is not None:
         source = _files(predictions, ids, truth)
     else:
-        source = _model(model, truth)
+        source = _model(model, calibration, truth)
     rival = None if against is None else _rival(against, ids, truth)
+    if save is not None:
+        _check_save(save)
 
     tally = Tally(
-        confusion := Confusion(len(classes)),
-        Boundary(len(classes)) if boundary else None,
+        confusion := Confusion(num_classes),
+        Boundary(num_classes) if boundary else None,
         Calibration() if calibration else None,
     )
-    source.fill(tally)
-    if save is not None:
-        confusion.about |= {"model": source.name, **truth.about()}
-        confusion.save(save)
-    evaluation = Evaluation(
-        name=source.name,
-        data=dataset.name,
-        split=split,
-        here=len(samples),
-        missing=samples.missing,
-        classes=classes,
-        tally=tally,
-        scores=confusion.scores(protocol),
-        interval=interval(confusion.counts(), protocol),
-        tree=tree_scores(confusion, groups, classes, protocol) if tree else (),
-        pairs=confusion.pairs(pairs) if pairs > 0 else None,
-        rival=None if rival is None else _compared(confusion, rival, protocol),
-    )
-    print(json.dumps(evaluation.to_dict(), indent=2) if json_output else evaluation)
+    _fill(tally, source, len(truth.indices))
+    confusion.about |= {"model": source.name, **truth.about()}
+    try:
+        if save is not None:
+            confusion.save(save)
+    finally:  # a disk that is full does not cost the scores
+        evaluation = Evaluation(
+            name=source.name,
+            data=dataset.name,
+            split=split,
+            here=len(samples),
+            missing=samples.missing,
+            taxonomy=dataset.taxonomy,
+            tally=tally,
+            protocol=protocol,
+            tree=tree,
+            pairs=pairs,
+            rival=None if rival is None else _compared(confusion, rival, protocol),
+        )
+        print(json.dumps(evaluation.to_dict(), indent=2) if json_output else evaluation)
 
 
 @dataclass(frozen=True)
@@ -158,16 +162,16 @@ class _Truth:
 
 
 class _Source(NamedTuple):
-    """What is scored: it is known to be there, and is yet to be counted."""
+    """What is scored: it is known to be there."""
 
     name: str
-    fill: Callable[["Tally"], None]
+    images: "Iterable[Predicted] | Confusion"
+    """Yet to be counted, or counted already."""
 
 
-def _model(model: str, truth: _Truth) -> _Source:
+def _model(model: str, confidence: bool, truth: _Truth) -> _Source:
     """Open a model that knows the classes of the truth."""
-    from atrous.cli.progress import watched
-    from atrous.evaluate import count, predicted
+    from atrous.evaluate import predicted
     from atrous.infer.segmenter import load
 
     segmenter = load(model)
@@ -177,74 +181,62 @@ def _model(model: str, truth: _Truth) -> _Source:
     def predict(image: "NDArray[np.uint8]") -> "tuple[Labels, None]":
         return segmenter.predict(image), None
 
-    def run(tally: "Tally") -> None:
-        choice = predict if tally.calibration is None else segmenter.predict_with_confidence
-        images = predicted(choice, truth.samples, truth.indices)
-        with watched("images") as progress:
-            count(images, tally, len(truth.indices), progress)
-
-    return _Source(segmenter.description, run)
+    choice = segmenter.predict_with_confidence if confidence else predict
+    return _Source(segmenter.description, predicted(choice, truth.samples, truth.indices))
 
 
 def _files(folder: Path, ids: str, truth: _Truth) -> _Source:
     """Find the predictions that any program wrote."""
-    from atrous.cli.progress import watched
-    from atrous.evaluate import count, find_predictions, read_predictions
+    from atrous.evaluate import find_predictions, read_predictions
 
     paths = find_predictions(folder, truth.samples.keys, truth.indices)
     num_classes = truth.dataset.taxonomy.num_classes
     encoding = truth.dataset.encoding if ids == "dataset" else None
-
-    def run(tally: "Tally") -> None:
-        images = read_predictions(paths, truth.samples, num_classes, encoding)
-        with watched("images") as progress:
-            count(images, tally, len(paths), progress)
-
-    return _Source(str(folder), run)
+    return _Source(str(folder), read_predictions(paths, truth.samples, num_classes, encoding))
 
 
 def _parts(paths: Sequence[Path], truth: _Truth) -> _Source:
-    """Load counts of these images that --save wrote, all of them and each once."""
-    from atrous.data.description import one_line
-    from atrous.metrics import Confusion
+    """Load counts of these images that --save wrote."""
+    from atrous.evaluate import merge_parts
 
-    whole = Confusion(truth.dataset.taxonomy.num_classes)
-    names: dict[str, None] = {}
-    for path in paths:
-        part = Confusion.load(path)
-        wrong = [key for key, value in truth.about().items() if part.about.get(key) != value]
-        if wrong:
-            raise InputError(
-                f"{path}: counts of other {wrong[0]}; score it on {truth.dataset.name},"
-                f" split {truth.split}, again"
-            )
-        try:
-            whole.merge(part)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        names[one_line(part.about.get("model"))] = None
-    images = dict(zip(whole.keys, whole.images, strict=True))
-    whole.keys = [truth.samples.keys[index] for index in truth.indices]
-    if wrong := sorted(images.keys() ^ set(whole.keys)):
-        have = "lack" if wrong[0] in whole.keys else "hold besides"
-        raise InputError(
-            f"{paths[0]}: {len(images)} images in {len(paths)} files, where split {truth.split} has"
-            f" {len(whole.keys)}; they {have} {wrong[0]}; give each part once"
-        )
-    whole.images = [images[key] for key in whole.keys]  # in the order of the split
-    return _Source(" + ".join(names), lambda tally: tally.confusion.merge(whole))
+    keys = [truth.samples.keys[index] for index in truth.indices]
+    whole = merge_parts(paths, keys, truth.about())
+    return _Source(whole.about["model"], whole)
 
 
 def _rival(against: str, ids: str, truth: _Truth) -> _Source:
     """Open what the model is compared with: counts, a folder of predictions, or a model."""
-    from atrous.infer.bundle import zoo_names
-
     path = Path(against)
     if path.suffix == ".npz":
         return _parts([path], truth)
-    if against not in zoo_names() and path.is_dir() and not (path / "run.json").exists():
+    if _is_predictions(against):
         return _files(path, ids, truth)
-    return _model(against, truth)
+    if path.is_file() and path.suffix not in ("", ".onnx"):
+        raise InputError(
+            f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
+        )
+    return _model(against, False, truth)
+
+
+def _is_predictions(against: str) -> bool:
+    """Whether it is a folder of predictions, and no model."""
+    from atrous.infer.bundle import zoo_names
+
+    path = Path(against)
+    return against not in zoo_names() and path.is_dir() and not (path / "run.json").exists()
+
+
+def _fill(tally: "Tally", source: _Source, total: int) -> None:
+    """Count the `total` images of `source`."""
+    from atrous.cli.progress import watched
+    from atrous.evaluate import count
+    from atrous.metrics import Confusion
+
+    if isinstance(source.images, Confusion):
+        tally.confusion.merge(source.images)
+        return
+    with watched("images") as progress:
+        count(source.images, tally, total, progress)
 
 
 def _compared(confusion: "Confusion", source: _Source, protocol: str) -> "Rival":
@@ -255,7 +247,7 @@ def _compared(confusion: "Confusion", source: _Source, protocol: str) -> "Rival"
     from atrous.metrics.interval import compare
 
     other = Confusion(confusion.num_classes)
-    source.fill(Tally(other))
+    _fill(Tally(other), source, len(confusion.images))
     comparison = compare(confusion.counts(), other.counts(), protocol)
     return Rival(name=source.name, miou=other.scores(protocol).miou, comparison=comparison)
 
@@ -268,6 +260,19 @@ def _part(shard: str, save: Path | None, total: int) -> range:
     if save is None and int(match[2]) > 1:
         raise InputError("--shard scores a part: add --save FILE.npz, then --merge all files")
     return range(int(match[1]) - 1, total, int(match[2]))
+
+
+def _check_save(path: Path) -> None:
+    """Refuse a file that could not be written, before hours of work for it."""
+    if path.suffix != ".npz" or path.is_dir():
+        raise InputError(f"--save {path}: give a file whose name ends in .npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(
+            f"--save {path}: its folder cannot be written ({error.strerror}); give another one"
+        ) from None
 
 
 def _score_panoptic(

@@ -60,8 +60,8 @@ def read_archive(
             about = json.loads(_array(archive, "about", np.uint8).tobytes())
         if not isinstance(about, dict):
             raise ValueError("its description is no object")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise InputError(f"{path}: {error.strerror}; give a file of saved counts") from None
     except _DAMAGED as error:
         reason = str(error).strip('"') or type(error).__name__
         raise InputError(

@@ -5,9 +5,9 @@ interval, a paired comparison) is answered by three counts per image and class: 
 2 kB at 171 classes. All are integers, so parts that are counted apart merge to the same scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from atrous.metrics.protocols import (
 from atrous.taxonomy import IGNORE_INDEX
 
 __all__ = ["Confusion", "Pair", "TreeLevel", "tree_scores"]
+
+_Group = TypeVar("_Group", bound=Hashable)
 
 
 class Pair(NamedTuple):
@@ -103,7 +105,9 @@ class Confusion:
         """Count by the definition: (K, K), from integers of any width."""
         for name, array in (("prediction", prediction), ("label", label)):
             if array.dtype.kind not in "iu":
-                raise InputError(f"the {name} holds {array.dtype}; class indices are integers")
+                raise InputError(
+                    f"the {name} holds {array.dtype}; class indices are integers: astype(np.uint8)"
+                )
         labelled = label != self.ignore_index
         true, predicted = label[labelled], prediction[labelled]  # (N,)
         for name, values in (("label", true), ("prediction", predicted)):
@@ -170,7 +174,13 @@ class Confusion:
         return pooled_scores(_margins(self.matrix), protocol)
 
     def pairs(self, n: int) -> list[Pair]:
-        """The `n` most frequent confusions, at most; the most frequent first."""
+        """The `n` most frequent confusions, at most; the most frequent first.
+
+        Raises:
+            InputError: `n` is below 0.
+        """
+        if n < 0:
+            raise InputError(f"{n} pairs cannot be listed; ask for 0 or more")
         wrong = self.matrix.copy()
         np.fill_diagonal(wrong, 0)
         truth = self.matrix.sum(axis=1)  # (K,)
@@ -181,11 +191,12 @@ class Confusion:
             if wrong[t, p]
         ]
 
-    def grouped(self, groups: Sequence[str]) -> tuple["Confusion", tuple[str, ...]]:
+    def grouped(self, groups: Sequence[_Group]) -> tuple["Confusion", tuple[_Group, ...]]:
         """Count groups of classes as if each were one class.
 
         Args:
-            groups: K names; classes of one name become one, in the order of their first.
+            groups: K names, or whatever else tells groups apart; classes of one name become one, in
+                the order of their first.
 
         Returns:
             The counts of the groups, which are no longer known image by image, and their names.
@@ -254,7 +265,7 @@ class TreeLevel(NamedTuple):
     """The scores at one depth of a class tree."""
 
     names: tuple[str, ...]
-    """Paths of the groups, "stuff/indoor", or the names of classes that hang higher up."""
+    """Paths of the groups, "stuff/indoor"; and "road (class)" for classes that hang higher up."""
     scores: Scores
 
 
@@ -264,7 +275,7 @@ def tree_scores(
     classes: Sequence[str],
     protocol: str = "pooled",
 ) -> list[TreeLevel]:
-    """The scores at each depth of a class tree, from its first branching to the classes themselves.
+    """The scores at each depth of a class tree that has several groups, then of the classes.
 
     Args:
         confusion: counts of K classes.
@@ -272,15 +283,20 @@ def tree_scores(
         classes: K names, the leaves.
         protocol: as for `Confusion.scores`; not "per-image" (of groups, only sums are known).
     """
-    paths = [
-        (*(part for part in group.split("/") if part), name)
-        for group, name in zip(groups, classes, strict=True)
-    ]
+    paths = [tuple(part for part in group.split("/") if part) for group in groups]
     levels = []
     for depth in range(1, max(map(len, paths)) + 1):
-        sums, names = confusion.grouped(["/".join(path[:depth]) for path in paths])
-        levels.append(TreeLevel(names, sums.scores(protocol)))
-    return levels
+        # a tuple for a group, a text for a class by itself: the two may have one name
+        sums, members = confusion.grouped(
+            [
+                path[:depth] if len(path) >= depth else f"{name} (class)"
+                for path, name in zip(paths, classes, strict=True)
+            ]
+        )
+        if len(members) > 1:
+            names = tuple(m if isinstance(m, str) else "/".join(m) for m in members)
+            levels.append(TreeLevel(names, sums.scores(protocol)))
+    return [*levels, TreeLevel(tuple(classes), confusion.scores(protocol))]
 
 
 def _as_bytes(array: Integers) -> NDArray[np.uint8] | None:

@@ -37,6 +37,7 @@ from atrous.metrics.segments import (
     check_segments,
     overlaps,
 )
+from atrous.metrics.table import amount, class_table
 
 __all__ = ["CategoryQuality", "MeanQuality", "Panoptic", "PanopticQuality", "PanopticScores"]
 
@@ -93,26 +94,25 @@ class PanopticScores(MeanQuality):
     def table(self, num_images: int) -> str:
         """A table for people, at most 80 columns wide: the means, then each class, best PQ first.
 
-        Categories that do not occur are counted only.
-
         Args:
             num_images: how many images were scored.
         """
-        images = "1 image" if num_images == 1 else f"{num_images:,} images"
-        width = min(max(len(score.name) for score in self.per_class.values()), 36)
+        scores = self.per_class.values()
         lines = [
-            f"{images}, {len(self.per_class)} categories, panoptic quality as in panopticapi",
-            f"  {'':{width}}  {'PQ':>5}  {'SQ':>5}  {'RQ':>5}",
+            f"{amount(num_images, 'image')}, {amount(len(scores), 'category', 'categories')}, "
+            "panoptic quality as in panopticapi"
         ]
         for name, mean in (("all", self), ("things", self.things), ("stuff", self.stuff)):
-            lines.append(f"{_row(name, width, mean)}  of {mean.num_categories}")
-        occurring = [score for score in self.per_class.values() if not np.isnan(score.pq)]
-        for score in sorted(occurring, key=lambda score: -score.pq):
-            bar = "█" * round(20 * score.pq)
-            lines.append(f"{_row(score.name, width, score)}  {bar}".rstrip())
-        if absent := len(self.per_class) - len(occurring):
-            lines.append(f"  {absent} categories occur neither in truth nor in prediction")
-        return "\n".join(lines)
+            lines.append(
+                f"  {name:6}  PQ {percent(mean.pq)}   SQ {percent(mean.sq)}   RQ {percent(mean.rq)}"
+                f"   of {mean.num_categories} that occur"
+            )
+        columns = {
+            "PQ": np.array([score.pq for score in scores]),
+            "SQ": np.array([score.sq for score in scores]),
+            "RQ": np.array([score.rq for score in scores]),
+        }
+        return "\n".join([*lines, *class_table([score.name for score in scores], columns)])
 
 
 class PanopticQuality:
@@ -279,11 +279,6 @@ def _mean(scores: Sequence[CategoryQuality]) -> MeanQuality:
         rq=fmean(score.rq for score in kept) if kept else np.nan,
         num_categories=len(kept),
     )
-
-
-def _row(name: str, width: int, score: MeanQuality | CategoryQuality) -> str:
-    numbers = f"{percent(score.pq)}  {percent(score.sq)}  {percent(score.rq)}"
-    return f"  {name[:width]:{width}}  {numbers}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -95,7 +95,9 @@ def _check_segment(segment: Any, categories: Container[int]) -> None:
     if crowd not in (0, 1):
         raise InputError(f"segment {segment_id} has iscrowd {short(crowd)}; it is 0 or 1")
     if not (
-        isinstance(area, int | float | np.integer) and 0 < area < _MAX_AREA and int(area) == area
+        (_is_integer(area) or isinstance(area, float))
+        and 0 < area < _MAX_AREA
+        and int(area) == area
     ):
         raise InputError(
             f"segment {segment_id} has the area {short(area)}; it is a number of pixels"

@@ -1,0 +1,71 @@
+"""Scores as text: tables that fit into 80 columns, and amounts in words."""
+
+from collections.abc import Mapping, Sequence
+from unicodedata import east_asian_width
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.metrics.protocols import percent
+
+SHOWN = 10
+"""Of more than four times as many classes, so many of the best and of the worst are printed."""
+_LONGEST = 36
+
+
+def class_table(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """Rows of each class, best first by the first column, which a bar shows, too.
+
+    Of many classes only the best and the worst are shown, of those that have a score.
+
+    Args:
+        names: K classes or groups.
+        columns: heading of at most 5 letters -> (K,) fractions; four at most.
+    """
+    leading = next(iter(columns.values()))
+    order = np.argsort(-np.nan_to_num(leading, nan=-1.0), kind="stable").tolist()  # NaN comes last
+    width = min(max(map(_width, names)), _LONGEST)
+    lines = ["  ".join([f"  {'':{width}}", *(f"{heading:>5}" for heading in columns)])]
+    if len(order) > 4 * SHOWN:
+        scored = order[: np.count_nonzero(~np.isnan(leading))]
+        best, worst = scored[:SHOWN], scored[SHOWN:][-SHOWN:]
+        lines += [_row(k, names, columns, width) for k in best]
+        lines.append(f"  ... {len(order) - len(best + worst)} more; --json has all of them")
+        return lines + [_row(k, names, columns, width) for k in worst]
+    return lines + [_row(k, names, columns, width) for k in order]
+
+
+def fit(name: str, width: int) -> str:
+    """Pad or cut a name to `width` columns of a terminal; of a long one, its end is shown.
+
+    >>> fit("cat", 5), fit("indoor/rug", 5), fit("猫と犬と", 5)
+    ('cat  ', 'r/rug', '犬と ')
+    """
+    name = name[-width:]
+    while _width(name) > width:
+        name = name[1:]
+    return name + " " * (width - _width(name))
+
+
+def amount(number: int, one: str, many: str = "") -> str:
+    """A number of things in words.
+
+    >>> amount(1, "image"), amount(5000, "image"), amount(2, "class", "classes")
+    ('1 image', '5,000 images', '2 classes')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _width(text: str) -> int:
+    """How many columns a terminal needs: Chinese, Japanese and Korean letters take two."""
+    return len(text) + sum(east_asian_width(letter) in "WF" for letter in text)
+
+
+def _row(
+    k: int, names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], width: int
+) -> str:
+    """Class `k`: its name, its scores, and a bar as long as the first of them."""
+    first = float(np.nan_to_num(next(iter(columns.values()))[k]))
+    bar = "█" * round((72 - width - 7 * len(columns)) * first)
+    cells = [f"  {fit(names[k], width)}", *(percent(c[k]) for c in columns.values())]
+    return "  ".join([*cells, bar]).rstrip()

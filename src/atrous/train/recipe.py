@@ -29,7 +29,7 @@ class Recipe:
 
     model: str = "deeplabv3plus"
     """Name of the network; `atrous models` lists them."""
-    backbone: str = "resnet50"
+    backbone: str = "tf_efficientnet_lite2"
     """Name of the backbone; `atrous models` lists those that are proven."""
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from atrous.files import InputError
 from atrous.images import (
@@ -185,6 +185,60 @@ def test_grey_labels_of_few_bits_are_not_stretched(tmp_path: Path, bits: int) ->
     last = 2**bits - 1
     path.write_bytes(grey_png(1, 2, bits, bytes([0, 1 << (8 - bits), 0, last << (8 - bits)])))
     assert read_label(path).tolist() == [[1], [last]]
+
+
+def tiff(path: Path, bits: int, white: int, rows: bytes) -> None:
+    """A grey TIFF of two pixels byte by byte; `white` is 0 where 0 is white, else 1."""
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: white, 273: 8, 277: 1, 278: 1, 279: len(rows)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    path.write_bytes(
+        b"II*\0"
+        + struct.pack("<I", 12)
+        + rows.ljust(4)
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+    )
+
+
+@pytest.mark.parametrize(("bits", "rows"), [(2, b"\x60"), (4, b"\x12"), (8, b"\1\2")])
+def test_grey_tiffs_keep_their_ids_or_are_refused(tmp_path: Path, bits: int, rows: bytes) -> None:
+    tiff(tmp_path / "mask.tif", bits, 1, rows)
+    assert read_label(tmp_path / "mask.tif").tolist() == [[1, 2]]
+    tiff(tmp_path / "mask.tif", bits, 0, rows)
+    with pytest.raises(InputError, match=r"mask\.tif: its 0 is white"):
+        read_label(tmp_path / "mask.tif")
+
+
+@pytest.mark.parametrize("largest", [3, 20, 255, 1000, 65535])
+def test_pgms_keep_their_ids_whatever_their_largest_value(tmp_path: Path, largest: int) -> None:
+    ids = np.arange(largest + 1, dtype=">u1" if largest < 256 else ">u2")[None]
+    head = f"{largest + 1} 1 {largest}\n"
+    (tmp_path / "raw.pgm").write_bytes(f"P5 {head}".encode() + ids.tobytes())
+    (tmp_path / "plain.pgm").write_text(f"P2 {head}" + " ".join(map(str, ids[0].tolist())))
+    assert np.array_equal(read_label(tmp_path / "raw.pgm"), ids)
+    assert np.array_equal(read_label(tmp_path / "plain.pgm"), ids)
+
+
+def test_pbms_count_from_white(tmp_path: Path) -> None:
+    (tmp_path / "mask.pbm").write_bytes(b"P4 2 1\n\x40")
+    with pytest.raises(InputError, match="its 0 is white"):
+        read_label(tmp_path / "mask.pbm")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_turned_grey_tiffs(tmp_path: Path, orientation: int, compression: str | None) -> None:
+    ids = np.arange(15, dtype=np.uint8).reshape(3, 5)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(ids)
+    picture.save(tmp_path / "mask.tif", exif=exif, compression=compression)
+    picture.getexif()[0x0112] = orientation
+    upright = np.array(ImageOps.exif_transpose(picture))
+    assert np.array_equal(read_label(tmp_path / "mask.tif"), upright)
+    assert np.array_equal(read_image(tmp_path / "mask.tif")[:, :, 0], upright)
+    assert image_size(tmp_path / "mask.tif") == upright.shape
 
 
 def test_labels_of_16_bits(tmp_path: Path) -> None:

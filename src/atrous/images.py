@@ -14,6 +14,7 @@ pixels costs nothing.
 """
 
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,18 +109,20 @@ def read_label(path: Path | str, data: bytes | None = None) -> NDArray[np.intege
     """Read a label map as integers (H, W), with the very ids that the file holds.
 
     Raises:
-        InputError: the file is missing, no image, damaged, too large, or holds colours.
+        InputError: the file is missing, no image, damaged, too large, holds colours, or counts
+            from white.
     """
     path = Path(path)
     with _opened(path, data) as image:
-        step = _grey_step(image)
+        largest = _largest_grey(image, path)
         image.load()
-    if image.mode in ("L", "P"):
-        return np.array(image) // np.uint8(step)
+    if image.mode in ("L", "P", "I"):
+        ids = np.array(image)
+        if largest is None:
+            return ids
+        return np.rint(ids * (largest / (255 if image.mode == "L" else 65535))).astype(ids.dtype)
     if image.mode == "1":
         return np.array(image).astype(np.uint8)
-    if image.mode == "I":
-        return np.array(image)
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)  # to the byte order of this machine
     raise InputError(
@@ -204,7 +207,10 @@ def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
             _check_is_file(path)
         elif not data:
             raise InputError(f"{path}: the file is empty; copy or download it again")
-        with _open_header(path if data is None else io.BytesIO(data)) as image:
+        with (
+            path.open("rb") if data is None else io.BytesIO(data) as file,
+            _open_header(file) as image,
+        ):
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -223,11 +229,14 @@ def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
     raise InputError(f"{path}: {problem}")
 
 
-def _open_header(source: Path | io.BytesIO) -> Image.Image:
-    """Open without decoding, and without Pillow's warning on large sizes: our limit counts."""
+def _open_header(file: BinaryIO) -> Image.Image:
+    """Open without decoding, and without Pillow's warning on large sizes: our limit counts.
+
+    From a path, Pillow would map some TIFFs into memory, and scramble those that EXIF turns.
+    """
     with _HEADER_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(source, formats=_FORMATS)
+        return Image.open(file, formats=_FORMATS)
 
 
 def _check_is_file(path: Path) -> None:
@@ -256,11 +265,20 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _grey_step(image: Image.Image) -> int:
-    """Return the factor by which Pillow stretches a 2-bit or 4-bit grey PNG to 0 to 255."""
+def _largest_grey(image: Image.Image, path: Path) -> int | None:
+    """The value of a grey file that Pillow stretches to white; None where it stretches nothing.
+
+    Raises:
+        InputError: 0 is white in the file, and Pillow turns its values round.
+    """
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    raw_mode = str(tiles[0].args) if tiles else ""
-    return {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+    args = tiles[0].args if tiles else ""
+    raw_mode, *more = args if isinstance(args, tuple) else (args,)
+    if re.fullmatch("[1L];[24]?IR?", str(raw_mode)):
+        raise InputError(f"{path}: its 0 is white; save it as a PNG whose 0 is black")
+    if image.format == "PPM" and more:
+        return int(more[0])
+    return {"L;2": 3, "L;4": 15}.get(str(raw_mode)[:3])
 
 
 def _one_line(error: Exception) -> str:

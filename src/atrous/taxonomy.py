@@ -7,6 +7,7 @@ told in `atrous.data.labels`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Taxonomy:
         if len(set(self.classes)) != len(self.classes):
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
             raise InputError(
-                f"{self.name}: the class {twice!r} is named twice; give each class its own name"
+                f"{self.name}: the class {short(twice)} is named twice; give each its own name"
             )
         if len(self.colors) != len(self.classes):
             raise InputError(

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from atrous.data import coco
 from atrous.data.dataset import Dataset
 from atrous.files import InputError
 
@@ -80,13 +81,14 @@ COCO_FAULTS = [
     ([[1, 1, 3, 3, 4, "5"]], "x, y, x, y"),
     ([["1", "1", "3", "3", "4", "5"]], "x, y, x, y"),
     ([[1, 1, 3, [3], 4, 5]], "x, y, x, y"),
+    ([["x" * 10**6, *["y"] * 10**5]], "x, y, x, y"),  # not an array of a million letters each
     ([1, 1, 3, 3, 4, 5], "x, y, x, y"),
     ([{"x": 1}], "x, y, x, y"),
     ([[1, 1, 3, 3, 4, float("nan")]], "far out"),
     ([[1, 1, 3, 3, 4, float("inf")]], "far out"),
     ([[1, 1, 3, 3, 4, 1e9]], "far out"),
     ([[1, 1, 3, 3, 4, HUGE]], "x, y, x, y"),
-    ([[-9, -9, 18, 18] * 90000], "outlines of over"),
+    ([[-9, -9, 18, 18] * 90000], "outlines so many or so long"),
     ({"size": [9, 9], "counts": [41, 41]}, "82 pixels, not 81"),
     ({"size": [9, 9], "counts": [-1, 82]}, "impossible"),
     ({"size": [9, 9], "counts": [HUGE]}, "without counts"),
@@ -139,6 +141,14 @@ def change_coco(table: dict[str, Any], fault: str) -> None:
             image["file_name"] = ["a.png"]
         case "id":
             image["id"] = {}
+        case "null":
+            table["images"] = None
+        case "true":
+            annotation["category_id"] = True
+        case "true category":
+            table["categories"][0]["id"] = True
+        case "objects":
+            table["categories"] = [3]
 
 
 @pytest.mark.parametrize(
@@ -152,9 +162,13 @@ def change_coco(table: dict[str, Any], fault: str) -> None:
         ("size", "100000000x9"),
         ("no size", "'width' is missing"),
         ("kind", "'9' where an integer was expected"),
-        ("list", "not iterable"),
+        ("list", "annotations is 7, where a list of objects"),
         ("name", "has no file name"),
-        ("id", "unhashable"),
+        ("id", "an image has the id {}"),
+        ("null", "images is None"),
+        ("true", "True where an integer"),
+        ("true category", "True where an integer"),
+        ("objects", "categories is [3]"),
     ],
 )
 def test_each_fault_of_a_coco_json_is_one_line(tmp_path: Path, fault: str, message: str) -> None:
@@ -163,6 +177,27 @@ def test_each_fault_of_a_coco_json_is_one_line(tmp_path: Path, fault: str, messa
     change_coco(table, fault)
     (tmp_path / "all.json").write_text(json.dumps(table))
     assert message in fault_of(tmp_path)
+
+
+def test_many_objects_on_a_large_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco, "_MOST_PAINTED", coco._MOST_PAINTED / 100)
+    corners = [[x, 490 + x, 20, 9] for x in range(0, 400, 4)]
+    masks = [(1, [[x, y, x + w, y, x + w, y + h, x, y + h]]) for x, y, w, h in corners]
+    write_coco(tmp_path, (900, 900), masks)  # in place of 9000 x 9000
+    label = Dataset.open(tmp_path).split("train").label(0)
+    assert np.count_nonzero(label == 0) == 100 * 20 * 9 - 99 * 16 * 5
+
+
+@pytest.mark.parametrize(
+    "mask", [[[1, 1, 3, 1, 3, 3]], {"size": [9, 9], "counts": [0, 1, 80]}], ids=["outline", "runs"]
+)
+def test_small_objects_that_would_take_minutes(
+    tmp_path: Path, mask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coco, "_MOST_OUTLINE", coco._MOST_OUTLINE / 1000)
+    monkeypatch.setattr(coco, "_MOST_PAINTED", coco._MOST_PAINTED / 1000)
+    write_coco(tmp_path, (9, 9), [(1, mask)] * 110)  # in place of 110,000
+    assert "so many" in fault_of(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 10**5, "[1]", "null", f'{{"a": {"9" * 5000}}}'])

@@ -1,5 +1,8 @@
+import os
 import pickle
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +147,7 @@ def change(folder: Path, fault: str) -> None:
         ("no classes", r"dataset\.toml: 'classes' is missing"),
         ("encoding", r"encoding is 'jpeg'; it can be index, palette, rgb, mat, coco-json"),
         ("not toml", r"dataset\.toml: not TOML"),
-        ("bad map", r"sends 7 to 2"),
+        ("bad map", r"sends '7' to 2"),
         ("bytes", r"dataset\.toml: not a text file"),
         ("gone", r"dataset\.toml: no such file\. `atrous data doctor .+ --write` makes one"),
     ],
@@ -212,16 +215,47 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         ("ignore = [9]", 'background = "sky"', "labels has no field 'background'"),
         ("ignore = [9]", 'unknown = "nearest"', "labels.unknown is 'nearest'"),
         ("ignore = [9]", "divisor = 1", "labels.divisor is 1"),
+        ("ignore = [9]", f"divisor = {10**20}", "labels.divisor is 1000"),
+        ("ignore = [9]", "divisor = true", "labels.divisor is True"),
+        ("ignore = [9]", "map = { 2 = true }", "sends '2' to True"),
+        ("ignore = [9]", "map = { 2 = 255.0 }", r"sends '2' to 255\.0"),
+        ("ignore = [9]", "map = { 2 = 0, 02 = 1 }", "'02' is no id"),
+        ("ignore = [9]", "map = [[2, 0]]", "labels.map is "),
+        ('"index"', '"mat"\nvariable = ["S"]', "labels.variable is "),
+        (
+            '"index"\nignore = [9]',
+            '"rgb"\nmap = { "#000000" = 0 }\nignore = [0, 0, 0]',
+            "0 is no colour",
+        ),
         ("ignore = [9]", "map = { x = 1 }", "'x' is no id"),
         ("ignore = [9]", "map = { 70000 = 1 }", "'70000' is no id"),
-        ("ignore = [9]", 'map = { 1 = "sky" }', "sends 1 to 'sky', which is no class"),
-        ("ignore = [9]", "map = 3", "has no attribute"),
+        ("ignore = [9]", 'map = { 1 = "sky" }', "sends '1' to 'sky', which is no class"),
+        ("ignore = [9]", "map = 3", "labels.map is 3, where a table"),
         ('"index"', '"rgb"', "class 'sky' has no color"),
         ('"index"', '["index"]', "labels.encoding is"),
         ("[1, 2, 3]", "[1, 2, 300]", "is no colour"),
         ("[1, 2, 3]", '"#12345"', "is no colour"),
         ("[1, 2, 3]", '[1, 2, 3], group = "things"', "1 groups for 2 classes"),
-        ('"sky", {', "7, {", "."),
+        ('"sky", {', "7, {", "an entry of labels.classes is 7, where a table"),
+        ('"sky", {', '["#ff0000"], {', "an entry of labels.classes is "),
+        ('"sky", {', '"", {', "the name of a class is '', where printable"),
+        ('"sky", {', '"s\\u001bky", {', "the name of a class is .*, where printable"),
+        ('"sky", {', "{ color = 5 }, {", "'name' is missing"),
+        ("[1, 2, 3]", "5", "5 is no colour"),
+        ("[1, 2, 3]", "[1, 2, true]", "is no colour"),
+        ("thing = true", "things = true", "labels.classes has no field 'things'"),
+        ("thing = true", "thing = 1", "class 'car': thing is 1"),
+        ("thing = true", "group = ['stuff']", "the group of a class is "),
+        ("classes = [", "classes = 3 # [", "labels.classes is 3, where a list"),
+        ("classes = [", "classes = {} # [", "labels.classes is {}, where a list"),
+        ("[labels]", "license = 'MIT'\n[labels]", "no field 'license' here; .*, licence, "),
+        ("[labels]", "licence = ['MIT']\n[labels]", r"licence is \['MIT'\], where"),
+        ("[labels]", "name = 1.5\n[labels]", r"name is 1\.5, where"),
+        ("[labels]", "source = 1979-05-27\n[labels]", "source is "),
+        ("[labels]", "archives = 7\n[labels]", "archives is 7, where a list"),
+        ("[labels]", "[[labels]]", "labels is .*, where a table"),
+        ("[splits.train]", "[[splits.train]]", "splits.train is .*, where a table"),
+        ("[splits.train]", '[splits."tr\\u001bain"]', "the name of a split is"),
         ('"sky", {', '"car", {', "named twice"),
         ("classes = [", 'classes = "nowhere" # [', "no built-in set; there are ade20k"),
         ('labels = "masks/{key}.png"', "", "splits.train.labels is missing"),
@@ -231,7 +265,7 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         ("images/{key}.png", "{key}\\n.png", "where a path"),
         ("images/{key}.png", "i" * 300 + "{key}", "where a path"),
         ("[splits.train]", "[split.train]", "'splits' is missing"),
-        ("[splits.train]", "archives = 7\n[splits.train]", "archives"),
+        ("[splits.train]", "archives = 7\n[splits.train]", "no field 'archives'"),
         ("ignore = [9]", "ignore = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
     ],
 )
@@ -241,7 +275,77 @@ def test_each_fault_of_a_description_is_one_line(
     rewrite(folder, old, new)
     with pytest.raises(InputError, match=message) as error:
         Dataset.open(folder)
-    assert str(error.value).startswith(f"{folder}") and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{folder}") and str(error.value).isprintable()
+    assert len(str(error.value)) < len(str(folder)) + 300
+
+
+FIELDS = {
+    **dict.fromkeys(["name", "licence", "source", "labels", "splits", "archives"], ()),
+    **dict.fromkeys(["encoding", "classes", "ignore", "map", "unknown", "divisor"], ("labels",)),
+    **dict.fromkeys(["variable", "background"], ("labels",)),
+    **dict.fromkeys(["train", "images"], ("splits",)),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("encoding", ["index", "rgb", "mat", "polygons"])
+def test_any_value_of_any_field_is_read_or_refused(folder: Path, field: str, encoding: str) -> None:
+    values = ["0", "-1", "1.5", "nan", "true", '""', '"\\u001b"', "[]", "[[]]", "[{}]", "{}"]
+    values += ["{ a = 1 }", "{ 0 = {} }", "1979-05-27", f"{10**30}", f'"{"x" * 5000}"', "[0, [0]]"]
+    for value in values:
+        table = tomllib.loads(HEAD.format(more="").replace('"index"', f'"{encoding}"'))
+        place = table
+        for part in FIELDS[field]:
+            place = place[part]
+        place[field] = tomllib.loads(f"x = {value}")["x"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tomllib, "loads", lambda _, table=table: table)
+            try:
+                Dataset.open(folder)
+            except InputError as error:
+                text = str(error).removeprefix(str(folder))
+                assert text.isprintable() and len(text) < 400
+
+
+@pytest.mark.parametrize("index", [slice(0, 2), "a", 0.0])
+def test_samples_are_counted_by_integers(folder: Path, index: Any) -> None:
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        Dataset.open(folder).split("train")[index]
+
+
+def test_root_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such folder; --root"):
+        Dataset.open("camvid", tmp_path / "nowhere").split("val")
+
+
+def test_folders_behind_links_are_read_and_circles_are_not(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        save(
+            tmp_path / "far" / part / "1.png",
+            np.zeros((2, 3), np.uint8),
+        )
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "ulm").symlink_to(tmp_path / "far" / part)
+    (tmp_path / "far/images/again").symlink_to(tmp_path / "images")
+    (tmp_path / "dataset.toml").write_text(HEAD.format(more=""))
+    split = Dataset.open(tmp_path).split("train")
+    assert split.keys == ("ulm/1",) and split[0].key == "ulm/1"
+
+
+def test_folders_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    dataset = Dataset.open(folder)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="images: Permission"):
+        patch.setattr(os, "scandir", refuse)
+        dataset.split("train")
+    stat = Path.stat
+    monkeypatch.setattr(
+        Path, "stat", lambda p, **k: refuse(p) if p.parent.name == "masks" else stat(p, **k)
+    )
+    with pytest.raises(InputError, match=r"masks/a\.png: Permission denied"):
+        dataset.split("train")
 
 
 def test_classes_and_groups_of_a_built_in_set(folder: Path) -> None:
@@ -304,10 +408,16 @@ def test_partial_copy_leaves_out_what_is_not_there(folder: Path) -> None:
     split = Dataset.open(folder).split("train")
     assert split.keys == ("b", "a") and split.missing == 4
     (folder / "train.txt").write_text("x\ny")
-    with pytest.raises(InputError, match="empty; none of the 2 listed images is there"):
+    with pytest.raises(InputError, match=r"train\.txt: lists no image .*\(2 are not\)"):
+        Dataset.open(folder).split("train")
+    (folder / "train.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"train\.txt: lists no image, so split 'train' is empty"):
         Dataset.open(folder).split("train")
     (folder / "train.txt").unlink()
     with pytest.raises(InputError, match=r"train\.txt: no such file"):
+        Dataset.open(folder).split("train")
+    (folder / "train.txt").mkdir()
+    with pytest.raises(InputError, match=r"train\.txt: is a folder"):
         Dataset.open(folder).split("train")
 
 

@@ -217,7 +217,7 @@ def changed_segment(**fields):
         ("[" * 100_000, "nested too deeply"),
         ('{"annotations":' * 100_000, "nested too deeply"),
         ('{"annotations": [' + "9" * 5000 + "]}", "not JSON"),
-        ("[]", "no list of annotations"),
+        ("[]", "an object was expected"),
         ({"annotations": {}}, "no list of annotations"),
         ({"annotations": []}, "there are no categories"),
         ({**DOCUMENT, "categories": "cat"}, "category 'c'"),

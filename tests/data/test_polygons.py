@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from atrous.data import polygons
 from atrous.data.dataset import Dataset
 from atrous.files import InputError
 
@@ -85,12 +86,14 @@ LABELME_FAULTS = [
     ({"label": "road", "points": [*SQUARE, [float("inf"), 0]]}, "far out"),
     ({"label": "road", "points": [*SQUARE, [1e12, 0]]}, "far out"),
     ({"label": "road", "points": [*SQUARE, [HUGE, 0]]}, "no list of"),
-    ({"label": "road", "points": [*SQUARE, [0]]}, "."),
+    ({"label": "road", "points": [*SQUARE, [0]]}, "no list of"),
+    ({"label": "road", "points": [*SQUARE, [0, True]]}, "no list of"),
+    ({"label": "road", "points": [*SQUARE, 7]}, "no list of"),
     ({"label": "road", "points": [["0", "1"]] * 3}, "no list of"),
     ({"label": "road", "points": 3}, "no list of"),
     ({"label": 3, "points": SQUARE}, "a name was expected"),
     ({"label": "road"}, "'points' is missing"),
-    ("road", "."),
+    ("road", "shapes is \['road'\], where a list of objects"),
     ({"label": "road", "points": SQUARE, "shape_type": ["polygon"]}, "where only"),
 ]
 
@@ -101,6 +104,16 @@ def test_labelme_shapes_that_are_none(tmp_path: Path, shape: Any, message: str) 
     with pytest.raises(InputError, match=f"a.json: .*{message}") as error:
         read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "an object was expected"), ('{"shapes": null}', "shapes is None"), ("{}", "'shapes'")],
+)
+def test_what_is_no_labelme_file(tmp_path: Path, text: str, message: str) -> None:
+    write_labelme(tmp_path, (4, 4), [])
+    (tmp_path / "shapes/a.json").write_text(text)
+    assert message in fault_of(tmp_path)
 
 
 def test_labelme_of_another_image(tmp_path: Path) -> None:
@@ -142,11 +155,37 @@ def test_yolo_lines_that_are_none(tmp_path: Path, line: str, message: str) -> No
     assert "\n" not in str(error.value)
 
 
-def test_shapes_that_would_take_minutes(tmp_path: Path) -> None:
+def noise(corners: int) -> str:
+    return "0 " + " ".join(f"{x:.3f}" for x in np.random.default_rng(0).random(2 * corners))
+
+
+def spikes(corners: int) -> str:
+    angle, radius = np.linspace(0, 6.28, corners), 0.45 + np.arange(corners) % 2 / 500
+    points = np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None] + 0.5
+    return "0 " + " ".join(f"{x:.4f}" for x in points.ravel())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "0 0 0 1 0 1 1 0 1\n" * 60,
+        noise(2000),
+        spikes(60_000),
+    ],
+    ids=["large", "crossing", "spikes"],
+)
+def test_shapes_that_would_take_minutes(tmp_path: Path, lines: str) -> None:
     save(tmp_path / "images/a.png", Image.new("1", (9000, 9000)))
-    lines = "0 0 0 1 0 1 1 0 1\n" * 60
     describe(tmp_path, 'encoding = "polygons"', 'labels = "shapes/{key}.txt"')
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes/a.txt").write_text(lines)
     with pytest.raises(InputError, match="minutes"):
         Dataset.open(tmp_path).split("train").label(0)
+
+
+def test_small_shapes_that_would_take_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polygons, "_MOST_WORK", polygons._MOST_WORK // 1000)
+    write_yolo(tmp_path, (9, 9), "0 0 0 0.1 0 0.1 0.1\n" * 100)  # in place of 100,000
+    assert "so many" in fault_of(tmp_path)

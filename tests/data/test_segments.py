@@ -65,3 +65,11 @@ def test_masks_of_classes_hold_no_segments(tmp_path: Path) -> None:
     save(tmp_path / "masks/a.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(InputError, match="holds no segments"):
         Dataset.open(tmp_path).split("train").panoptic(0)
+
+
+def test_instance_ids_below_0_name_their_file(tmp_path: Path) -> None:
+    describe(tmp_path, 'encoding = "index"\ndivisor = 1000', 'labels = "masks/{key}.tif"')
+    photo(tmp_path, (1, 2))
+    save(tmp_path / "masks/a.tif", np.array([[-1, 5]], np.int32))
+    with pytest.raises(InputError, match=r"masks/a\.tif: 2 ids from -1 to 5"):
+        Dataset.open(tmp_path).split("train").panoptic(0)

@@ -361,7 +361,7 @@ def test_what_cannot_be_packed(tmp_path: Path, old: str, new: str, message: str)
 def test_the_description_survives_any_words(tmp_path: Path) -> None:
     write_shapes(tmp_path / "data", 1, 1, size=SIZE)
     path = tmp_path / "data/dataset.toml"
-    words = r"a \"quoted\" \\ \u007f \U0001F600 name" + r"\n[splits.x]"
+    words = r"a \"quoted\" \\ \U0001F600 name" + r"\n[splits.x]"
     text = path.read_text().replace('"shapes"', f'"{words}"').replace('"disc"', f'"{words}"')
     path.write_text(text.replace("thing =", 'group = "things/round", thing ='))
     files, tars = Dataset.open(path), packed(path.parent, tmp_path / "out")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.json_file import read_json
+from atrous.data.json_file import numbers, objects, read_json
 from atrous.data.labels import Encoding
 from atrous.files import InputError
 from atrous.images import MAX_PIXELS
@@ -28,6 +28,7 @@ Counts = NDArray[np.int64]
 
 _MOST_PAINTED = 40 * MAX_PIXELS
 _MOST_OUTLINE = 4_000_000
+_EACH = 40  # an outline or object takes as long as so many pixels of outline, or thousand painted
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,24 +52,25 @@ def read_instances(path: Path) -> list[CocoImage]:
     """
     table = read_json(path, _compact)
     try:
-        categories = {_integer(category["id"]) for category in table["categories"]}
-        images = {image["id"]: _image(path, image) for image in table["images"]}
-        if len(images) < len(table["images"]):
+        categories = {_integer(category["id"]) for category in objects(table, "categories")}
+        entries = objects(table, "images")
+        images = {_image_id(image["id"]): _image(path, image) for image in entries}
+        if len(images) < len(entries):
             raise ValueError("two images have one id")
         if len({image.file_name for image in images.values()}) < len(images):
             raise ValueError("two images have one file name")
-        for annotation in table["annotations"]:
-            category_id, image_id = _integer(annotation["category_id"]), annotation["image_id"]
+        for annotation in objects(table, "annotations"):
+            category_id = _integer(annotation["category_id"])
+            image_id = _image_id(annotation["image_id"])
             if category_id not in categories:
-                raise ValueError(f"category {category_id} is not among its categories")
+                raise ValueError(f"category {short(category_id)} is not among its categories")
             if image_id not in images:
                 raise ValueError(f"image {short(image_id)} is not among its images")
             images[image_id].objects.append((category_id, annotation.get("segmentation")))
     except KeyError as error:
         raise InputError(f"{path}: {error} is missing; is it a COCO JSON?") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"{path}: {line}; is it a COCO JSON?") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; is it a COCO JSON?") from None
     return list(images.values())
 
 
@@ -79,7 +81,7 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
         InputError: an object's mask is wrong, or its category is unknown.
     """
     height, width = image.size
-    where = f"{image.path}: image {image.file_name!r}"
+    where = f"{image.path}: image {short(image.file_name)}"
     try:
         masks = _masks([segmentation for _, segmentation in image.objects], height, width)
     except ValueError as error:
@@ -96,33 +98,30 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
 def _compact(table: dict[str, Any]) -> dict[str, Any]:
     """Make arrays of the numbers in an annotation or a run-length mask."""
     if isinstance(counts := table.get("counts"), list):
-        table["counts"] = _numbers(counts)
+        table["counts"] = numbers(counts)
     if isinstance(outlines := table.get("segmentation"), list):
-        table["segmentation"] = [_numbers(outline) for outline in outlines]
+        table["segmentation"] = [numbers(outline) for outline in outlines]
     return table
-
-
-def _numbers(values: Any) -> NDArray[Any] | None:
-    """A flat list of numbers as an array, None if it is something else."""
-    try:
-        array = np.array(values)
-    except (ValueError, OverflowError):
-        return None
-    return array if array.ndim == 1 and array.dtype.kind in "iuf" else None
 
 
 def _image(path: Path, image: Mapping[str, Any]) -> CocoImage:
     height, width = _integer(image["height"]), _integer(image["width"])
     if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
-        raise ValueError(f"image {short(image['id'])} is {width}x{height}")
+        raise ValueError(f"image {short(image['id'])} is {short(width)}x{short(height)}")
     if not isinstance(image["file_name"], str):
         raise ValueError(f"image {short(image['id'])} has no file name")
     return CocoImage(path, image["file_name"], (height, width), [])
 
 
 def _integer(value: Any) -> int:
-    if not isinstance(value, int):
+    if type(value) is not int:  # True is one, too
         raise ValueError(f"{short(value)} where an integer was expected")
+    return value
+
+
+def _image_id(value: Any) -> int | str:
+    if not isinstance(value, int | str):
+        raise ValueError(f"an image has the id {short(value)}; it is a number or text")
     return value
 
 
@@ -139,13 +138,13 @@ def _masks(segmentations: list[Any], height: int, width: int) -> list[list[Count
             mask = [_runs(segmentation, height, width)]
         else:
             outlines = _outlines(segmentation, height, width)
-            outline_left -= sum(_length(outline) for outline in outlines)
+            outline_left -= sum(_length(outline) + _EACH for outline in outlines)
             if outline_left < 0:
-                raise ValueError(f"outlines of over {_MOST_OUTLINE:,} pixels")
+                raise ValueError(f"outlines so many or so long: over {_MOST_OUTLINE:,} pixels")
             mask = [_filled(outline, height, width) for outline in outlines]
-        painted_left -= sum(int(counts[1:].sum()) for counts in mask)
+        painted_left -= 1000 * _EACH + sum(int(_inner(counts).sum()) for counts in mask)
         if painted_left < 0:
-            raise ValueError("so many large objects that they would take minutes to paint")
+            raise ValueError("objects so many or so large that they would take minutes to paint")
         masks.append(mask)
     return masks
 
@@ -189,10 +188,10 @@ def _outlines(segmentation: Any, height: int, width: int) -> list[NDArray[np.flo
     if not isinstance(segmentation, list):
         raise ValueError("an object without a mask")
     outlines = []
-    for numbers in segmentation:
-        if numbers is None or numbers.size % 2:
+    for coordinates in segmentation:
+        if coordinates is None or coordinates.size % 2:
             raise ValueError("an outline that is no list of x, y, x, y, ...")
-        outline = numbers.astype(np.float64).reshape(-1, 2)
+        outline = coordinates.astype(np.float64).reshape(-1, 2)
         size = np.array([width, height])
         if not ((outline >= -size) & (outline <= 2 * size)).all():  # false for NaN too
             raise ValueError("an outline that runs far out of the image")
@@ -218,7 +217,12 @@ def _filled(outline: NDArray[np.float64], height: int, width: int) -> Counts:
 
 def _paint(label: NDArray[np.uint8], counts: Counts, train_id: int) -> None:
     """Paint the runs inside of an object onto a label map that is laid out column by column."""
-    runs = counts[: counts.size // 2 * 2]  # less the last one if it is outside
-    inside = np.repeat(np.arange(runs.size) % 2 == 1, runs)
+    runs = _inner(counts)
+    inside = np.repeat(np.arange(runs.size) % 2 == 0, runs)
     start = int(counts[0])
-    label[start : inside.size][inside[start:]] = train_id
+    label[start : start + inside.size][inside] = train_id
+
+
+def _inner(counts: Counts) -> Counts:
+    """The runs of an object from the first to the last one inside."""
+    return counts[1 : counts.size // 2 * 2]

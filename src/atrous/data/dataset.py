@@ -10,10 +10,14 @@ from atrous.data.description import (
     builtin_names,
     builtin_text,
     check_split,
+    check_top,
     one_line,
     read_classes,
     read_encoding,
+    read_table,
+    read_tables,
     read_taxonomy,
+    read_text,
 )
 from atrous.data.labels import Encoding
 from atrous.data.sample import Sample
@@ -80,6 +84,10 @@ class Dataset:
         """
         if name not in self.splits:
             raise InputError(f"{self.name}: no split {name!r}; it has {', '.join(self.splits)}")
+        if not self.folder.is_dir():
+            raise InputError(
+                f"{self.folder}: no such folder; --root is the one that holds the data"
+            )
         table = self.splits[name]
         if "shards" in table:
             return open_shards(self.folder, table["shards"], name, self.taxonomy.num_classes)
@@ -89,22 +97,26 @@ class Dataset:
 def _parse(text: str, path: Path, folder: Path) -> Dataset:
     try:
         table = tomllib.loads(text)
-        labels, splits = table["labels"], table["splits"]
-        name = one_line(table.get("name", folder.resolve().name))
+        labels, splits = (read_table(field, table[field]) for field in ("labels", "splits"))
+        check_top(table)
+        name = read_text("name", table.get("name", folder.resolve().name or "data"))
         classes = read_classes(labels)
         taxonomy = read_taxonomy(name, classes)
         encoding = read_encoding(labels, classes)
+        if not splits:
+            raise ValueError("splits is empty")
         for split, patterns in splits.items():
-            check_split(f"splits.{one_line(split)}", encoding.name, patterns)
+            where = f"splits.{read_text('the name of a split', split)}"
+            check_split(where, encoding.name, patterns)
         return Dataset(
             name=name,
-            licence=one_line(table.get("licence", "not stated")),
-            source=one_line(table.get("source", "not stated")),
+            licence=read_text("licence", table.get("licence") or "not stated"),
+            source=read_text("source", table.get("source") or "not stated"),
             folder=folder,
             taxonomy=taxonomy,
             encoding=encoding,
             splits=splits,
-            archives=tuple(table.get("archives", ())),
+            archives=tuple(read_tables("archives", table.get("archives", []))),
         )
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {one_line(error)}") from None
@@ -112,6 +124,5 @@ def _parse(text: str, path: Path, folder: Path) -> Dataset:
         raise InputError(f"{path}: {error} is missing; docs/datasets.md has an example") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deeply; docs/datasets.md has an example") from None
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        line = one_line(error)
-        raise InputError(f"{path}: {line}; docs/datasets.md has an example") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; docs/datasets.md has an example") from None

@@ -20,6 +20,8 @@ _ENCODINGS: dict[str, set[str]] = {
     "polygons": {"background"},
 }
 """Each with the fields of [labels] that it alone has."""
+_FIELDS = {"name", "licence", "source", "labels", "splits", "archives", "manual"}
+_CLASS_FIELDS = {"name", "color", "thing", "group"}
 _LABEL_FIELDS = {"encoding", "classes", "ignore", "map", "unknown"}
 _SPLIT_FIELDS = {
     "coco-json": {"images", "annotations"},
@@ -27,6 +29,8 @@ _SPLIT_FIELDS = {
 }
 """What a split must say, where that is not images and labels."""
 _LONGEST_PATH = 255
+_LONGEST_TEXT = 1000
+_ID = re.compile("0|[1-9][0-9]{0,4}")
 
 
 def builtin_names() -> list[str]:
@@ -41,41 +45,100 @@ def builtin_text(name: str) -> str:
 
 
 def one_line(value: Any) -> str:
-    """The text of a field, on one line."""
+    """What `value` is as text, on one line."""
     return " ".join(str(value).split())
+
+
+def read_text(where: str, value: Any) -> str:
+    """The text of the field that `where` names, on one line.
+
+    Raises:
+        ValueError: it is no text, empty, or would disturb a terminal.
+    """
+    line = one_line(value) if isinstance(value, str) else ""
+    if not line.isprintable() or not 0 < len(line) <= _LONGEST_TEXT:
+        raise ValueError(f"{where} is {short(value)}, where printable text was expected")
+    return line
+
+
+def read_table(where: str, value: Any) -> dict[str, Any]:
+    """The table that `where` names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {short(value)}, where a table was expected")
+    return value
+
+
+def read_tables(where: str, value: Any) -> list[dict[str, Any]]:
+    """The list of tables that `where` names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"{where} is {short(value)}, where a list was expected")
+    return [read_table(f"an entry of {where}", entry) for entry in value]
+
+
+def check_top(table: Mapping[str, Any]) -> None:
+    """Check that the file has no fields but those that there are.
+
+    Raises:
+        ValueError: it has.
+    """
+    _check_fields("the top level", table, _FIELDS)
 
 
 def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of `classes`: each a table with at least a name.
 
     Raises:
-        ValueError, KeyError, TypeError: they are not described as they should be.
+        ValueError, KeyError: they are not described as they should be.
     """
     classes = labels["classes"]
     while isinstance(classes, str):
         if classes not in builtin_names():
             known = ", ".join(builtin_names())
-            raise ValueError(f"labels.classes is {classes!r}, no built-in set; there are {known}")
+            raise ValueError(
+                f"labels.classes is {short(classes)}, no built-in set; there are {known}"
+            )
         classes = tomllib.loads(builtin_text(classes))["labels"]["classes"]
-    return [{"name": entry} if isinstance(entry, str) else dict(entry) for entry in classes]
+    if isinstance(classes, list):
+        classes = [{"name": entry} if isinstance(entry, str) else entry for entry in classes]
+    return [_read_class(entry) for entry in read_tables("labels.classes", classes)]
+
+
+def _read_class(entry: dict[str, Any]) -> dict[str, Any]:
+    _check_fields("an entry of labels.classes", entry, _CLASS_FIELDS)
+    name = read_text("the name of a class", entry["name"])
+    if not isinstance(entry.get("thing", False), bool):
+        raise ValueError(f"class {short(name)}: thing is {short(entry['thing'])}; true or false")
+    return {**entry, "name": name}
 
 
 def read_taxonomy(name: str, classes: list[dict[str, Any]]) -> Taxonomy:
     """Names, colours, things and groups of the entries of `classes`.
 
     Raises:
-        ValueError, KeyError, TypeError: an entry is not as it should be.
+        ValueError: an entry is not as it should be.
     """
     defaults = distinct_colors(len(classes))
     return Taxonomy(
         name=name,
-        classes=tuple(one_line(entry["name"]) for entry in classes),
+        classes=tuple(entry["name"] for entry in classes),
         colors=tuple(
             _color(entry.get("color", default))
             for entry, default in zip(classes, defaults, strict=True)
         ),
         things=frozenset(i for i, entry in enumerate(classes) if entry.get("thing", False)),
-        groups=tuple(one_line(entry["group"]) for entry in classes if "group" in entry),
+        groups=tuple(
+            read_text("the group of a class", entry["group"])
+            for entry in classes
+            if "group" in entry
+        ),
     )
 
 
@@ -83,15 +146,18 @@ def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> E
     """Read the table [labels], all but its classes.
 
     Raises:
-        ValueError, KeyError, TypeError: a field is not as it should be.
+        ValueError, KeyError: a field is not as it should be.
     """
     name = labels["encoding"]
     if not isinstance(name, str) or name not in _ENCODINGS:
-        raise ValueError(f"labels.encoding is {name!r}; it can be {', '.join(_ENCODINGS)}")
+        raise ValueError(f"labels.encoding is {short(name)}; it can be {', '.join(_ENCODINGS)}")
     _check_fields("labels", labels, _LABEL_FIELDS | _ENCODINGS[name])
+    read_table("labels.map", labels.get("map", {}))
     unknown = labels.get("unknown", "error")
     if unknown not in ("error", "ignore") and (unknown, name) != ("nearest", "rgb"):
-        raise ValueError(f"labels.unknown is {unknown!r}; it can be error, ignore, for rgb nearest")
+        raise ValueError(
+            f"labels.unknown is {short(unknown)}; it can be error, ignore, for rgb nearest"
+        )
     beyond = IGNORE_INDEX if unknown == "ignore" else UNKNOWN
     read_ids = _read_colors if name == "rgb" else _read_ids
     train_ids, ignored = read_ids(labels, classes)
@@ -108,16 +174,17 @@ def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> E
         background=_read_background(labels, classes),
         nearest=(*train_ids, *ignored) if unknown == "nearest" else (),
         divisor=_divisor(labels["divisor"]) if "divisor" in labels else None,
-        variable=str(labels.get("variable", "S")),
+        variable=read_text("labels.variable", labels.get("variable", "S")),
     )
 
 
-def check_split(where: str, encoding: str, table: Mapping[str, Any]) -> None:
+def check_split(where: str, encoding: str, table: Any) -> None:
     """Check the table of one split, which `where` names.
 
     Raises:
-        ValueError, KeyError, TypeError: a field is missing, unknown, or no text.
+        ValueError: a field is missing, unknown, or no text.
     """
+    read_table(where, table)
     needed = {"shards"} if "shards" in table else _SPLIT_FIELDS.get(encoding, {"images", "labels"})
     _check_fields(where, table, needed if "shards" in table else needed | {"list"})
     for field in sorted(needed):
@@ -137,7 +204,7 @@ def _check_fields(where: str, table: Mapping[str, Any], allowed: set[str]) -> No
     for field in table:
         if field not in allowed:
             there = ", ".join(sorted(allowed))
-            raise ValueError(f"{where} has no field {field!r} here; there can be {there}")
+            raise ValueError(f"{where} has no field {short(field)} here; there can be {there}")
 
 
 def _read_ids(
@@ -148,7 +215,7 @@ def _read_ids(
     train_ids = {
         _id(key): _train_id(key, value, len(classes))
         for key, value in labels.get("map", {str(i): i for i in range(len(classes))}).items()
-        if not (names and not key.isdecimal())
+        if not (names and not _ID.fullmatch(key))
     }
     return train_ids, [_id(i) for i in _ignored(labels) if not (names and isinstance(i, str))]
 
@@ -163,31 +230,33 @@ def _read_colors(
     for color, value in entries:
         train_id = _train_id(color, value, len(classes))
         if train_ids.setdefault(_code(color), train_id) != train_id:
-            raise ValueError(f"{color} stands for two classes")
+            raise ValueError(f"{short(color)} stands for two classes")
     for i, entry in enumerate(classes):
         if i not in train_ids.values():
-            raise ValueError(f"class {entry['name']!r} has no color, and rgb masks are read by it")
+            raise ValueError(
+                f"class {short(entry['name'])} has no color, and rgb masks are read by it"
+            )
     return train_ids, [_code(color) for color in _ignored(labels)]
 
 
 def _read_names(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> dict[str, int]:
     """The train ids of LabelMe's names: those of the classes and of the map; and those ignored."""
-    names = {one_line(entry["name"]): i for i, entry in enumerate(classes)}
+    names = {entry["name"]: i for i, entry in enumerate(classes)}
     for name, value in labels.get("map", {}).items():
         names[name] = _train_id(name, value, len(classes))
     for name in (i for i in _ignored(labels) if isinstance(i, str)):
         if names.setdefault(name, IGNORE_INDEX) != IGNORE_INDEX:
-            raise ValueError(f"labels.ignore names {name!r}, which is a class; choose one")
+            raise ValueError(f"labels.ignore names {short(name)}, which is a class; choose one")
     return names
 
 
 def _read_background(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> int:
-    names = [one_line(entry["name"]) for entry in classes]
     if "background" not in labels:
         return IGNORE_INDEX
-    if labels["background"] not in names:
-        raise ValueError(f"labels.background is {labels['background']!r}, which is no class")
-    return names.index(labels["background"])
+    names, name = [entry["name"] for entry in classes], labels["background"]
+    if name not in names:
+        raise ValueError(f"labels.background is {short(name)}, which is no class")
+    return names.index(name)
 
 
 def _ignored(labels: Mapping[str, Any]) -> list[Any]:
@@ -196,26 +265,26 @@ def _ignored(labels: Mapping[str, Any]) -> list[Any]:
 
 
 def _id(value: Any) -> int:
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < IDS:
-        raise ValueError(f"{value!r} is no id; ids are integers from 0 to {IDS - 1}")
-    return number
+    number = int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
+    if not _is_integer(number, 0, IDS - 1):
+        raise ValueError(f"{short(value)} is no id; ids are integers from 0 to {IDS - 1}")
+    return int(number)
 
 
 def _train_id(key: Any, value: Any, num_classes: int) -> int:
-    if not isinstance(value, int) or not (0 <= value < num_classes or value == IGNORE_INDEX):
-        raise ValueError(f"labels.map sends {key} to {value!r}, which is no class")
-    return value
+    if not _is_integer(value, 0, IGNORE_INDEX) or num_classes <= value < IGNORE_INDEX:
+        raise ValueError(f"labels.map sends {short(key)} to {short(value)}, which is no class")
+    return int(value)
 
 
 def _color(value: Any) -> tuple[int, int, int]:
     """Read "#rrggbb" or [r, g, b]."""
     if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        value = bytes.fromhex(value[1:])
-    if len(value) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in value):
-        raise ValueError(f'{value!r} is no colour; write "#rrggbb" or [r, g, b], 0 to 255 each')
-    red, green, blue = value
-    return red, green, blue
+        value = [*bytes.fromhex(value[1:])]
+    match value:
+        case [red, green, blue] if all(_is_integer(v, 0, 255) for v in value):
+            return red, green, blue
+    raise ValueError(f'{short(value)} is no colour; write "#rrggbb" or [r, g, b], 0 to 255 each')
 
 
 def _code(value: Any) -> int:
@@ -224,6 +293,10 @@ def _code(value: Any) -> int:
 
 
 def _divisor(value: Any) -> int:
-    if not isinstance(value, int) or value < 2:
-        raise ValueError(f"labels.divisor is {value!r}; it is a number like 1000")
-    return value
+    if not _is_integer(value, 2, IDS):
+        raise ValueError(f"labels.divisor is {short(value)}; it is a number like 1000")
+    return int(value)
+
+
+def _is_integer(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most  # True is an int, too

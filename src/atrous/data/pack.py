@@ -176,4 +176,4 @@ def _description(dataset: Dataset, splits: Sequence[str]) -> str:
 
 def _quoted(text: str) -> str:
     """`text` as a TOML string."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False)

@@ -67,7 +67,7 @@ def read_annotations(
     """
     content = read_json(Path(path))
     try:
-        if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        if not isinstance(content.get("annotations"), list):
             raise InputError("no list of annotations; is it a COCO panoptic JSON?")
         if categories is None:
             categories = content.get("categories", [])

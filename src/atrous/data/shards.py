@@ -6,6 +6,7 @@ known places, so that any order and any resume is exact. The tar may be a strang
 checked, nothing in it names a file that is opened, and no more is read than is there.
 """
 
+import operator
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,7 @@ class Shards(Sequence[Sample]):
         Raises:
             InputError: the image or the label is damaged, sizes differ, or an id is no train id.
         """
-        key = self.keys[index]
+        key = self.keys[operator.index(index)]  # no slices
         path, content = self._content(index, 0, key)
         image, label = read_image(path, content), self.label(index)
         if image.shape[:2] != label.shape:

@@ -1,7 +1,10 @@
 """Split: the samples of one part of a dataset, read from the files as they lie."""
 
 import glob
+import operator
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +59,7 @@ class Split(Sequence[Sample]):
         Raises:
             InputError: a file is not what it should be, sizes differ, or an id is unknown.
         """
-        key = self.keys[index]
+        key = self.keys[operator.index(index)]  # no slices
         image, label = read_image(self.image_path(key)), self.label(index)
         if image.shape[:2] != label.shape:
             raise InputError(
@@ -101,7 +104,10 @@ class Split(Sequence[Sample]):
         elif encoding.divisor is not None:
             things = np.flatnonzero(np.isin(encoding.table, sorted(self.things)))
             ids = read_label(path)
-            truth = instance_ids_to_panoptic(ids, encoding.divisor, set(things.tolist()))
+            try:
+                truth = instance_ids_to_panoptic(ids, encoding.divisor, set(things.tolist()))
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
         else:
             raise InputError(
                 f"{path}: encoding {encoding.name!r} holds no segments; panoptic truth is "
@@ -134,11 +140,13 @@ def find_split(
     if not {"annotations", "list"} & table.keys():
         keys, missing = _matching_keys(folder, images), 0
     if not keys:
-        listed = f"; none of the {missing} listed images is there" if missing else ""
-        raise InputError(
-            f"{folder / images}: no file matches, so split {name!r} is empty{listed}; "
-            "check the folder and the pattern"
-        )
+        named = table.get("list", table.get("annotations"))
+        problem = f"{folder / images}: no file matches"
+        if named is not None:
+            problem = f"{folder / named}: lists no image"
+        if missing:
+            problem += f" that is there as {folder / images} ({missing} are not)"
+        raise InputError(f"{problem}, so split {name!r} is empty; check folder, list and pattern")
     split = Split(folder, images, labels, keys, encoding, things, missing, annotations)
     for key in keys:
         if not _is_file(path := split.label_path(key)):
@@ -210,7 +218,8 @@ def _annotated(
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a list file, less the blank ones."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file, and dataset.toml names it as the list of a split")
+        fault = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {fault}, and dataset.toml names it as the list of a split")
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         yield from (line.strip() for line in file if line.strip())
 
@@ -259,16 +268,35 @@ def _matching_keys(folder: Path, images: str) -> tuple[str, ...]:
     prefix = before[before.rfind("/") + 1 :]
     top = folder / before.removesuffix(prefix)
     expression = re.compile(f"{re.escape(prefix)}(?P<key>.+){re.escape(after)}")
+    files = top.glob(f"{glob.escape(prefix)}*{glob.escape(after)}") if prefix else _below(top)
     matches = (
         expression.fullmatch(path.relative_to(top).as_posix())
-        for path in top.glob(f"{glob.escape(prefix) or '**/'}*{glob.escape(after)}")
+        for path in files
         if path.is_file() and not path.name.startswith(".")  # as a Mac's ._photo.jpg
     )
     return tuple(sorted(match["key"] for match in matches if match))
 
 
+def _below(top: Path) -> Iterator[Path]:
+    """All files below a folder, through links as well, but into no folder twice."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(top, onerror=_check_permission, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        yield from (Path(folder, name) for name in names)
+
+
 def _is_file(path: Path) -> bool:
     try:
-        return path.is_file()
-    except OSError:  # as for a name that is too long
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # as for a name that is too long, or no name at all
+        _check_permission(error)
         return False
+
+
+def _check_permission(error: Exception) -> None:
+    if isinstance(error, PermissionError):
+        raise InputError(f"{error.filename}: {error.strerror}; let this user read the folder")

@@ -200,6 +200,33 @@ def test_a_healthy_folder_has_no_problems(
     assert problems(examine(tmp_path)) == {}  # and what it wrote is healthy too
 
 
+def checkered(folder: Path) -> None:
+    """Of each 2 every other pixel is 1, which so lies between 0 and 2 on each edge."""
+    write_images(folder, 20)
+    for number in range(20):
+        ids = mask(number, (0, 3, 2, 1), (80, 112))
+        ids[(ids == 2) & (np.indices(ids.shape).sum(0) % 2 == 0)] = 1
+        save(folder / f"images/{number:03}.png", photo(number, ids.shape))
+        save(mask_path(folder, number), ids)
+
+
+def one_ring(folder: Path) -> None:
+    """Drawn objects, of which a single one has an outline with an id between."""
+    write_images(folder, 20)
+    for number in range(20):
+        ids = np.zeros((40, 56), np.uint8)
+        ids[9:20, 20:26] = 2
+        if number == 4:
+            ids[9:20, 20] = ids[9:20, 25] = 1
+        save(mask_path(folder, number), ids)
+
+
+@pytest.mark.parametrize("write", [checkered, one_ring])
+def test_what_is_drawn_thinly_is_no_blur(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path)
+    assert problems(examine(tmp_path)) == {}
+
+
 # Faults: each alone in a folder that is healthy otherwise.
 
 
@@ -308,6 +335,95 @@ def test_blurred_colours_become_the_nearest_of_a_class(tmp_path: Path, suffix: s
         for key, label in labels.items():
             assert (label == order[truth[int(key)]]).mean() > 0.8
     assert problems(examine(tmp_path)) == {}  # the description mends it
+
+
+def test_one_mask_as_jpeg_counts_by_its_nearest_colours(tmp_path: Path) -> None:
+    write_rgb(tmp_path, 10)
+    path = tmp_path / "masks/004.png"
+    save(tmp_path / "blurred.jpg", PALETTE[mask(4)], quality=75)
+    with Image.open(tmp_path / "blurred.jpg") as picture:
+        picture.save(path)
+    (tmp_path / "blurred.jpg").unlink()
+    diagnosis = examine(tmp_path)
+    assert problems(diagnosis) == {"interpolated": 1}  # and it is not empty
+    assert sum(pixels[-1] for pixels in diagnosis.pixels.values()) == 0
+
+
+def odd_patch(colors: np.ndarray) -> np.ndarray:
+    colors[30:35, 2:7] = (9, 200, 13)
+    return colors
+
+
+def odd_photo(colors: np.ndarray) -> np.ndarray:
+    return photo(99)
+
+
+@pytest.mark.parametrize("spoil", [odd_patch, odd_photo])
+def test_what_one_mask_alone_has_a_little_of_is_no_class(
+    tmp_path: Path, spoil: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    write_rgb(tmp_path, 20)
+    save(mask_path(tmp_path, 3), spoil(PALETTE[mask(3)]))
+    diagnosis = examine(tmp_path)
+    assert problems(diagnosis)["stray-id"] == 1
+    assert len(diagnosis.scheme.classes) == 5 and diagnosis.scheme.unknown == "ignore"
+    diagnosis.write()
+    assert sum(map(len, read_all(tmp_path).values())) == 20
+
+
+def test_mixtures_on_a_few_edges_of_many_masks_are_no_classes(tmp_path: Path) -> None:
+    for number in range(20):
+        colors = PALETTE[mask(number)].repeat(3, 0).repeat(3, 1)
+        height, width = colors.shape[:2]
+        large = Image.fromarray(colors).resize((width * 23 // 10, height * 23 // 10), 0)
+        save(mask_path(tmp_path, number), np.array(large.resize((width, height), 4)))
+        save(tmp_path / f"images/{number:03}.png", photo(number, (height, width)))
+    diagnosis = examine(tmp_path)
+    assert problems(diagnosis).keys() <= {"stray-id", "interpolated"} and problems(diagnosis)
+    assert len(diagnosis.scheme.classes) == 5
+
+
+def test_many_rare_colours_are_classes(tmp_path: Path) -> None:
+    write_rgb(tmp_path, 8)
+    for number in range(8):
+        colors = PALETTE[mask(number)]
+        colors[30:35, 2:7] = (9, 200, number)
+        save(mask_path(tmp_path, number), colors)
+    assert len(examine(tmp_path).scheme.classes) == 13
+
+
+def test_a_stray_id_beyond_ids_with_gaps(tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    for number in range(20):
+        ids = mask(number, (0, 7, 8, 11, 26))
+        ids[30:35, 2:7] = 200 if number == 3 else 0
+        save(mask_path(tmp_path, number), ids)
+    diagnosis = examine(tmp_path)
+    assert problems(diagnosis) == {"stray-id": 1}
+    assert diagnosis.scheme.classes == tuple(f"class {i}" for i in (0, 7, 8, 11, 26))
+
+
+def test_images_turned_to_the_same_size_are_only_noted(tmp_path: Path) -> None:
+    write_images(tmp_path, 10, suffix="jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    save(tmp_path / "images/004.jpg", photo(4), exif=exif)
+    for number in range(10):
+        save(mask_path(tmp_path, number), mask(number))
+    diagnosis = examine(tmp_path)
+    assert problems(diagnosis) == {} and diagnosis.left_out == 0
+    assert finding(diagnosis, "exif-rotated").severity == "note"
+
+
+def test_of_two_names_of_a_colour_the_first_counts(tmp_path: Path) -> None:
+    write_rgb(tmp_path)
+    names = [*"abcde", "again"]
+    rows = [f"{name},{','.join(map(str, PALETTE[i % 5]))}\n" for i, name in enumerate(names)]
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\n" + "".join(rows))
+    diagnosis = examine(tmp_path)
+    assert {*diagnosis.scheme.classes} == {*"abcde"} and problems(diagnosis) == {}
+    diagnosis.write()
+    read_all(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["hard", "soft", "jpg"])

@@ -35,6 +35,8 @@ def names(*patterns: str) -> list[str]:
         (names("images/{}.jpg", "masks/{}.png"), "images/{key}.jpg", "masks/{key}.png"),
         (names("img/{}.jpg", "label/{}.png"), "img/{key}.jpg", "label/{key}.png"),
         (names("{}.jpg", "{}_mask.png"), "{key}.jpg", "{key}_mask.png"),
+        (names("{}.jpg", "{}_GT.png"), "{key}.jpg", "{key}_GT.png"),
+        (names("{}.png", "{}_mask_1.png"), "{key}.png", "{key}_mask_1.png"),
         (names("{}.jpg", "{}.png"), "{key}.jpg", "{key}.png"),
         (names("{}.jpg", "{}.json"), "{key}.jpg", "{key}.json"),
         (names("d/{}_sat.jpg", "d/{}_mask.png"), "{key}_sat.jpg", "{key}_mask.png"),
@@ -157,6 +159,22 @@ def test_walk_leaves_hidden_files_and_ends_in_circles(tmp_path: Path) -> None:
     (tmp_path / "images/2.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "classes.txt")
     assert list(walk(tmp_path)) == ["images/1.png"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "images/1.png", photo(1))
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("images"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"images: Permission denied; give leave to read it"):
+        list(walk(tmp_path))
 
 
 PART = st.sampled_from(

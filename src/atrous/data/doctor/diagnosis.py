@@ -21,7 +21,7 @@ from atrous.data.doctor.layout import find_layout, walk
 from atrous.data.doctor.mask_faults import mask_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
 from atrous.data.doctor.reading import Seen, census_of, read_folder
-from atrous.data.doctor.scheme import Scheme
+from atrous.data.doctor.scheme import Scheme, with_nearest
 from atrous.data.doctor.splits import UNDIVIDED, Files, Layout
 from atrous.data.doctor.survey import Pair, Progress, Reading
 from atrous.files import InputError
@@ -34,8 +34,6 @@ class Diagnosis:
     folder: Path
     layout: Layout
     scheme: Scheme
-    places: Mapping[int, int]
-    """The class of each value in the tallies."""
     readings: Sequence[Reading]
     findings: Sequence[Finding]
     splits: Mapping[str, Files]
@@ -116,6 +114,9 @@ def _diagnose(
 ) -> Diagnosis:
     """Judge what was seen; `toml` is the dataset.toml, if there is one."""
     census = census_of(seen.readings, seen.blurred)
+    num_classes = len(seen.scheme.classes)
+    places = with_nearest(seen.scheme, seen.places, census.values)
+    counts = {r.pair: class_counts(r, places, num_classes) for r in seen.readings}
     case = Case(
         folder=layout.folder,
         layout=layout,
@@ -123,12 +124,11 @@ def _diagnose(
         places=seen.places,
         readings=seen.readings,
         blurred=seen.blurred,
+        counts=counts,
         census=census,
         described=bool(toml),
     )
     findings = [*faults, *file_findings(case), *mask_findings(case)]
-    num_classes = len(seen.scheme.classes)
-    counts = {r.pair: class_counts(r, seen.places, num_classes) for r in seen.readings}
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
     splits, seed = dict(layout.splits), None
     if not toml:
@@ -141,7 +141,6 @@ def _diagnose(
         folder=layout.folder,
         layout=layout,
         scheme=seen.scheme,
-        places=seen.places,
         readings=seen.readings,
         findings=findings,
         splits=splits,

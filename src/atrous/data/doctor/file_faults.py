@@ -14,68 +14,68 @@ _EXIF_ORIENTATION = 0x0112
 
 def file_findings(case: Case) -> list[Finding]:
     """What is wrong with single files and pairs of them."""
-    judges = (
-        _unreadable_images,
-        _unreadable_masks,
-        _sizes,
-        _copies,
-        _unpaired,
-        _elsewhere,
-        _odd_names,
-    )
+    judges = (_unreadable, _turned, _sizes, _copies, _unpaired, _elsewhere, _odd_names)
     return [finding for judge in judges for finding in judge(case)]
 
 
-def _unreadable_images(case: Case) -> Iterator[Finding]:
-    bad = [reading for reading in case.readings if reading.image_error]
-    if bad:
+def _unreadable(case: Case) -> Iterator[Finding]:
+    images = [(r.pair, r.image_error) for r in case.readings if r.image_error]
+    masks = [(r.pair, r.mask_error) for r in case.readings if r.mask_error]
+    for half, mend, bad in (
+        ("image", "copy or download", images),
+        ("mask", "mend or export", masks),
+    ):
+        if bad:
+            yield Finding(
+                code=f"unreadable-{half}",
+                severity="problem",
+                count=len(bad),
+                message=f"{many(len(bad), half)} cannot be read",
+                examples=_lines(case, (error for _, error in bad)),
+                mend=f"{mend} them again; --write leaves them out",
+                pairs=tuple(pair for pair, _ in bad),
+                leaves_out=True,
+            )
+
+
+def _turned(case: Case) -> Iterator[Finding]:
+    """Images turned by EXIF. Their sizes tell of the masks where width and height change places."""
+    swapped = _swapped(case)
+    unsure = [
+        reading
+        for reading in case.readings
+        if reading.image_size == reading.mask_size
+        and not reading.pair.image.lower().endswith(".png")  # slow, and such PNGs are rare
+        and (orientation := _orientation(case, reading)) > 1
+        and (orientation < 5 or reading.image_size[0] == reading.image_size[1])
+    ]
+    if swapped:
         yield Finding(
-            code="unreadable-image",
+            code="exif-rotated",
             severity="problem",
-            count=len(bad),
-            message=f"{many(len(bad), 'image')} cannot be read",
-            examples=_lines(case, (reading.image_error for reading in bad)),
-            mend="copy or download them again; --write leaves them out",
-            pairs=tuple(reading.pair for reading in bad),
+            count=len(swapped),
+            message=f"{many(len(swapped), 'image')} turned by EXIF, but the mask is not",
+            examples=tuple(f"{r.pair.image} (mask {r.pair.mask})" for r in swapped),
+            mend="turn these masks as well, or take the orientation out of the EXIF;"
+            " --write leaves them out",
+            pairs=tuple(reading.pair for reading in swapped),
             leaves_out=True,
         )
-
-
-def _unreadable_masks(case: Case) -> Iterator[Finding]:
-    bad = [reading for reading in case.readings if reading.mask_error]
-    if bad:
+    if unsure:
         yield Finding(
-            code="unreadable-mask",
-            severity="problem",
-            count=len(bad),
-            message=f"{many(len(bad), 'mask')} cannot be read",
-            examples=_lines(case, (reading.mask_error for reading in bad)),
-            mend="mend or export them again; --write leaves them out",
-            pairs=tuple(reading.pair for reading in bad),
-            leaves_out=True,
+            code="exif-rotated",
+            severity="note",
+            count=len(unsure),
+            message=f"{many(len(unsure), 'image')} turned by EXIF to the same size",
+            examples=tuple(f"{r.pair.image} (mask {r.pair.mask})" for r in unsure),
+            mend="look at them, as --html shows them; turn the masks that are not upright",
+            pairs=tuple(reading.pair for reading in unsure),
         )
 
 
 def _sizes(case: Case) -> Iterator[Finding]:
-    differ = [
-        reading
-        for reading in case.readings
-        if reading.tally and not reading.image_error and reading.image_size != reading.mask_size
-    ]
-    turned = [reading for reading in differ if _is_turned(case, reading)]
-    other = [reading for reading in differ if reading not in turned]
-    if turned:
-        yield Finding(
-            code="exif-rotated",
-            severity="problem",
-            count=len(turned),
-            message=f"{many(len(turned), 'image')} turned by EXIF, but the mask is not",
-            examples=tuple(f"{r.pair.image} (mask {r.pair.mask})" for r in turned),
-            mend="turn these masks as well, or take the orientation out of the EXIF;"
-            " --write leaves them out",
-            pairs=tuple(reading.pair for reading in turned),
-            leaves_out=True,
-        )
+    swapped = _swapped(case)
+    other = [reading for reading in _of_other_size(case) if reading not in swapped]
     if other:
         yield Finding(
             code="size-mismatch",
@@ -91,6 +91,23 @@ def _sizes(case: Case) -> Iterator[Finding]:
             pairs=tuple(reading.pair for reading in other),
             leaves_out=True,
         )
+
+
+def _of_other_size(case: Case) -> list[Reading]:
+    return [
+        reading
+        for reading in case.readings
+        if reading.tally and not reading.image_error and reading.image_size != reading.mask_size
+    ]
+
+
+def _swapped(case: Case) -> list[Reading]:
+    """Those whose mask has the size of the image before its EXIF orientation turned it."""
+    return [
+        reading
+        for reading in _of_other_size(case)
+        if reading.mask_size == reading.image_size[::-1] and _orientation(case, reading) >= 5
+    ]
 
 
 def _copies(case: Case) -> Iterator[Finding]:
@@ -182,15 +199,13 @@ def _odd_names(case: Case) -> Iterator[Finding]:
         )
 
 
-def _is_turned(case: Case, reading: Reading) -> bool:
-    """Whether the mask has the size of the image before its EXIF orientation turned it."""
-    if reading.mask_size != reading.image_size[::-1]:
-        return False
+def _orientation(case: Case, reading: Reading) -> int:
+    """How EXIF turns an image: 1 not at all, 2 to 4 to the same size, 5 to 8 to the transposed."""
     try:
         with Image.open(case.folder / reading.pair.image) as image:
-            return int(image.getexif().get(_EXIF_ORIENTATION, 1)) in (5, 6, 7, 8)
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # damaged metadata: then it was not turned
-        return False
+        return 1
 
 
 def _lines(case: Case, errors: Iterable[str]) -> tuple[str, ...]:

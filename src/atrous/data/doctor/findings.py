@@ -52,10 +52,12 @@ class Case:
     layout: Layout
     scheme: Scheme
     places: Mapping[int, int]
-    """The class of each value in the tallies."""
+    """The class of each value in the tallies that is known."""
     readings: Sequence[Reading]
     blurred: Sequence[bool]
     """Of each reading."""
+    counts: Mapping[Pair, NDArray[np.int64]]
+    """(K + 1,) pixels of each class, and last of none."""
     census: Census
     described: bool
     """Whether the folder has a dataset.toml."""

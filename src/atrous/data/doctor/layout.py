@@ -33,8 +33,8 @@ _MASK_FOLDER = re.compile(
 )
 _IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
 _MASK_WORD = (
-    r"masks?|labels?|label(?:Train)?Ids|instanceIds|gt|gtFine|gtCoarse|ground_?truth|seg|"
-    r"segmentation|annot|annotations?|manual1|[LP]|colou?r"
+    r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|instanceIds|gt|gtFine|gtCoarse|target|"
+    r"ground_?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|colou?r)|[LP])"
 )
 _IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test"
 _TAIL = re.compile(rf"(?P<mask>(?:[_\-. ](?:{_MASK_WORD}))+)$|(?P<image>[_\-. ](?:{_IMAGE_WORD}))$")
@@ -150,7 +150,7 @@ def walk(folder: Path) -> Iterator[str]:
     What is no file (a pipe, a link to nowhere) is passed by: reading it might never end.
     """
     seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         status = Path(place).stat()
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         if (status.st_dev, status.st_ino) in seen:
@@ -162,6 +162,10 @@ def walk(folder: Path) -> Iterator[str]:
         for name in names:
             if not name.startswith(".") and _is_file(Path(place) / name):
                 yield f"{start}{name}"
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: {error.strerror}; give leave to read it, or move it away")
 
 
 def _is_file(path: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from atrous.data.doctor.findings import Case, Finding, Severity, class_counts, many, some
+from atrous.data.doctor.findings import Case, Finding, Severity, many, some
 from atrous.data.doctor.scheme import Scheme, is_background, is_white_a_class
 from atrous.data.doctor.survey import Reading
 from atrous.data.labels import color_name
@@ -96,7 +96,7 @@ def _white(case: Case) -> Iterator[Finding]:
 
 def _empty(case: Case) -> Iterator[Finding]:
     names = case.scheme.classes
-    counts = [(r, class_counts(r, case.places, len(names))) for r in case.readings if r.tally]
+    counts = [(r, case.counts[r.pair]) for r in case.readings if r.tally]
     unlabelled = [reading for reading, count in counts if not count[:-1].any()]
     blank = [
         reading

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.class_names import NamedClass
-from atrous.data.doctor.survey import Tally
+from atrous.data.doctor.survey import Tally, rgb
 from atrous.files import InputError
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 
@@ -22,6 +22,8 @@ _VOID = ("void", "unlabeled", "unlabelled", "ignore", "ignored")
 _BACKGROUND = ("background", "_background_", "other", "class 0", *_VOID)
 _RARE = 0.1
 """Of all masks: an id of fewer, or of one alone, may be a stray one."""
+_LITTLE = 0.02
+"""Of a mask: what is less, and in no other one, may be a stray."""
 _FEW_MASKS = 4
 """Of fewer masks nothing is said to be rare."""
 _FAR = 3
@@ -65,6 +67,10 @@ class Census:
     """In how many whose edges are not blurred."""
     is_region: NDArray[np.bool_]
     """Whether it lies somewhere as more than the blur of an edge."""
+    is_alone: NDArray[np.bool_]
+    """Whether it is less than 2 % of one mask, and in no other; never where many are so."""
+    is_mixed: NDArray[np.bool_]
+    """Whether it lies on the edge between others only, and is one of several that do."""
     num_masks: int
     one_or_white: bool = False
     """Whether some masks hold 1, others 255, and none both."""
@@ -78,7 +84,8 @@ def take_census(tallies: Sequence[Tally], blurred: Sequence[bool]) -> Census:
     """Sum up what masks hold, where `blurred` says whose edges are interpolated."""
     if not tallies:
         nothing = np.zeros(0, np.int64)
-        return Census(nothing, nothing, nothing, nothing, nothing.astype(bool), 0)
+        never = nothing.astype(bool)
+        return Census(nothing, nothing, nothing, nothing, never, never, never, 0)
     every = np.concatenate([tally.values for tally in tallies])
     values, places = np.unique(every, return_inverse=True)
 
@@ -92,9 +99,16 @@ def take_census(tallies: Sequence[Tally], blurred: Sequence[bool]) -> Census:
         [np.full_like(t.values, not blur) for t, blur in zip(tallies, blurred, strict=True)]
     )
     is_region = (clean > 0) | ((solid > 0.1 * counts) & (counts > 1e-3 * counts.sum()))
+    alone = (masks == 1) & (counts * len(tallies) < _LITTLE * counts.sum())
+    holders = sum(bool(np.isin(values[alone], tally.values).any()) for tally in tallies)
+    if len(tallies) < _FEW_MASKS or holders > max(1, _RARE * len(tallies)):
+        alone[:] = False  # many rare classes
+    soft = total([tally.soft for tally in tallies])
+    mixed = (solid == 0) & (2 * soft >= counts) & (counts < 1e-3 * counts.sum())
+    mixed &= mixed.sum() > 2
     ones, whites = ({n for n, t in enumerate(tallies) if i in t.values} for i in (1, IGNORE_INDEX))
     apart = bool(ones and whites and not ones & whites)
-    return Census(values, counts, masks, clean, is_region, len(tallies), apart)
+    return Census(values, counts, masks, clean, is_region, alone, mixed, len(tallies), apart)
 
 
 def ids_scheme(
@@ -138,7 +152,8 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
     Raises:
         InputError: there are more colours than classes can be.
     """
-    codes = {entry.name: code_of(entry.color) for entry in named if entry.color}
+    first = {code_of(entry.color): entry.name for entry in reversed(named) if entry.color}
+    codes = {name: code for code, name in reversed(first.items())}
     if not codes:
         regions = _without_near(census)
         check_count(len(regions))
@@ -161,6 +176,23 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
     )
 
 
+def with_nearest(
+    scheme: Scheme, places: Mapping[int, int], values: NDArray[np.int64]
+) -> dict[int, int]:
+    """Add to the class of each known value that of the unknown ones which become the nearest."""
+    known = [*places, *scheme.ignore]
+    if scheme.unknown != "nearest" or not known:
+        return dict(places)
+    unknown = values[~np.isin(values, known)]
+    nearest, best = np.full_like(unknown, known[0]), np.full(unknown.shape, np.inf)
+    for code in known:
+        distance = ((rgb(unknown) - rgb(code)[:, None]) ** 2).sum(0)
+        nearest[distance < best] = code
+        best = np.minimum(best, distance)
+    both = zip(unknown.tolist(), nearest.tolist(), strict=True)
+    return {**places, **{value: places[code] for value, code in both if code in places}}
+
+
 def code_of(color: Color) -> int:
     """The 24-bit code of a colour."""
     return color[0] + 256 * color[1] + 65536 * color[2]
@@ -177,11 +209,10 @@ def is_background(name: str) -> bool:
 
 
 def _without_near(census: Census) -> list[int]:
-    """The colours that are regions, less those that JPEG made of another, sorted."""
-    regions = census.regions()
-    clean = {int(value) for value in census.values[census.clean > 0]}
-    if len(clean) == len(regions):
-        return regions
+    """The colours that are regions, less strays and those that JPEG made of another, sorted."""
+    is_class = census.is_region & ~census.is_alone & ~census.is_mixed
+    regions = census.values[is_class].tolist()
+    clean = {*census.values[is_class & (census.clean > 0)].tolist()}
     counts = dict(zip(census.values.tolist(), census.counts.tolist(), strict=True))
     kept = sorted(clean)
     for code in sorted(set(regions) - clean, key=lambda code: -counts[code]):
@@ -262,14 +293,16 @@ def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) 
 
 
 def _without_strays(ids: Sequence[int], census: Census) -> list[int]:
-    """The ids less those in few masks, far beyond a run of all others without a gap."""
+    """The ids less those that lie far beyond all others, in few masks.
+
+    Where the others have gaps too, those of which one mask alone has a little.
+    """
     common = [i for i in ids if not _is_rare(i, census)]
-    gaps = [b - a for a, b in pairwise(common)]
-    if not common or common[0] > 1 or any(gap > 1 for gap in gaps):
-        return list(ids)
-    kept = [i for i in ids if i <= common[-1]]
+    gap = max((b - a for a, b in pairwise(common)), default=1)
+    kept = [i for i in ids if not common or i <= common[-1]]
+    alone = {*census.values[census.is_alone].tolist()}
     for i in ids[len(kept) :]:
-        if i - kept[-1] > _FAR and _is_rare(i, census):
+        if i - kept[-1] > max(_FAR, gap) and (i in alone if gap > 1 else _is_rare(i, census)):
             break
         kept.append(i)
     return kept

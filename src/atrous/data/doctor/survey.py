@@ -139,9 +139,14 @@ def find_blurred(readings: Sequence[Reading]) -> list[bool]:
     def is_blurred(path: str, tally: Tally) -> bool:
         if path.lower().endswith((".jpg", ".jpeg")) and tally.soft.any():
             return True
-        share, count = _soft_share(tally), int(tally.soft.sum())
-        stands_out = share > 0.33 and usual < BLURRED_SHARE / 2 and count >= 20
-        return share >= BLURRED_SHARE and (all_are or stands_out or _are_many(tally.soft.tolist()))
+        share, soft = _soft_share(tally), tally.soft
+        # Of one value: that of an edge half as long as the mask, at least.
+        long = soft.sum() >= max(20, 0.5 * np.sqrt(tally.counts.sum()))
+        stands_out = share > 0.33 and usual < BLURRED_SHARE / 2 and long
+        more_than_usual = share >= 1.5 * usual and _are_many(soft.tolist())
+        if all_are:
+            return share >= BLURRED_SHARE / 2
+        return share >= BLURRED_SHARE and bool(stands_out or more_than_usual)
 
     return [r.tally is not None and is_blurred(r.pair.mask, r.tally) for r in readings]
 
@@ -240,20 +245,20 @@ def _is_between(
 
 def _differ_clearly(a: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the 24-bit codes a and c are more than a shade apart."""
-    return np.asarray(((_rgb(a) - _rgb(c)) ** 2).sum(0) > 3)
+    return np.asarray(((rgb(a) - rgb(c)) ** 2).sum(0) > 3)
 
 
 def _is_mixture(
     a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Whether the 24-bit code b is a mixture of a and c, which differ clearly."""
-    from_a, line = _rgb(b) - _rgb(a), _rgb(c) - _rgb(a)  # (3, N)
+    from_a, line = rgb(b) - rgb(a), rgb(c) - rgb(a)  # (3, N)
     squared = (line**2).sum(0)
     share = (from_a * line).sum(0) / np.maximum(squared, 1)
     off_line = abs(from_a - share * line).max(0)
     return np.asarray((squared > 3) & (off_line <= _COLOR_TOLERANCE) & (share > 0) & (share < 1))
 
 
-def _rgb(codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(N,) -> (3, N); float32 holds these integers, and their squares, exactly."""
+def rgb(codes: Ids | int) -> NDArray[np.float32]:
+    """24-bit codes (N,) -> (3, N); float32 holds these integers, and their squares, exactly."""
     return np.stack([codes & 255, codes >> 8 & 255, codes >> 16]).astype(np.float32)

@@ -133,7 +133,7 @@ def test_images_in_other_folders_are_named() -> None:
 
 
 def test_lists_divide_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("".join(f"/root/images/{n}.jpg x\n" for n in NUMBERS[:3]))
+    (tmp_path / "train.txt").write_text("".join(f"/srv/images/{n}.jpg x\n" for n in NUMBERS[:3]))
     (tmp_path / "val.txt").write_text("003\n004\nabsent\n")
     paths = ["train.txt", "val.txt", *names("images/{}.jpg", "masks/{}.png"), "images/005.jpg"]
     layout = find_layout(tmp_path, paths)

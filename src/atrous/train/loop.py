@@ -189,7 +189,7 @@ class _Training:
         torch.manual_seed(recipe.seed)
         if network is None:
             pretrained = fresh and recipe.pretrained and recipe.init is None
-            network = build(**model_options(recipe, num_classes), pretrained=pretrained)
+            network = build(**recipe.model_options(num_classes), pretrained=pretrained)
         if fresh and recipe.init is not None:
             checkpoint.start_from(network, Path(recipe.init))
         for module in network.modules():
@@ -286,30 +286,12 @@ class _Training:
         return whole
 
 
-def model_options(recipe: Recipe, num_classes: int) -> dict[str, Any]:
-    """The arguments of `atrous.models.catalogue.build` that a recipe stands for, JSON-ready."""
-    return {
-        "name": recipe.model,
-        "num_classes": num_classes,
-        "backbone": recipe.backbone,
-        "output_stride": recipe.output_stride,
-        "atrous_rates": list(recipe.atrous_rates),
-        "image_pooling": recipe.image_pooling,
-        "multi_grid": list(recipe.multi_grid) or None,
-        "auxiliary": recipe.auxiliary_weight > 0,
-        "separable": recipe.separable,
-        "aspp_channels": recipe.aspp_channels,
-        "decoder_channels": recipe.decoder_channels,
-        "dropout": recipe.dropout,
-    }
-
-
 def _description(recipe: Recipe, dataset: Dataset, data: str, root: str | None) -> dict[str, Any]:
     """The content of run.json."""
     mean, std = normalization(recipe.backbone)
     return {
         "format": 1,
-        "model": model_options(recipe, dataset.taxonomy.num_classes),
+        "model": recipe.model_options(dataset.taxonomy.num_classes),
         "normalization": {"mean": list(mean), "std": list(std)},
         "taxonomy": dataset.taxonomy.to_dict(),
         "data": {

@@ -144,6 +144,23 @@ class Recipe:
         if min(self.crop_size) <= 0:
             raise InputError(f"crop_size is {self.crop_size}; both sides must be over 0")
 
+    def model_options(self, num_classes: int) -> dict[str, Any]:
+        """The arguments of `atrous.models.catalogue.build` for this recipe, JSON-ready."""
+        return {
+            "name": self.model,
+            "num_classes": num_classes,
+            "backbone": self.backbone,
+            "output_stride": self.output_stride,
+            "atrous_rates": list(self.atrous_rates),
+            "image_pooling": self.image_pooling,
+            "multi_grid": list(self.multi_grid) or None,
+            "auxiliary": self.auxiliary_weight > 0,
+            "separable": self.separable,
+            "aspp_channels": self.aspp_channels,
+            "decoder_channels": self.decoder_channels,
+            "dropout": self.dropout,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form, which `from_dict` reads back."""
         return asdict(self)

@@ -73,12 +73,15 @@ def doctor(
 
 def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
     """The report, 80 columns wide."""
+    from atrous.data.doctor.findings import many
+
     readings, layout = diagnosis.readings, diagnosis.layout
     images = len(readings) + len(layout.unpaired_images)
     masks = len(readings) + len(layout.unpaired_masks)
     first = next(iter(layout.splits.values()))
     where = f"{first.images} <-> {first.labels or first.annotations}".replace("{key}", "*")
-    yield f"{images:,} images, {masks:,} masks, paired by name: {where}"
+    counts = f"{many(images, 'image')}, {many(masks, 'mask')}, paired by name:"
+    yield textwrap.fill(f"{counts} {where}", 80, subsequent_indent="  ", break_long_words=False)
     yield from _labelled("encoding", [_ENCODINGS[diagnosis.scheme.encoding]])
     yield from _labelled("classes", [_classes(diagnosis)])
     yield from _labelled("splits", [_splits(diagnosis)])

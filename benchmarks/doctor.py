@@ -10,14 +10,13 @@ the disk is left out. The last line is JSON. Leave the machine alone meanwhile.
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from side_by_side import print_environment
 
 from atrous.data.doctor import examine
 from atrous.taxonomy import distinct_colors
@@ -36,9 +35,7 @@ def main():
         start = time.perf_counter()
         diagnosis = examine(folder)
         seconds = time.perf_counter() - start
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pillow"))
-    print(f"Python {platform.python_version()}, {packages}")
+    print_environment(os.cpu_count(), "numpy", "pillow")
     found = {finding.code: finding.count for finding in diagnosis.findings}
     print(f"  {options.pairs} pairs of {WIDTH}x{HEIGHT}, {size / 1e6:.0f} MB: {seconds:.1f} s")
     print(f"  {1000 * seconds / options.pairs:.1f} ms a pair; found {found}")

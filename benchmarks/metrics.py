@@ -10,19 +10,14 @@ torchmetrics is given the same labels as uint8 and as int64, without its checks 
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import time
 import tracemalloc
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
+from side_by_side import measure, print_environment
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-import atrous
 from atrous.metrics import Boundary, Calibration, Confusion
 from atrous.metrics.interval import compare, interval
 
@@ -32,7 +27,7 @@ IMAGES = 5000
 def main():
     options = parse()
     torch.set_num_threads(options.threads)
-    print_environment(options.threads)
+    print_environment(options.threads, "numpy", "torch", "torchmetrics")
     prediction, label = label_maps(options.size, options.classes)
     contenders, extra = updates(prediction, label, options.classes)
     seconds = measure(contenders | extra, options.rounds)
@@ -93,18 +88,6 @@ def updates(prediction, label, num_classes):
     return contenders, extra
 
 
-def measure(contenders, rounds):
-    """The median seconds of each, run in turn, so that the machine's moods meet all alike."""
-    times = {name: [] for name in contenders}
-    for count in range(-5, rounds):  # five rounds to warm up
-        for name, update in contenders.items():
-            start = time.perf_counter()
-            update()
-            if count >= 0:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
 def many_images(prediction, label, num_classes):
     """What 5,000 updates keep and need at most, and how long the statistics of so many take."""
     one, other = Confusion(num_classes), Confusion(num_classes)
@@ -126,23 +109,6 @@ def many_images(prediction, label, num_classes):
         times[name] = round(time.perf_counter() - start, 3)
         print(f"  {name} of {IMAGES:,} images: {times[name]:.2f} s")
     return {"kilobytes_per_image": round(kept / IMAGES / 1e3, 2), "seconds": times}
-
-
-def print_environment(threads):
-    print(f"{processor()}, {os.cpu_count()} cores, {threads} threads, {platform.system()}")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "torchmetrics"))
-    print(f"Python {platform.python_version()}, atrous {atrous.__version__}, {packages}")
-
-
-def processor():
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -9,18 +9,12 @@ in them, over which the two differ. The last line is JSON. Leave the machine alo
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import time
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
+from side_by_side import measure, print_environment
 from torchmetrics.detection import PanopticQuality as PeerQuality
 
-import atrous
 from atrous.infer.runtimes import usable_cores
 from atrous.metrics import Panoptic, PanopticQuality
 
@@ -30,7 +24,7 @@ NUM_CATEGORIES = 20
 def main():
     options = parse()
     torch.set_num_threads(options.threads)
-    print_environment(options.threads)
+    print_environment(options.threads, "numpy", "torch", "torchmetrics")
     random = np.random.default_rng(0)
     truth, prediction = segmentations(random, *options.size, options.segments)
     categories = [{"id": i, "name": f"category {i}", "isthing": 1} for i in range(NUM_CATEGORIES)]
@@ -42,7 +36,7 @@ def main():
         "atrous": lambda: ours.update(*pair),
         "torchmetrics": lambda: theirs.update(*peer_pair),
     }
-    seconds = measure(contenders, options.rounds)
+    seconds = measure(contenders, options.rounds, warm_up=2)
     scores = {"atrous": ours.scores().pq, "torchmetrics": float(theirs.compute())}
     for name, t in seconds.items():
         print(f"  {name:14} {1000 * t:8.2f} ms  median of {options.rounds}  PQ {scores[name]:.6f}")
@@ -89,35 +83,6 @@ def as_channels(segmentation):
     known = np.array(sorted(categories))
     category = np.array([categories[i] for i in known])[np.searchsorted(known, ids)]
     return torch.from_numpy(np.stack([category, ids], axis=-1))[None]
-
-
-def measure(contenders, rounds):
-    """The median seconds of each, run in turn, so that the machine's moods meet all alike."""
-    times = {name: [] for name in contenders}
-    for count in range(-2, rounds):  # two rounds to warm up
-        for name, update in contenders.items():
-            start = time.perf_counter()
-            update()
-            if count >= 0:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def print_environment(threads):
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "torchmetrics"))
-    print(f"{processor()}, {os.cpu_count()} cores, {threads} threads, {platform.system()}")
-    # The source tree has a version even where it is not installed.
-    print(f"Python {platform.python_version()}, atrous {atrous.__version__}, {packages}")
-
-
-def processor():
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -11,18 +11,17 @@ The last line is JSON. Leave the machine alone meanwhile.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from side_by_side import measure, print_environment
 
 import atrous
 from atrous.infer.runtimes import usable_cores
@@ -36,8 +35,11 @@ def main():
     contenders = {f"{segment.metadata.precision} {segment.runtime.name}": segment.predict}
     if options.run:
         contenders["torch eager"] = torch_predict(options.run, threads, options.torch_upsample)
-    print_environment(threads, torch=bool(options.run))
-    seconds = measure(contenders, photo, options.rounds)
+    peer = ["torch"] if options.run else []
+    print_environment(threads, "onnxruntime", "numpy", "pillow", *peer)
+    calls = {name: partial(predict, photo) for name, predict in contenders.items()}
+    # onnxruntime's threads spin for a while after a call; the next shall not feel it.
+    seconds = measure(calls, options.rounds, pause=0.02)
     result = {"image": list(photo.shape[:2]), "threads": threads, "model": options.model}
     result["milliseconds"] = {name: round(1000 * t, 2) for name, t in seconds.items()}
     for name, t in seconds.items():
@@ -91,20 +93,6 @@ def torch_predict(run, threads, upsampling):
     return predict
 
 
-def measure(contenders, photo, rounds):
-    """The median seconds of each, run in turn, so that the machine's moods meet all alike."""
-    times = {name: [] for name in contenders}
-    for count in range(-5, rounds):  # five rounds to warm up
-        for name, predict in contenders.items():
-            start = time.perf_counter()
-            predict(photo)
-            if count >= 0:
-                times[name].append(time.perf_counter() - start)
-            # onnxruntime's threads spin for a while after a call; the next shall not feel it.
-            time.sleep(0.02)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
 def cold_start(photo, model, repeats=3):
     """The median wall time of a new process that segments one photo and writes its files."""
     code = "import sys; from atrous.cli import main; sys.exit(main())"
@@ -119,27 +107,6 @@ def cold_start(photo, model, repeats=3):
             subprocess.run(command, check=True, capture_output=True)
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def print_environment(threads, torch):
-    packages = ["atrous", "onnxruntime", "numpy", "pillow", *(["torch"] if torch else [])]
-    print(f"{processor()}, {os.cpu_count()} cores, {threads} threads, {platform.system()}")
-    print(f"Python {platform.python_version()}, " + ", ".join(map(describe, packages)))
-
-
-def describe(package):
-    # The source tree has a version even where it is not installed.
-    return f"{package} {atrous.__version__ if package == 'atrous' else version(package)}"
-
-
-def processor():
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

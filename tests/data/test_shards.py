@@ -262,7 +262,7 @@ FAULTS: dict[str, tuple[Callable[[], bytes | dict[str, bytes]], str]] = {
     ),
     "sizes": (
         lambda: {"a.png": IMAGE, "a.label.png": png(np.zeros((6, 4), np.uint8))},
-        "the label of a is 4x6, its image 6x4",
+        "the label of a: 4x6, but its image a is 6x4",
     ),
 }
 

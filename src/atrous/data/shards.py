@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.sample import Sample
+from atrous.data.sample import Sample, paired
 from atrous.data.tar import tar_members
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_image, read_label
@@ -63,13 +63,8 @@ class Shards(Sequence[Sample]):
         key = self.keys[operator.index(index)]  # no slices
         path, content = self._content(index, 0, key)
         image, label = read_image(path, content), self.label(index)
-        if image.shape[:2] != label.shape:
-            raise InputError(
-                f"{self.paths[self.shards[index]]}: the label of {key} is "
-                f"{label.shape[1]}x{label.shape[0]}, its image {image.shape[1]}x{image.shape[0]}; "
-                "a label must have its image's size"
-            )
-        return Sample(image, label, key)
+        tar = self.paths[self.shards[index]]
+        return paired(image, label, key, f"{tar}: the label of {key}", path.name)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -23,7 +23,7 @@ from atrous.data.panoptic import (
     read_panoptic,
 )
 from atrous.data.polygons import read_polygons
-from atrous.data.sample import Sample
+from atrous.data.sample import Sample, paired
 from atrous.files import InputError
 from atrous.images import read_image, read_label
 from atrous.metrics.panoptic_quality import Panoptic
@@ -60,14 +60,9 @@ class Split(Sequence[Sample]):
             InputError: a file is not what it should be, sizes differ, or an id is unknown.
         """
         key = self.keys[operator.index(index)]  # no slices
-        image, label = read_image(self.image_path(key)), self.label(index)
-        if image.shape[:2] != label.shape:
-            raise InputError(
-                f"{self.label_path(key)}: {label.shape[1]}x{label.shape[0]}, but its image "
-                f"{self.image_path(key).name} is {image.shape[1]}x{image.shape[0]}; "
-                "a mask must have its image's size"
-            )
-        return Sample(image, label, key)
+        path = self.image_path(key)
+        image, label = read_image(path), self.label(index)
+        return paired(image, label, key, str(self.label_path(key)), path.name)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -20,7 +20,7 @@ from atrous.data.labels import UNKNOWN, Encoding, color_name, read_index, read_r
 from atrous.data.panoptic import PanopticEntry, read_annotations
 from atrous.files import InputError
 from atrous.images import read_colors, read_label
-from atrous.infer.segmenter import in_order
+from atrous.infer.ordered import in_order
 from atrous.metrics import Confusion, Panoptic, PanopticQuality
 from atrous.metrics.table import amount
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy

@@ -1,165 +1,235 @@
 """Low-resolution logits to full-size labels: bilinear upsampling and argmax, never the full tensor.
 
-Equal to `F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(0)`. Four
-neighbouring logit vectors span a cell of output pixels. Where all four have the same largest class,
-every mixture of them has it too, and nothing needs to be interpolated: in a photo that is most of
-the area. Only the pixels of the other cells are interpolated, a block at a time, so memory does not
-grow with the number of classes.
+Equal, bit for bit, to `F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(0)`
+of contiguous float32 logits on a CPU with fused multiply-add. But torch has another kernel, which
+weighs the four corners at once, where H + W <= 128, for three classes and for a single logit: there
+a tie but for rounding may go the other way.
+
+Four neighbouring logit vectors span a cell of output pixels, and what is interpolated there is a
+mixture of them. So a class can win in the cell only if its largest corner reaches the floor: the
+best of all classes' smallest corners. Mostly one class does, and the cell is filled at once; else
+those few are interpolated. In a softmax, likewise, only classes near the floor count. The loops are
+C (kernels/upsample.c); `upsample_reference` says the same in NumPy, and stands in for them where
+no built library fits the machine.
 """
+
+import ctypes
+from functools import lru_cache
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK_VALUES = 1 << 16
-"""Interpolated values at a time: 256 KiB, which stay in the cache of one core."""
+from atrous.kernels import in_threads, kernel, usable_cores
+
+Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 _STRIP_VALUES = 1 << 20
-"""Interpolated values at a time where all pixels are wanted: 4 MiB."""
+"""Interpolated values at a time in the reference: 4 MiB."""
 
-_Source = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
+_SCRATCH_BYTES = (3 * 16 + 2) * 256 * 4 + 16
+"""Of a thread of the kernel, before 8 bytes for each class."""
+
+_VALUES_PER_THREAD = 1 << 16
+"""Logits and pixels that take about as long as waking a thread."""
+
+_Source = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 """Each output row's input row before it, the one after it, and the latter's share."""
 
 
 def upsample_argmax(
-    logits: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    logits: NDArray[np.float32], size: tuple[int, int], threads: int | None = None
+) -> Labels:
     """Return the labels (H, W) of `logits` upsampled to `size`.
 
     Args:
-        logits: (K, h, w), any real values; K from 1 to 65536.
+        logits: (K, h, w), finite; K from 1 to 65536. With others the labels are still below K.
         size: (H, W), at any ratio to (h, w), up or down.
+        threads: how many to compute in; by default as many as this process may run on.
 
     Returns:
         (H, W) class indices, uint8 for up to 256 classes and uint16 above. Where two classes tie
-        the lower index wins; where they tie but for rounding, either may.
+        the lower index wins.
     """
-    num_classes, height, width = logits.shape
-    top, bottom, down = _source_rows(height, size[0])  # (H,) each
-    left, right, across = _source_rows(width, size[1])  # (W,) each
-    coarse = _argmax(logits)  # (h, w)
-    labels = coarse.take(left, axis=1).take(top, axis=0)  # (H, W), contiguous
-    mixed = np.flatnonzero(
-        _disagreement(coarse).take(left, axis=1).take(top, axis=0)
-    )  # (N,) flat output pixels
-    vectors = np.ascontiguousarray(logits.reshape(num_classes, -1).T, np.float32)  # (h*w, K)
-    block = max(1, _BLOCK_VALUES // num_classes)
-    for start in range(0, len(mixed), block):
-        pixels = mixed[start : start + block]
-        y, x = np.divmod(pixels, size[1])
-        above = _mix(vectors, top[y] * width, left[x], right[x], across[x])  # (n, K)
-        below = _mix(vectors, bottom[y] * width, left[x], right[x], across[x])  # (n, K)
-        below -= above
-        below *= down[y, None]
-        above += below
-        labels.ravel()[pixels] = above.argmax(1)
-    return labels
+    return _upsample(logits, size, size, threads, with_confidence=False)[0]
+
+
+def upsample_argmax_confidence(
+    logits: NDArray[np.float32], size: tuple[int, int], threads: int | None = None
+) -> tuple[Labels, NDArray[np.float32]]:
+    """Return the labels (H, W) of `logits` upsampled to `size`, and how probable each is.
+
+    Args:
+        logits: (K, h, w), finite; K from 1 to 65536.
+        size: (H, W), at any ratio to (h, w), up or down.
+        threads: how many to compute in; by default as many as this process may run on.
+
+    Returns:
+        The labels as `upsample_argmax` gives them, and the largest value of the softmax at each
+        pixel, float32 (H, W), within 2e-6 of the exact one.
+    """
+    return _upsample(logits, size, size, threads, with_confidence=True)
 
 
 def photo_labels(
-    logits: NDArray[np.float32], stride: int, size: tuple[int, int]
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    logits: NDArray[np.float32], stride: int, size: tuple[int, int], threads: int | None = None
+) -> Labels:
     """Return the labels (H, W) of the photo of `size` that a network gave `logits` (K, h, w) for.
 
     The network padded it at the right and at the bottom: the labels are `stride` times the logits'
     size, cropped (docs/conventions.md).
     """
     full = logits.shape[1] * stride, logits.shape[2] * stride
-    return upsample_argmax(logits, full)[: size[0], : size[1]]
+    return _upsample(logits, full, size, threads, with_confidence=False)[0]
 
 
-def upsample_confidence(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the largest probability (H, W) of `logits` upsampled to `size`, then softmax.
+def photo_labels_confidence(
+    logits: NDArray[np.float32], stride: int, size: tuple[int, int], threads: int | None = None
+) -> tuple[Labels, NDArray[np.float32]]:
+    """Return the labels that `photo_labels` gives, and how probable each is, (H, W), 0 to 1."""
+    full = logits.shape[1] * stride, logits.shape[2] * stride
+    return _upsample(logits, full, size, threads, with_confidence=True)
 
-    A strip of rows at a time, so memory does not grow with the number of classes.
+
+def upsample_reference(
+    logits: NDArray[np.float32], full: tuple[int, int], size: tuple[int, int]
+) -> tuple[Labels, NDArray[np.float32]]:
+    """Do what the kernel does in the plainest way: all classes, a strip of rows at a time.
 
     Args:
         logits: (K, h, w), finite.
-        size: (H, W), at any ratio to (h, w), up or down.
+        full: what `logits` are upsampled to.
+        size: (H, W), the upper left part of it that is wanted.
+
+    Returns:
+        The labels (H, W) and their probabilities (H, W).
     """
-    num_classes, height, width = logits.shape
-    top, bottom, down = _source_rows(height, size[0])  # (H,) each
-    columns = _source_rows(width, size[1])  # (W,) each
-    confidence = np.empty(size, np.float32)
-    step = max(1, _STRIP_VALUES // (num_classes * size[1]))
+    labels, confidence = _empty(len(logits), size), np.empty(size, np.float32)
+    top, bottom, down = _source_rows(logits.shape[1], full[0])  # (H,) each
+    left, right, across = _source_rows(logits.shape[2], full[1])
+    left, right, across = left[: size[1]], right[: size[1]], across[: size[1]]
+    step = max(1, _STRIP_VALUES // (len(logits) * size[1]))
     for start in range(0, size[0], step):
-        rows = slice(start, start + step)
-        strip = _interpolate(logits, (top[rows], bottom[rows], down[rows]), columns)  # (K, n, W)
-        strip -= strip.max(0)
-        confidence[rows] = 1 / np.exp(strip, out=strip).sum(0)
-    return confidence
-
-
-def photo_confidence(
-    logits: NDArray[np.float32], stride: int, size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Return how probable the labels are that `photo_labels` gives, (H, W), 0 to 1."""
-    full = logits.shape[1] * stride, logits.shape[2] * stride
-    return upsample_confidence(logits, full)[: size[0], : size[1]]
-
-
-def upsample_argmax_reference(
-    logits: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Do what `upsample_argmax` does in the plainest way, with a full-size (K, H, W) tensor."""
-    rows, columns = _source_rows(logits.shape[1], size[0]), _source_rows(logits.shape[2], size[1])
-    full = _interpolate(logits, rows, columns)  # (K, H, W)
-    labels: NDArray[np.intp] = full.argmax(0)
-    return labels.astype(np.uint8) if len(logits) <= 256 else labels.astype(np.uint16)
-
-
-def _interpolate(
-    logits: NDArray[np.float32], rows: _Source, columns: _Source
-) -> NDArray[np.float32]:
-    """Interpolate (K, h, w) at every crossing of the n rows and m columns: (K, n, m)."""
-    top, bottom, down = rows
-    left, right, across = columns
-    lines = logits[:, top] * (1 - down[:, None]) + logits[:, bottom] * down[:, None]  # (K, n, w)
-    return np.asarray(lines[:, :, left] * (1 - across) + lines[:, :, right] * across, np.float32)
-
-
-def _source_rows(length: int, target: int) -> _Source:
-    """Return each output row's input row before it, the one after it, and the latter's share."""
-    scale = np.float32(length) / np.float32(target)
-    source = np.maximum((np.arange(target, dtype=np.float32) + 0.5) * scale - 0.5, 0)
-    before = np.minimum(source.astype(np.intp), length - 1)
-    share = (source - before).astype(np.float32)
-    return before, np.minimum(before + 1, length - 1), share
-
-
-def _argmax(logits: NDArray[np.float32]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The largest class of each (K, h, w) -> (h, w); plane by plane, which numpy is quicker at."""
-    best = logits[0].copy()  # (h, w)
-    winner = np.zeros(best.shape, _dtype(len(logits)))
-    for index, plane in enumerate(logits[1:], start=1):
-        np.copyto(winner, index, where=plane > best, casting="unsafe")
-        np.maximum(best, plane, out=best)
-    return winner
-
-
-def _disagreement(coarse: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Whether the cell right of and below each point has differing corners, (h, w)."""
-    across = np.zeros(coarse.shape, bool)
-    across[:, :-1] = coarse[:, 1:] != coarse[:, :-1]
-    mixed = across.copy()
-    mixed[:-1] |= across[1:] | (coarse[1:] != coarse[:-1])
-    return mixed
+        rows = slice(start, min(start + step, size[0]))
+        above, below = logits[:, top[rows]], logits[:, bottom[rows]]  # (K, n, w)
+        upper = _mix(above[:, :, left], above[:, :, right], across)  # (K, n, W)
+        lower = _mix(below[:, :, left], below[:, :, right], across)
+        strip = _mix(upper, lower, down[rows, None])
+        labels[rows] = strip.argmax(0)
+        confidence[rows] = 1 / np.exp(strip - strip.max(0)).sum(0)
+    return labels, confidence
 
 
 def _mix(
-    vectors: NDArray[np.float32],  # (h*w, K)
-    row: NDArray[np.intp],  # (n,) index of each row's first vector
-    left: NDArray[np.intp],  # (n,)
-    right: NDArray[np.intp],  # (n,)
-    share: NDArray[np.float32],  # (n,) of the right one
+    first: NDArray[np.float32], second: NDArray[np.float32], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Interpolate along one row of logits: (n, K)."""
-    start = vectors.take(row + left, axis=0)
-    end = vectors.take(row + right, axis=0)
-    end -= start
-    end *= share[:, None]
-    start += end
-    return start
+    """Mix as torch does: first * (1 - share) + (second * share), the former product unrounded."""
+    product = first.astype(np.float64) * (1 - share)
+    return np.asarray(product + second * share, np.float32)
 
 
-def _dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
-    return np.uint8 if num_classes <= 256 else np.uint16
+@lru_cache(maxsize=64)
+def _source_rows(length: int, target: int) -> _Source:
+    """Return each output row's input row before it, the one after it, and the latter's share."""
+    if length == target:
+        rows = np.arange(length, dtype=np.int32)
+        return rows, rows, np.zeros(length, np.float32)
+    scale = np.float32(length) / np.float32(target)
+    source = np.maximum((np.arange(target, dtype=np.float32) + 0.5) * scale - 0.5, 0)
+    before = np.minimum(source.astype(np.int32), length - 1)
+    share = np.clip(source - before.astype(np.float32), 0, 1)
+    return before, np.minimum(before + 1, length - 1), share
+
+
+class _Job(ctypes.Structure):
+    """What the threads share, as `Job` in kernels/upsample.c, which describes the fields."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("logits", "labels", "confidence", "strips", "top")),
+        *((name, ctypes.c_void_p) for name in ("down", "left", "across", "cells")),
+        *((name, ctypes.c_int64) for name in ("classes", "height", "width", "columns")),
+        *((name, ctypes.c_int64) for name in ("num_strips", "label_bytes", "next")),
+        ("negligible", ctypes.c_float),
+    )
+
+
+def _upsample(
+    logits: NDArray[np.float32],  # (K, h, w)
+    full: tuple[int, int],
+    size: tuple[int, int],
+    threads: int | None,
+    *,
+    with_confidence: bool,
+) -> tuple[Labels, NDArray[np.float32]]:
+    """Return the upper left part, of `size`, of labels and probabilities upsampled to `full`."""
+    run = kernel("upsample")
+    if run is None:
+        return upsample_reference(logits, full, size)
+    classes, height, width = logits.shape
+    assert 1 <= classes <= 1 << 16 and height >= 1 and width >= 1
+    assert size[0] <= full[0] and size[1] <= full[1]
+    logits = np.ascontiguousarray(logits, np.float32)
+    labels = _empty(classes, size)
+    confidence = np.empty(size if with_confidence else (0, 0), np.float32)
+    top, down, strips = _row_plan(height, full[0], size[0])
+    left, across, cells = _column_plan(width, full[1], size[1])
+    worthwhile = full[0] * full[1] >= 4 * height * width
+    job = _Job(
+        logits=logits.ctypes.data,
+        labels=labels.ctypes.data,
+        confidence=confidence.ctypes.data if with_confidence else None,
+        strips=strips.ctypes.data,
+        top=top.ctypes.data,
+        down=down.ctypes.data,
+        left=left.ctypes.data,
+        across=across.ctypes.data,
+        cells=cells.ctypes.data if worthwhile else None,
+        classes=classes,
+        height=height,
+        width=width,
+        columns=size[1],
+        num_strips=len(strips) - 1,
+        label_bytes=labels.itemsize,
+        # what is left out weighs less than K * exp(-negligible) = 1e-6 of the winner
+        negligible=log(classes * 1e6) if with_confidence else 0,
+    )
+    useful = 1 + (logits.size + labels.size) // _VALUES_PER_THREAD
+    threads = min(threads or usable_cores(), useful)
+    scratch = [np.empty(_SCRATCH_BYTES // 8 + classes, np.int64) for _ in range(threads)]
+    in_threads(
+        lambda own: run(ctypes.byref(job), ctypes.c_void_p(own.ctypes.data)), scratch, threads
+    )
+    return labels, confidence
+
+
+@lru_cache(maxsize=64)
+def _row_plan(
+    length: int, target: int, wanted: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
+    """Return `top` and `down` of a Job, and its strips: up to 16 rows between the same logits."""
+    before, _, share = _source_rows(length, target)
+    before = before[:wanted]
+    row = np.arange(wanted)
+    run = np.flatnonzero(np.diff(before, prepend=-1))  # where the row before changes
+    since = row - run[np.searchsorted(run, row, "right") - 1]
+    strips = np.append(np.flatnonzero(since % 16 == 0), wanted)
+    return before, share, strips.astype(np.int32)
+
+
+@lru_cache(maxsize=64)
+def _column_plan(
+    length: int, target: int, wanted: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
+    """Return `left`, `across` and `cells` of a Job.
+
+    What lies beyond the last pixel's centre counts to the last cell, as it mixes corners of it.
+    """
+    before, _, share = _source_rows(length, target)
+    before = before[:wanted]
+    num_cells = max(1, length - 1)
+    cells = np.searchsorted(np.minimum(before, num_cells - 1), np.arange(num_cells + 1))
+    return before, share, cells.astype(np.int32)
+
+
+def _empty(num_classes: int, size: tuple[int, int]) -> Labels:
+    return np.empty(size, np.uint8) if num_classes <= 256 else np.empty(size, np.uint16)

@@ -1,0 +1,94 @@
+"""Low-resolution logits to full-size labels on a GPU, in Triton: the logits stay on it, and small.
+
+As `atrous.infer.upsample`, but each thread of the GPU looks at all classes of its pixel: what it
+reads is in the GPU's cache, so that looking for the few candidates would not pay. Sums may be
+rounded otherwise than in torch: labels equal those of F.interpolate and argmax but for ties within
+rounding. Triton is part of torch for CUDA on Linux; elsewhere this module cannot be imported.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 128
+
+
+def gpu_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Return the labels (B, H, W) of photos of `size` that a network gave `logits` for.
+
+    Args:
+        logits: (B, K, h, w), float16, bfloat16 or float32, of any layout; B and H up to 65535.
+        stride: of the network, whose logits are upsampled by it and cropped to `size`.
+        size: (H, W).
+
+    Returns:
+        uint8 for up to 256 classes and int32 above. The lower class wins a tie.
+    """
+    return _launch(logits, stride, size, with_confidence=False)[0]
+
+
+def gpu_labels_confidence(
+    logits: Tensor, stride: int, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return what `gpu_labels` does, and the largest of the softmax, float32 (B, H, W)."""
+    return _launch(logits, stride, size, with_confidence=True)
+
+
+def _launch(
+    logits: Tensor, stride: int, size: tuple[int, int], *, with_confidence: bool
+) -> tuple[Tensor, Tensor]:
+    batch, classes, height, width = logits.shape
+    assert size[0] <= height * stride and size[1] <= width * stride
+    dtype = torch.uint8 if classes <= 256 else torch.int32
+    labels = torch.empty(batch, *size, dtype=dtype, device=logits.device)
+    confidence = torch.empty(batch, *size, device=logits.device) if with_confidence else logits
+    grid = triton.cdiv(size[1], _BLOCK), size[0], batch
+    _upsample[grid](
+        logits, labels, confidence, *logits.stride(), classes, height, width, *size, 1 / stride,
+        with_confidence=with_confidence, block=_BLOCK,
+    )  # fmt: skip
+    return labels, confidence
+
+
+@triton.jit
+def _source(pixel, scale, length):  # type: ignore[no-untyped-def]
+    """The logit before an output pixel, the one after it, and the latter's share."""
+    position = tl.maximum((pixel + 0.5) * scale - 0.5, 0)
+    before = tl.minimum(position.to(tl.int32), length - 1)
+    return before, tl.minimum(before + 1, length - 1), position - before
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _upsample(  # type: ignore[no-untyped-def]
+    logits, labels, confidence, stride_b, stride_k, stride_y, stride_x, classes, height, width,
+    rows, columns, scale, with_confidence: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Do `block` pixels of one row of one photo."""
+    x = tl.program_id(0) * block + tl.arange(0, block)
+    y, photo = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    top, bottom, down = _source(y, scale, height)
+    left, right, across = _source(x, scale, width)
+    best = tl.full([block], float("-inf"), tl.float32)
+    winner = tl.zeros([block], tl.int32)
+    total = tl.zeros([block], tl.float32)
+    plane = logits + photo * stride_b
+    for k in range(classes):
+        upper, lower = plane + top * stride_y, plane + bottom * stride_y
+        upper_left = tl.load(upper + left * stride_x).to(tl.float32)
+        upper_right = tl.load(upper + right * stride_x).to(tl.float32)
+        lower_left = tl.load(lower + left * stride_x).to(tl.float32)
+        lower_right = tl.load(lower + right * stride_x).to(tl.float32)
+        above = upper_left * (1 - across) + upper_right * across
+        below = lower_left * (1 - across) + lower_right * across
+        value = above * (1 - down) + below * down
+        if with_confidence:  # softmax as it goes along: the sum is relative to the best so far
+            smaller = tl.exp(-tl.abs(value - best))
+            total = tl.where(value > best, total * smaller + 1, total + smaller)
+        winner = tl.where(value > best, k, winner)
+        best = tl.maximum(value, best)
+        plane += stride_k
+    at = (photo * rows + y) * columns + x
+    tl.store(labels + at, winner.to(labels.dtype.element_ty), mask=x < columns)
+    if with_confidence:
+        tl.store(confidence + at, 1 / total, mask=x < columns)

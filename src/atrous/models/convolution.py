@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from atrous.models import depthwise
+from atrous.models.depthwise import Geometry
+
 
 class StaticSameConv(nn.Conv2d):
     """TensorFlow's "same" convolution for inputs whose sides are a multiple of its stride.
@@ -61,9 +64,9 @@ class _CpuDepthwise(torch.autograd.Function):
     """Depthwise convolution with a backward pass of its own.
 
     oneDNN's bf16 backward falls to reference code for 5x5 kernels, dilation and stride 2: 140 ms
-    where the forward pass takes 1.5 (1248 channels, 22x30, one thread). The input's gradient at
-    stride 1 is a forward convolution by the turned kernel; the weight's is fast in float32 and
-    channels last. Together 19 ms.
+    where the forward pass takes 1.5 (1248 channels, 22x30, one thread). Here the input's gradient
+    at stride 1 is a forward convolution by the turned kernel, and that at stride 2 is torch's in
+    float32, which is fast; the weight's is ours.
     """
 
     @staticmethod
@@ -71,40 +74,41 @@ class _CpuDepthwise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.geometry = stride, padding, dilation
+        ctx.geometry = Geometry(weight.shape[-1], stride, padding, dilation)
         return F.conv2d(x, weight, None, stride, padding, dilation, weight.shape[0])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, padding, dilation = ctx.geometry
+        geometry: Geometry = ctx.geometry
         wants_x, wants_weight = ctx.needs_input_grad[:2]
-        grad_x = None
-        if wants_x and stride == 1:
-            whole = dilation * (weight.shape[-1] - 1)
-            turned = weight.flip(2, 3)
-            grad_x = F.conv2d(grad, turned, None, 1, whole - padding, dilation, weight.shape[0])
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        wide = [t.to(dtype, memory_format=torch.channels_last) for t in (grad, x, weight)]
-        wanted = [wants_x and grad_x is None, wants_weight, False]
-        slow_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            *wide,
-            None,
-            [stride] * 2,
-            [padding] * 2,
-            [dilation] * 2,
-            False,
-            [0, 0],
-            weight.shape[0],
-            wanted,
-        )
-        if grad_x is None and slow_x is not None:
-            grad_x = slow_x.to(x.dtype)
-        return (
-            grad_x,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None,
-            None,
-            None,
-        )
+        grad_x = grad_weight = None
+        if wants_x and geometry.stride == 1:
+            whole = geometry.dilation * (geometry.kernel - 1)
+            turned, padding = weight.flip(2, 3), whole - geometry.padding
+            grad_x = F.conv2d(grad, turned, None, 1, padding, geometry.dilation, len(weight))
+        elif wants_x:
+            grad_x = _by_torch(x, weight, grad, geometry, of_weight=False).to(x.dtype)
+        if wants_weight and depthwise.is_available(x, geometry):
+            grad_weight = depthwise.weight_gradient(x, grad, geometry).to(weight.dtype)
+        elif wants_weight:
+            grad_weight = _by_torch(x, weight, grad, geometry, of_weight=True).to(weight.dtype)
+        return grad_x, grad_weight, None, None, None
+
+
+def _by_torch(
+    x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry, *, of_weight: bool
+) -> Tensor:
+    """The gradient of `weight` or of `x`, in at least float32, where torch's code is fastest."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if not of_weight:
+        x = torch.empty_like(x, dtype=dtype)  # only its shape is looked at
+    wide = [t.to(dtype, memory_format=torch.channels_last) for t in (grad, x, weight)]
+    g = geometry
+    sides: tuple[list[int], ...] = ([g.stride] * 2, [g.padding] * 2, [g.dilation] * 2)
+    wanted = [not of_weight, of_weight, False]
+    grads: list[Tensor] = torch.ops.aten.convolution_backward(
+        *wide, None, *sides, False, [0, 0], len(weight), wanted
+    )
+    return grads[of_weight]

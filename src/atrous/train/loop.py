@@ -32,13 +32,12 @@ from atrous.metrics import Confusion, Scores
 from atrous.metrics.interval import interval
 from atrous.metrics.protocols import number
 from atrous.models.catalogue import build, normalization
-from atrous.models.layers import upsample
 from atrous.models.photo import PhotoNetwork
 from atrous.train import checkpoint
 from atrous.train.loader import batches, mixed_seed
-from atrous.train.losses import segmentation_loss
 from atrous.train.optim import build_optimizer, learning_rate
 from atrous.train.recipe import Recipe
+from atrous.train.upsampled_loss import upsampled_loss
 
 
 @dataclass(frozen=True)
@@ -255,14 +254,11 @@ class _Training:
         return total, lr
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
-        size = (target.shape[1], target.shape[2])
         output = self.forward(self.photo.normalize(image))
-        logits = upsample(output.logits, self.stride, size)  # (B, K, h, w)
-        loss = segmentation_loss(logits, target, self.recipe)
+        loss = upsampled_loss(output.logits, target, self.stride, self.recipe)
         if output.auxiliary is not None:
-            logits = upsample(output.auxiliary, self.auxiliary_stride, size)
-            loss = loss + self.recipe.auxiliary_weight * segmentation_loss(
-                logits, target, self.recipe
+            loss = loss + self.recipe.auxiliary_weight * upsampled_loss(
+                output.auxiliary, target, self.auxiliary_stride, self.recipe
             )
         return loss
 

@@ -1,4 +1,8 @@
-"""Losses on logits (B, K, H, W) and targets (B, H, W), where 255 is ignored."""
+"""Losses on logits (B, K, H, W) and targets (B, H, W), where 255 is ignored.
+
+The plain form, with every tensor at full size: what `upsampled_loss` must equal. Training uses that
+one, and of this module what it shares.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +58,27 @@ def cross_entropy(
     labelled = target != IGNORE_INDEX  # (B, H, W)
     share = labelled.float() if weights is None else weights[target.where(labelled, 0)] * labelled
     if hard_pixels < 1:
-        count = max(1, int(hard_pixels * int(labelled.sum())))
-        hardest = loss.detach().where(labelled, -1.0).flatten().topk(count).indices  # (count,)
-        loss, share = loss.flatten()[hardest], share.flatten()[hardest]
+        kept = hardest(loss.detach(), labelled, hard_pixels)
+        loss, share = loss[kept], share[kept]
     return loss.sum() / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
+
+
+def hardest(losses: Tensor, labelled: Tensor, fraction: float) -> Tensor:
+    """Mark the given fraction of the labelled pixels, at least one, with the largest losses.
+
+    Args:
+        losses: (B, H, W), 0 or more where labelled.
+        labelled: (B, H, W) bool.
+        fraction: over 0, up to 1.
+
+    Returns:
+        (B, H, W) bool.
+    """
+    count = max(1, int(fraction * int(labelled.sum())))
+    chosen = losses.where(labelled, -1.0).flatten().topk(count).indices  # (count,)
+    mask = torch.zeros_like(labelled.flatten())
+    mask[chosen] = True
+    return mask.reshape(labelled.shape) & labelled
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
@@ -73,7 +94,18 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     truth = F.one_hot(target.where(labelled[:, 0], 0), logits.shape[1])  # (B, H, W, K)
     truth = truth.permute(0, 3, 1, 2) * labelled  # (B, K, H, W)
     common = (probabilities * truth).sum((0, 2, 3))  # (K,)
-    total = (probabilities + truth).sum((0, 2, 3))  # (K,)
-    present = truth.sum((0, 2, 3)) > 0  # (K,)
-    dice = (2 * common + smooth) / (total + smooth)  # (K,)
-    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
+    return dice(probabilities.sum((0, 2, 3)), common, truth.sum((0, 2, 3)), smooth)
+
+
+def dice(probabilities: Tensor, common: Tensor, counts: Tensor, smooth: float = 1.0) -> Tensor:
+    """The Dice loss of each class's sums, (K,).
+
+    Args:
+        probabilities: its sum over all labelled pixels.
+        common: its sum over the pixels of the class.
+        counts: pixels of the class.
+        smooth: pixels added to both sides of the fraction.
+    """
+    present = counts > 0  # (K,)
+    values = 1 - (2 * common + smooth) / (probabilities + counts + smooth)  # (K,)
+    return (values * present).sum() / present.sum().clamp(min=1)

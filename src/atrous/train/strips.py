@@ -1,0 +1,134 @@
+"""The sums over pixels that a loss is made of, a strip of rows at a time, on any device.
+
+What is summed is linear in the log-probabilities (cross-entropy) and in the probabilities (Dice,
+once its derivatives are known), so that a strip's gradient needs nothing of the other strips.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from atrous.models.layers import resize
+
+_STRIP_VALUES = 1 << 24
+"""Upsampled values at a time: 64 MiB."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Logits of a network, and the pixels that they are to be upsampled to."""
+
+    logits: Tensor
+    """(B, K, h, w) float32."""
+    target: Tensor
+    """(B, H, W) uint8 train ids; K and above is ignored."""
+    stride: int
+    """Pixels per cell of the logits, in both directions."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a pixel of class y and probabilities p adds to the loss, each (K,) float32.
+
+    Cross-entropy: -own[y] log p[y] - sum(every log p). Dice: dice_own[y] p[y] + sum(dice_every p).
+    """
+
+    own: Tensor
+    every: Tensor
+    dice_own: Tensor
+    dice_every: Tensor
+
+
+def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what must be known before the gradient is.
+
+    Returns:
+        The cross-entropy of each pixel, (B, H, W), 0 where it is ignored; each class's sum of
+        probabilities over the labelled pixels, (K,), and over the pixels of the class, (K,).
+    """
+    losses = torch.zeros_like(batch.target, dtype=torch.float32)
+    sums = batch.logits.new_zeros(2, batch.logits.shape[1])
+    for cells, pixels in _strips(batch):
+        full, truth = _upsampled(batch.logits[:, :, cells], cells, pixels, batch)
+        log_p = full.log_softmax(1)  # (B, K, n, W)
+        losses[:, pixels] = _cross_entropy(log_p, truth, factors)
+        p = log_p.exp() * truth.any(1, keepdim=True)  # (B, K, n, W)
+        sums += torch.stack([p.sum((0, 2, 3)), (p * truth).sum((0, 2, 3))])
+    return losses, sums[0], sums[1]
+
+
+def differentiate(
+    batch: Batch, factors: Factors, kept: Tensor | None, *, compiled: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of the cross-entropy, and the gradient of both sums, (B, K, h, w).
+
+    Args:
+        batch: the pixels.
+        factors: what each adds.
+        kept: (B, H, W) bool, the pixels whose cross-entropy counts; None for all.
+        compiled: whether a strip's arithmetic goes through torch.compile.
+    """
+    sums = _compiled() if compiled else _sums
+    loss = batch.logits.new_zeros(())
+    gradient = torch.zeros_like(batch.logits)
+    for cells, pixels in _strips(batch):
+        part = batch.logits[:, :, cells].detach().requires_grad_()
+        counted = None if kept is None else kept[:, pixels]
+        with torch.enable_grad():
+            entropy, total = sums(*_upsampled(part, cells, pixels, batch), factors, counted)
+            (slope,) = torch.autograd.grad(total, part)
+        gradient[:, :, cells] += slope
+        loss += entropy.detach()
+    return loss, gradient
+
+
+def _sums(
+    full: Tensor, truth: Tensor, factors: Factors, kept: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A strip's cross-entropy, and that and its part of Dice."""
+    log_p = full.log_softmax(1)  # (B, K, n, W)
+    each = _cross_entropy(log_p, truth, factors)  # (B, n, W)
+    entropy = (each if kept is None else each * kept).sum()
+    dice = log_p.exp() * _factor(truth, factors.dice_own, factors.dice_every)
+    return entropy, entropy + dice.sum()
+
+
+@cache
+def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
+    return torch.compile(_sums)
+
+
+def _strips(batch: Batch) -> Iterator[tuple[slice, slice]]:
+    """Rows of cells, with the neighbours that they are mixed with, and the rows of their pixels."""
+    images, classes, height, width = batch.logits.shape
+    values = images * classes * batch.stride**2 * width  # of one row of cells
+    step = max(1, _STRIP_VALUES // values)
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        yield (
+            slice(max(start - 1, 0), min(stop + 1, height)),
+            slice(start * batch.stride, min(stop * batch.stride, batch.target.shape[1])),
+        )
+
+
+def _upsampled(part: Tensor, cells: slice, pixels: slice, batch: Batch) -> tuple[Tensor, Tensor]:
+    """A strip's logits, and whether each pixel is of each class; both (B, K, n, W)."""
+    target = batch.target[:, None, pixels]  # (B, 1, n, W)
+    first = pixels.start - cells.start * batch.stride
+    full = resize(part, batch.stride)[:, :, first : first + target.shape[2], : target.shape[3]]
+    classes = torch.arange(part.shape[1], device=part.device).reshape(-1, 1, 1)
+    return full, target == classes
+
+
+def _cross_entropy(log_p: Tensor, truth: Tensor, factors: Factors) -> Tensor:  # (B, K, n, W)
+    """Of each pixel, (B, n, W)."""
+    return -(log_p * _factor(truth, factors.own, factors.every)).sum(1)
+
+
+def _factor(truth: Tensor, own: Tensor, every: Tensor) -> Tensor:
+    """(B, K, n, W): `every`, and `own` more at a pixel's class; 0 at ignored pixels."""
+    spread = truth.any(1, keepdim=True) * every.reshape(-1, 1, 1)
+    return truth * own.reshape(-1, 1, 1) + spread

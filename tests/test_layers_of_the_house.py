@@ -14,7 +14,7 @@ import atrous
 HOUSE = Path(atrous.__file__).parent
 
 FLOORS = (
-    {"files", "taxonomy", "images", "metrics"},
+    {"files", "kernels", "taxonomy", "images", "metrics"},
     {"data", "draw"},
     {"models", "infer"},
     {"train", "export", "evaluate"},
@@ -28,15 +28,19 @@ LIGHT = FLOORS[0] | FLOORS[1] | {"infer", "evaluate", "report", "serve", "cli"}
 HEAVY = frozenset(
     [
         "accelerate",
+        "av",
         "onnx",
         "onnxscript",
+        "openvino",
         "pycocotools",
+        "rasterio",
         "safetensors",
         "scipy",
         "tensorboardX",
         "timm",
         "torch",
         "torchvision",
+        "triton",
         "yaml",
     ]
 )

@@ -1,6 +1,10 @@
-"""A bundle and a run folder behind the same call."""
+"""Bundles and run folders behind one call, whatever computes them."""
 
 import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,76 +12,265 @@ import onnx
 import pytest
 import torch
 from color_bundle import TAXONOMY
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from atrous.files import InputError
-from atrous.infer.runtimes import OnnxRuntime, open_runtime, usable_cores
+from atrous.infer.bundle import BundleMetadata
+from atrous.infer.runtimes import OF_BUNDLES, Runtime, open_runtime, usable_cores
 from atrous.infer.segmenter import Segmenter
 from atrous.models.catalogue import build
 
+MODEL = {
+    "name": "deeplabv3plus",
+    "backbone": "resnet18",
+    "num_classes": 4,
+    "aspp_channels": 8,
+    "decoder_channels": 8,
+    "output_stride": 16,
+}
 
-def test_bundle_maps_images_to_logits(tiny_bundle: Path, paint: np.ndarray) -> None:
-    runtime = open_runtime(tiny_bundle)
-    assert (runtime.name, runtime.model_name) == ("onnxruntime", "paint")
-    assert runtime.threads == usable_cores() >= 1
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep compiled networks and choices to this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "atrous"
+
+
+def open_or_skip(model: Path, name: str, threads: int = 1, calls: int = 1) -> Runtime:
+    try:
+        return open_runtime(model, threads, name, calls)
+    except (ImportError, InputError) as error:
+        pytest.skip(str(error))
+
+
+def write_run(folder: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(build(**MODEL).state_dict(), folder / "best.safetensors")
+    run = {
+        "format": 1,
+        "model": MODEL,
+        "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+        "taxonomy": TAXONOMY.to_dict(),
+        "data": {"name": "paint", "licence": "CC0"},
+        "recipe": {},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def write_heavy_bundle(path: Path) -> Path:
+    """Write a bundle whose call takes a good part of a second of one core: convolutions."""
+    weight = np.random.default_rng(0).normal(0, 0.02, (64, 64, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "first"], ["x0"], pads=[1, 1, 1, 1]),
+        *(
+            helper.make_node("Conv", [f"x{i}", "weight"], [f"x{i + 1}"], pads=[1, 1, 1, 1])
+            for i in range(8)
+        ),
+        helper.make_node("Conv", ["x8", "last"], ["logits"]),
+    ]
+    weights = {"first": weight[:, :3], "weight": weight, "last": weight[:4, :, :1, :1]}
+    graph = helper.make_graph(
+        nodes,
+        "heavy",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 4, "h", "w"])],
+        [numpy_helper.from_array(np.ascontiguousarray(w), name) for name, w in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    metadata = BundleMetadata(
+        taxonomy=TAXONOMY, stride=1, precision="fp32", model="heavy", licence="CC0", version="0"
+    )
+    helper.set_model_props(model, metadata.to_properties())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("name", OF_BUNDLES)
+def test_bundle_maps_images_to_logits(name: str, tiny_bundle: Path, paint: np.ndarray) -> None:
+    runtime = open_or_skip(tiny_bundle, name)
+    library, _, precision = name.partition(":")
+    assert (runtime.name, runtime.model_name) == (library, "paint")
+    assert runtime.precision == (precision or "fp32")
+    assert runtime.metadata == open_runtime(tiny_bundle, 1, "onnxruntime").metadata
     assert runtime.metadata.taxonomy == TAXONOMY
     logits = runtime(np.stack([paint, paint]))
     assert logits.shape == (2, 4, 8, 11)
     assert logits.dtype == np.float32
     assert logits[1, :, 0].argmax(0).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+    before = logits.copy()
+    assert runtime(paint[None, :9, :5]).shape == (1, 4, 3, 2)
+    assert (logits == before).all()  # they are the caller's
+    flipped = paint[None, :, ::-1]
+    assert np.array_equal(runtime(flipped), runtime(np.ascontiguousarray(flipped)))
+
+
+def test_openvino_agrees_with_onnxruntime(float_network: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 70, 101, 3), np.uint8)
+    expected = open_runtime(float_network, 1, "onnxruntime")(image)
+    logits = open_or_skip(float_network, "openvino")(image)
+    assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def float_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_heavy_bundle(tmp_path_factory.mktemp("heavy") / "heavy.onnx")
+
+
+@pytest.mark.parametrize("name", OF_BUNDLES)
+def test_calls_from_many_threads_return_their_own(name: str, tiny_bundle: Path) -> None:
+    runtime = open_or_skip(tiny_bundle, name, threads=2, calls=2)
+    random = np.random.default_rng(0)
+    images = [
+        random.integers(0, 256, (1, 5 + n % 7, 5 + n % 3, 3), dtype=np.uint8) for n in range(40)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(runtime, images))
+    for image, logits in zip(images, together, strict=True):
+        assert np.array_equal(logits, runtime(image))
+
+
+@pytest.mark.parametrize("name", OF_BUNDLES)
+def test_threads_change_no_bit(name: str, float_network: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, 70, 101, 3), np.uint8)
+    expected = open_or_skip(float_network, name)(image)
+    for threads, calls in ((2, 1), (2, 2)):
+        assert np.array_equal(open_runtime(float_network, threads, name, calls)(image), expected)
+
+
+@pytest.mark.parametrize("name", OF_BUNDLES)
+def test_one_thread_uses_one_core(name: str, float_network: Path) -> None:
+    image = np.zeros((1, 96, 96, 3), np.uint8)
+    runtime = open_or_skip(float_network, name)
+    assert runtime.threads == 1
+    runtime(image)
+    start, wall = time.process_time(), time.perf_counter()
+    for _ in range(5):
+        runtime(image)
+    cpu, wall = time.process_time() - start, time.perf_counter() - wall
+    assert cpu < 1.25 * wall + 0.01
 
 
 def test_threads_can_be_chosen(tiny_bundle: Path) -> None:
     assert open_runtime(str(tiny_bundle), threads=1).threads == 1
+    assert open_runtime(str(tiny_bundle)).threads == usable_cores() >= 1
+    with pytest.raises(InputError, match=r"--threads 0: give 1 or more"):
+        open_runtime(tiny_bundle, threads=0)
 
 
-def test_files_that_are_no_bundles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_files_that_are_no_bundles(name: str, tmp_path: Path, tiny_bundle: Path) -> None:
+    open_or_skip(tiny_bundle, name)
     text = tmp_path / "text.onnx"
     text.write_text("hello")
-    with pytest.raises(InputError, match=r"text\.onnx: onnxruntime cannot load it"):
-        OnnxRuntime(text)
+    with pytest.raises(InputError, match=rf"text\.onnx: {name} cannot load it \(.+\); give"):
+        open_runtime(text, 1, name)
     plain = tmp_path / "plain.onnx"
     graph = onnx.parser.parse_graph("g (float[N] x) => (float[N] y) { y = Abs(x) }")
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
     model.ir_version = 9
     onnx.save(model, plain)
     with pytest.raises(InputError, match=r"plain\.onnx: an \.onnx file, but no atrous bundle"):
-        OnnxRuntime(plain)
+        open_runtime(plain, 1, name)
 
 
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+def test_runtimes_that_do_not_fit(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--runtime openvin: no such .*Did you mean openvino\?"):
+        open_runtime(tiny_bundle, runtime="openvin")
+    with pytest.raises(InputError, match=r"paint\.onnx: torch takes run folders only"):
+        open_runtime(tiny_bundle, runtime="torch")
+    with pytest.raises(InputError, match=r"onnxruntime takes a bundle, .* atrous export"):
+        open_runtime(tmp_path, runtime="onnxruntime")
     with pytest.raises(InputError, match=r"no run folder: it holds no run\.json"):
         open_runtime(tmp_path)
 
 
 def test_a_run_folder_in_torch(tmp_path: Path, paint: np.ndarray) -> None:
-    model = {
-        "name": "deeplabv3plus",
-        "backbone": "resnet18",
-        "num_classes": 4,
-        "aspp_channels": 8,
-        "decoder_channels": 8,
-        "output_stride": 16,
-    }
-    network = build(**model)
-    save_file(network.state_dict(), tmp_path / "best.safetensors")
-    run = {
-        "format": 1,
-        "model": model,
-        "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
-        "taxonomy": TAXONOMY.to_dict(),
-        "data": {"name": "paint", "licence": "CC0"},
-        "recipe": {},
-    }
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    runtime = open_runtime(tmp_path, threads=1)
+    runtime = open_runtime(write_run(tmp_path), threads=1)
     assert (runtime.name, runtime.model_name) == ("torch", tmp_path.name)
-    assert runtime.metadata.stride == 4
-    assert runtime.metadata.licence == "CC0"
+    assert (runtime.metadata.stride, runtime.metadata.licence) == (4, "CC0")
     logits = runtime(paint[None])
+    torch.manual_seed(0)
+    network = build(**MODEL).eval()
     with torch.inference_mode():
         image = torch.from_numpy((paint[None] / 255 - 0.5) / 0.25).float().permute(0, 3, 1, 2)
-        expected = network.eval()(image).logits.numpy()
+        expected = network(image).logits.numpy()
     assert logits.shape == (1, 4, 8, 11)
     assert np.abs(logits - expected).max() < 1e-4
-    assert Segmenter(runtime)(paint).labels.shape == (30, 41)
+    narrow = open_runtime(tmp_path, 1, "torch:bf16")
+    assert narrow.precision == "bf16"
+    assert 0 < np.abs(narrow(paint[None]) - expected).max() < 0.05 * np.abs(expected).max()
+    assert Segmenter(runtime)(paint).model == f"{tmp_path.name} (fp32, torch, 1 thread)"
+    if not torch.cuda.is_available():
+        with pytest.raises(
+            InputError, match=r"torch finds no cuda device here; take the runtime torch"
+        ):
+            open_runtime(tmp_path, 1, "torch:cuda")
+
+
+def test_a_compiled_network_is_kept(tiny_bundle: Path, own_cache: Path, paint: np.ndarray) -> None:
+    expected = open_or_skip(tiny_bundle, "openvino")(paint[None])
+    (kept,) = own_cache.glob("*.openvino")
+    whole = kept.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (
+        whole,
+        b"",
+        b"{}\n",
+        b"[]",
+        whole[:middle],
+        whole[:middle] + bytes(20) + whole[middle + 20 :],
+    ):
+        kept.write_bytes(damaged)
+        runtime = open_runtime(tiny_bundle, 1, "openvino")
+        assert np.array_equal(runtime(paint[None]), expected)
+        assert (kept.read_bytes() == damaged) == (damaged is whole)  # or else it is made again
+    changed = own_cache.parent / "paint.onnx"
+    model = onnx.load(tiny_bundle)
+    model.graph.initializer[1].CopyFrom(
+        numpy_helper.from_array(np.float32([0, 9e9, 0, 0]), model.graph.initializer[1].name)
+    )
+    onnx.save(model, changed)
+    assert (open_runtime(changed, 1, "openvino")(paint[None]).argmax(1) == 1).all()
+
+
+def test_a_cache_that_cannot_be_written(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paint: np.ndarray
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert open_or_skip(tiny_bundle, "openvino")(paint[None]).shape == (1, 4, 8, 11)
+    assert open_runtime(tiny_bundle).name == "onnxruntime"
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_nothing_is_sent_or_written_elsewhere(name: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    """In a process of its own, since libraries report when they are imported."""
+    open_or_skip(tiny_bundle, name)
+    code = f"""
+import socket, sys
+def refuse(*arguments): raise SystemExit("a connection was tried")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+sys.addaudithook(lambda event, _: refuse() if event.startswith("socket.") else None)
+import numpy
+from atrous.infer.runtimes import open_runtime
+open_runtime({str(tiny_bundle)!r}, 1, {name!r})(numpy.zeros((1, 8, 8, 3), numpy.uint8))
+import threading
+print(sorted(name for name in sys.modules if "telemetry" in name), threading.active_count())
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"HOME": str(home), "USERPROFILE": str(home), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "openvino_telemetry" not in done.stdout
+    assert done.stdout.endswith(" 1\n")
+    written = [path for path in home.rglob("*") if path.is_file()]
+    assert all(path.parent == home / ".cache" / "atrous" for path in written)

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "Turn a run into a bundle, one .onnx file, and certify it.",
     "data": "Look at data sets, fetch, check or pack them, or make one.",
     "models": "List what can be built and what is shipped.",
+    "bench": "Measure this machine's speed with a model: each runtime, each step.",
 }
 """Each name's function of the same name is in the module of that name."""
 
@@ -39,6 +40,9 @@ _EXTRAS = {
         "torchvision",
     ),
     "data": ("pycocotools", "yaml"),
+    "openvino": ("openvino",),
+    "video": ("av",),
+    "geo": ("rasterio",),
 }
 """The packages that a plain install lacks, by the extra that brings them."""
 

@@ -33,7 +33,7 @@ def models(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
 
 def _shipped() -> list[dict[str, Any]]:
     """Describe each shipped bundle from its metadata."""
-    from atrous.infer.runtimes import OnnxRuntime
+    from atrous.infer.onnx_runtime import OnnxRuntime
 
     rows = []
     for name in zoo_names():

@@ -1,6 +1,10 @@
-"""Runtimes: onnxruntime for a bundle, torch for a run folder, behind one call: images -> logits."""
+"""Runtimes: onnxruntime, OpenVINO and torch, behind one call: images -> logits.
 
-import os
+A bundle goes to onnxruntime or OpenVINO, a run folder to torch. A runtime's name is the library's,
+and behind a colon how it computes: "openvino:bf16".
+"""
+
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +13,14 @@ from numpy.typing import NDArray
 
 from atrous.files import InputError
 from atrous.infer.bundle import BundleMetadata, find_model
+from atrous.infer.choice import plain_runtime, remembered
+from atrous.infer.onnx_runtime import OnnxRuntime
+from atrous.infer.openvino_runtime import OpenvinoRuntime
+from atrous.infer.torch_runtime import WAYS, TorchRuntime
+from atrous.kernels import usable_cores
+
+OF_BUNDLES = ("onnxruntime", "openvino", "openvino:bf16")
+OF_RUNS = tuple(WAYS)
 
 
 class Runtime(Protocol):
@@ -19,6 +31,8 @@ class Runtime(Protocol):
     model_name: str
     """The model as a person calls it: "camvid"."""
     threads: int
+    precision: str
+    """What it computes in: "fp32", "bf16", "int8", or "int8+bf16" for the float layers of int8."""
     metadata: BundleMetadata
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -26,101 +40,55 @@ class Runtime(Protocol):
         ...
 
 
-def open_runtime(model: str | Path, threads: int | None = None) -> Runtime:
+def open_runtime(
+    model: str | Path, threads: int | None = None, runtime: str = "auto", calls: int = 1
+) -> Runtime:
     """Open a shipped bundle by its name, a bundle file, or a run folder.
 
     Args:
         model: shipped name, path of an .onnx file, or path of a run folder.
         threads: how many the computation uses; by default as many as this process may run on.
+        runtime: a name of `OF_BUNDLES` or `OF_RUNS`; "auto" is what `atrous bench` found fastest
+            here, or else "onnxruntime" or "torch".
+        calls: how many calls the caller's own threads make at a time; they share `threads`.
 
     Raises:
-        InputError: there is no such model, or the file is no bundle, or the folder no run.
+        InputError: there is no such model or runtime, or they do not go together, or the file is no
+            bundle, or the folder no run.
+        ImportError: the runtime's library is not installed.
     """
     path = find_model(model)
-    return TorchRuntime(path, threads) if path.is_dir() else OnnxRuntime(path, threads)
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads {threads}: give 1 or more")
+    threads = threads or usable_cores()
+    if runtime == "auto":
+        runtime = _chosen(path, threads)
+    _check(runtime, path)
+    if runtime in WAYS:
+        return TorchRuntime(path, threads, calls, way=WAYS[runtime])
+    if runtime == "onnxruntime":
+        return OnnxRuntime(path, threads, calls)
+    return OpenvinoRuntime(path, threads, calls, bf16=runtime == "openvino:bf16")
 
 
-class OnnxRuntime:
-    """A bundle in onnxruntime, on the CPU."""
-
-    name = "onnxruntime"
-
-    def __init__(self, path: Path | str, threads: int | None = None):
-        """Load the bundle at `path`.
-
-        Raises:
-            InputError: `path` is not an atrous bundle.
-        """
-        # 0.1 s that `atrous --help` shall not pay
-        import onnxruntime
-
-        self.model_name = Path(path).stem
-        self.threads = threads or usable_cores()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 4  # what goes wrong is raised; the rest is noise to a user
-        try:
-            self._session = onnxruntime.InferenceSession(
-                Path(path).read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
-        except OSError:
-            raise
-        except Exception as error:  # onnxruntime's errors share no base of their own
-            raise InputError(
-                f"{path}: onnxruntime cannot load it ({_reason(error)}); "
-                "give a bundle that atrous export wrote"
-            ) from None
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata = BundleMetadata.from_properties(properties, str(path))
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
-        (logits,) = self._session.run(["logits"], {"image": images})
-        return np.asarray(logits, np.float32)
+def runtimes_of(path: Path) -> tuple[str, ...]:
+    """Return the names of those that take the bundle or the run folder `path`, plain one first."""
+    return OF_RUNS if path.is_dir() else OF_BUNDLES
 
 
-class TorchRuntime:
-    """The best weights of a run folder, in eager torch, on the CPU."""
-
-    name = "torch"
-
-    def __init__(self, run_folder: Path | str, threads: int | None = None):
-        """Load the run.
-
-        Raises:
-            InputError: the folder holds no finished run.
-        """
-        if not (Path(run_folder) / "run.json").is_file():
-            raise InputError(f"{run_folder}: no run folder: it holds no run.json")
-        # torch is not part of the core install
-        import torch
-
-        from atrous.models.runs import load_run
-
-        run = load_run(Path(run_folder))
-        self.model_name = Path(run_folder).resolve().name
-        self.threads = threads or usable_cores()
-        torch.set_num_threads(self.threads)
-        self._network = run.network
-        self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        import torch
-
-        with torch.inference_mode():
-            logits = self._network(torch.from_numpy(np.ascontiguousarray(images)))
-        return np.asarray(logits, np.float32)
+def _chosen(path: Path, threads: int) -> str:
+    best = remembered(path, threads)
+    return best if best in runtimes_of(path) else plain_runtime(path)
 
 
-def usable_cores() -> int:
-    """How many processors this process may run on, which a container may have limited."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _reason(error: Exception) -> str:
-    """Take the reason out of "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : the reason."."""
-    return str(error).strip().partition("\n")[0].rpartition(" : ")[2].rstrip(".")
+def _check(runtime: str, path: Path) -> None:
+    """Refuse a runtime that there is not, or that does not take `path`."""
+    names = ("auto", *OF_BUNDLES, *OF_RUNS)
+    if runtime not in names:
+        near = get_close_matches(runtime, names, n=1)
+        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}"
+        raise InputError(f"--runtime {runtime}: no such runtime. {mend}")
+    if runtime not in runtimes_of(path):
+        mend = f"make one with: atrous export {path}" if path.is_dir() else "take onnxruntime"
+        takes = "a bundle, and this is a run folder" if path.is_dir() else "run folders only"
+        raise InputError(f"{path}: {runtime} takes {takes}; {mend}")

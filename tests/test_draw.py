@@ -1,11 +1,13 @@
 """Colours and legends, on label maps drawn by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from color_bundle import COLORS, TAXONOMY
 from PIL import Image
 
-from atrous.draw import colorize, overlay, shares
+from atrous.draw import colorize, legend, mix, overlay, shares
 from atrous.taxonomy import Taxonomy, distinct_colors
 
 LABELS = np.array([[0, 0, 0, 1], [2, 2, 255, 255]], np.uint8)
@@ -49,6 +51,21 @@ def test_legend_of_many_classes_sums_up_the_small_ones() -> None:
     labels = np.arange(100, dtype=np.uint8).repeat(100).reshape(100, 100)
     canvas = overlay(np.zeros((100, 100, 3), np.uint8), labels, many)
     assert canvas.height < 300
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_overlay_colors_are_those_of_colorize(dtype: type) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (9, 7)).astype(dtype)
+    mixed = mix(np.zeros((9, 7, 3), np.uint8), labels, TAXONOMY, opacity=1)
+    assert np.array_equal(np.asarray(mixed), colorize(labels, TAXONOMY))
+
+
+def test_a_legend_can_go_without_numbers() -> None:
+    """As that of a video, where the numbers change from frame to frame."""
+    rows = [(name, math.nan, color) for name, color in zip("abc", COLORS, strict=False)]
+    with_numbers = [(name, 0.5, color) for name, _, color in rows]
+    assert legend(rows, 100).width < legend(with_numbers, 100).width
+    assert legend(rows, 100).height == legend(with_numbers, 100).height
 
 
 def test_overlay_without_any_class() -> None:

@@ -1,6 +1,7 @@
 """Label maps for the eye: colours, and overlays with a legend."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ _MIN_ROWS = 12
 """The legend shows at least so many classes, even where it becomes taller than the image."""
 
 Share = tuple[str, float, tuple[int, int, int]]
-"""Name, fraction of the area, colour: one row of the legend."""
+"""Name, fraction of the area (NaN: not to be shown), colour: one row of the legend."""
 
 
 def colorize(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> NDArray[np.uint8]:
@@ -41,53 +42,64 @@ def overlay(
         taxonomy: their names and colours.
         opacity: of the colours, 0 to 1.
     """
+    mixed = mix(image, labels, taxonomy, opacity)
+    return beside(mixed, legend(shares(labels, taxonomy), mixed.height))
+
+
+def mix(
+    image: NDArray[np.uint8],  # (H, W, 3)
+    labels: NDArray[np.integer[Any]],  # (H, W)
+    taxonomy: Taxonomy,
+    opacity: float = 0.5,
+) -> Image.Image:
+    """Return what `overlay` shows at the left: the photo under its labels' colours."""
     assert image.shape == (*labels.shape, 3)
     photo = Image.fromarray(image)
-    mixed = Image.blend(photo, Image.fromarray(colorize(labels, taxonomy)), opacity)
+    mixed = Image.blend(photo, _colored(labels, taxonomy), opacity)
     if (ignored := labels == IGNORE_INDEX).any():
         mixed.paste(photo, mask=Image.fromarray(ignored))
-    legend = _legend(shares(labels, taxonomy), photo.height)
-    canvas = Image.new(
-        "RGB", (photo.width + legend.width, max(photo.height, legend.height)), "white"
-    )
-    canvas.paste(mixed, (0, 0))
-    canvas.paste(legend, (photo.width, 0))
+    return mixed
+
+
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Set two images side by side, at the top of a white canvas."""
+    size = (left.width + right.width, max(left.height, right.height))
+    canvas = Image.new("RGB", size, "white")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width, 0))
     return canvas
 
 
 def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
     """Return the classes that occur in `labels` (H, W), largest first, as parts of all pixels."""
-    num_classes = taxonomy.num_classes
-    counts = np.zeros(num_classes, np.int64)
-    for row in range(0, len(labels), 256):  # bincount widens its input to 64 bits
-        counts += np.bincount(labels[row : row + 256].ravel(), minlength=num_classes)[:num_classes]
-    order = np.argsort(-counts, kind="stable")
+    # Pillow's histogram takes half of the time of bincount, which widens its input to 64 bits.
+    counts = Image.fromarray(np.ascontiguousarray(labels, np.uint8)).histogram()
+    order = sorted(range(taxonomy.num_classes), key=lambda i: -counts[i])
     return [
-        (taxonomy.classes[i], float(counts[i] / labels.size), taxonomy.colors[i])
+        (taxonomy.classes[i], counts[i] / labels.size, taxonomy.colors[i])
         for i in order
         if counts[i]
     ]
 
 
-def _legend(rows: list[Share], image_height: int) -> Image.Image:
+def legend(rows: list[Share], image_height: int) -> Image.Image:
     """Draw a panel as tall as its rows; the font grows with the image, within what can be read."""
     size = min(max(_SMALLEST_FONT, image_height // _FONTS_PER_HEIGHT), _LARGEST_FONT)
     step = round(size * _ROW_HEIGHT)
     rows = _fit(rows, max(_MIN_ROWS, (image_height - size) // step))
-    font = ImageFont.load_default(size)
-    percents = [_percent(share) for _, share, _ in rows]
-    name_width = math.ceil(max((font.getlength(name) for name, _, _ in rows), default=0))
-    percent_width = math.ceil(max((font.getlength(text) for text in percents), default=0))
+    names = [_text(name, size, step) for name, _, _ in rows]
+    percents = [_text(_percent(share), size, step) for _, share, _ in rows]
     name_x = round(size * 2.2)
-    right = name_x + name_width + size + percent_width
+    right = name_x + max((name.width for name in names), default=0) + size
+    right += max((percent.width for percent in percents), default=0)
     panel = Image.new("RGB", (right + size, len(rows) * step + size), "white")
     draw = ImageDraw.Draw(panel)
-    for index, ((name, _, color), percent) in enumerate(zip(rows, percents, strict=True)):
+    for index, (name, percent, (*_, color)) in enumerate(zip(names, percents, rows, strict=True)):
         y = size // 2 + index * step
         middle = y + step / 2
         draw.rectangle((size * 0.8, middle - size / 2, size * 1.8, middle + size / 2), fill=color)
-        draw.text((name_x, middle), name, "black", font, anchor="lm")
-        draw.text((right, middle), percent, "black", font, anchor="rm")
+        panel.paste("black", (name_x, y), name)
+        panel.paste("black", (right - percent.width, y), percent)
     return panel
 
 
@@ -100,5 +112,25 @@ def _fit(rows: list[Share], limit: int) -> list[Share]:
     return [*rows[: limit - 1], others]
 
 
+@lru_cache(256)  # drawing text is a tenth of a small photo's time, and names come again
+def _text(text: str, size: int, height: int) -> Image.Image:
+    """Draw one line, halfway up, as a mask; `size` of the font and `height` in pixels."""
+    font = ImageFont.load_default(size)
+    mask = Image.new("L", (math.ceil(font.getlength(text)), height))
+    ImageDraw.Draw(mask).text((0, height / 2), text, "white", font, anchor="lm")
+    return mask
+
+
+def _colored(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> Image.Image:
+    """Do what `colorize` does; for bytes by way of a palette, six times as fast."""
+    if labels.dtype != np.uint8:
+        return Image.fromarray(colorize(labels, taxonomy))
+    image = Image.fromarray(np.ascontiguousarray(labels))
+    image.putpalette(taxonomy.palette().tobytes())
+    return image.convert("RGB")
+
+
 def _percent(share: float) -> str:
+    if math.isnan(share):
+        return ""
     return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"

@@ -16,10 +16,15 @@ class InputError(ValueError):
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there if the block ends well, else remove it.
 
     The temporary name keeps the suffix of `path`, since many writers choose the format by it.
+
+    Args:
+        path: the target; its folder is made if it is not there.
+        flush: wait until the disk has the content, so that not even a power cut leaves half of it.
+            Many small files that can be made again need not: it takes most of their time.
 
     Raises:
         OSError: the disk is full or the folder cannot be written (the command line says so in one
@@ -30,8 +35,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import io
 import re
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -98,7 +99,7 @@ def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
             image = Image.alpha_composite(white, image)
         if image.mode == "F":
             raise ValueError
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except ValueError:
         raise InputError(
             f"{name}: pixels of kind {image.mode} have no sRGB form; save it as 8-bit PNG or JPEG"
@@ -170,8 +171,16 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
         Image.fromarray(image).save(temporary)
 
 
-def write_label(path: Path | str, labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> None:
+def write_label(
+    path: Path | str,
+    labels: NDArray[np.integer[Any]],
+    taxonomy: Taxonomy,
+    *,
+    flush: bool = True,
+) -> None:
     """Write train ids (H, W), 0 to 255, as a PNG: the ids are its values, the colours its palette.
+
+    `flush`: as of `atrous.files.replacing`.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -179,8 +188,9 @@ def write_label(path: Path | str, labels: NDArray[np.integer[Any]], taxonomy: Ta
     assert labels.ndim == 2 and (labels.size == 0 or 0 <= labels.min() <= labels.max() <= 255)
     image = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
     image.putpalette(taxonomy.palette().tobytes())
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=4)
+    with replacing(path, flush=flush) as temporary:
+        # Run lengths suit label maps: half the time of level 4, and smaller.
+        image.save(temporary, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def no_such_file(path: Path) -> InputError:
@@ -251,6 +261,8 @@ def _check_is_file(path: Path) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a photo whose EXIF cannot be read stays as it is."""
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged metadata must not cost the photo
         return image

@@ -1,8 +1,10 @@
 """`atrous segment`, as a person calls it."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,13 @@ def files_in(folder: Path) -> list[str]:
 
 def test_one_photo(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "photo.png", "--model", str(tiny_bundle)]) == 0
-    made = ["photo.json", "photo.labels.png", "photo.overlay.png", "photo.png"]
+    made = ["photo.json", "photo.labels.png", "photo.overlay.jpg", "photo.png"]
     assert files_in(here) == made
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("photo.png  41x30  paint (fp32, onnxruntime, ")
     assert lines[0].endswith(" ms")
     assert lines[1] == "  red     39.0 %  " + "█" * 17
-    assert lines[4] == "wrote  photo.labels.png  photo.overlay.png  photo.json"
+    assert lines[4] == "wrote  photo.labels.png  photo.overlay.jpg  photo.json"
     assert lines[5].endswith("Others: atrous models")
     assert max(map(len, lines)) <= 80
 
@@ -49,7 +51,7 @@ def test_folder_keeps_its_shape_and_leaves_out_what_atrous_wrote(
     made = [
         name
         for stem in ("a/photo.", "a/photo.png.", "b/photo.")
-        for name in (f"{stem}json", f"{stem}labels.png", f"{stem}overlay.png")
+        for name in (f"{stem}json", f"{stem}labels.png", f"{stem}overlay.jpg")
     ]
     assert files_in(here / "out") == sorted(made)
     assert "3 of 3 photos segmented" in capsys.readouterr().out
@@ -122,6 +124,29 @@ def test_a_full_disk_leaves_nothing_half_written(here: Path, tiny_bundle: Path) 
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert files_in(here) == ["photo.png"]
+
+
+def test_ctrl_c_leaves_whole_files(here: Path, tiny_bundle: Path, paint: np.ndarray) -> None:
+    photos = [here / "in" / f"{index:03}.jpg" for index in range(400)]
+    write_image(photos[0], np.kron(paint, np.ones((4, 4, 1), np.uint8)))
+    for photo in photos[1:]:
+        photo.write_bytes(photos[0].read_bytes())
+    command = [sys.executable, "-m", "atrous", "segment", "in", "--model", str(tiny_bundle)]
+    process = subprocess.Popen(
+        [*command, "--out", "out"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while not (here / "out" / "010.json").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, b"")
+    files = files_in(here / "out")
+    stems = {name.split(".")[0] for name in files}
+    assert 10 < len(stems) < 400
+    ends = ("json", "labels.png", "overlay.jpg")
+    assert files == sorted(f"{stem}.{end}" for stem in stems for end in ends)
+    for stem in stems:
+        assert read_label(here / "out" / f"{stem}.labels.png").shape == (120, 164)
 
 
 def test_output_that_cannot_print_blocks(here: Path, tiny_bundle: Path) -> None:

@@ -44,7 +44,7 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
     assert bundle["miou"] == pytest.approx(run["miou"], abs=0.0005)
     assert main(["segment", "shapes/val/0000.png", "--model", "mine.onnx", "--out", "seen"]) == 0
     assert {path.name for path in Path("seen").iterdir()} == {
-        "0000.labels.png", "0000.overlay.png", "0000.json"
+        "0000.labels.png", "0000.overlay.jpg", "0000.json"
     }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 import atrous
 from atrous.files import InputError
 from atrous.images import read_label, write_image
-from atrous.infer.segmenter import Segmentation, Segmenter, in_order, load
+from atrous.infer.ordered import in_order
+from atrous.infer.segmenter import Outcome, Segmentation, Segmenter, load
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_save_writes_labels_overlay_and_numbers(
     files = result.save(tmp_path / "out", "street")
     assert [file.name for file in files] == [
         "street.labels.png",
-        "street.overlay.png",
+        "street.overlay.jpg",
         "street.json",
     ]
     assert sorted((tmp_path / "out").iterdir()) == sorted(files)
@@ -118,6 +119,68 @@ def test_stream_can_be_left_early(segmenter: Segmenter, paint: np.ndarray, tmp_p
     next(stream)
     stream.close()
     assert len(taken) < 10
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_several_photos_at_a_time_give_what_one_gives(
+    tiny_bundle: Path, tmp_path: Path, calls: int
+) -> None:
+    """Photos of many sizes, and damaged ones among them, in threads that all save their own."""
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f"{index}.png" for index in range(20)]
+    for path in paths:
+        size = tuple(random.integers(1, 90, 2))
+        write_image(path, random.integers(0, 256, (*size, 3), dtype=np.uint8))
+    paths[7].write_bytes(paths[7].read_bytes()[:50])
+    one, many = load(tiny_bundle, threads=1), load(tiny_bundle, threads=3, calls=calls)
+
+    def save(outcome: Outcome) -> tuple[Path, int]:
+        path, result = outcome
+        if isinstance(result, InputError):
+            return path, 0
+        return path, len(result.save(tmp_path / "out"))
+
+    assert list(many.map(save, paths)) == [(p, 0 if p == paths[7] else 3) for p in paths]
+    for path in paths[:7] + paths[8:]:
+        labels = read_label(tmp_path / "out" / f"{path.stem}.labels.png")
+        assert np.array_equal(labels, one(path).labels)
+    assert len(list((tmp_path / "out").iterdir())) == 3 * 19
+
+
+def test_calls_are_no_more_than_threads(tiny_bundle: Path) -> None:
+    assert load(tiny_bundle, threads=2, calls=4).calls == 2
+    assert load(tiny_bundle, threads=1, calls=4).calls == 1
+
+
+def test_only_so_many_calls_at_a_time(tiny_bundle: Path, paint: np.ndarray, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(12)]
+    for path in paths:
+        write_image(path, paint)
+    segmenter = load(tiny_bundle, threads=2, calls=2)
+    under_way, most, lock, predict = 0, 0, threading.Lock(), segmenter.predict
+
+    def watched(image: np.ndarray) -> np.ndarray:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.005)
+        labels = predict(image)
+        with lock:
+            under_way -= 1
+        return labels
+
+    segmenter.predict = watched
+    assert len(list(segmenter.stream(paths))) == 12
+    assert most == 2
+
+
+def test_an_overlay_too_long_for_a_jpeg_is_a_png(segmenter: Segmenter, tmp_path: Path) -> None:
+    image = np.zeros((1, 65_500, 3), np.uint8)
+    files = segmenter(image).save(tmp_path, "long")
+    assert files[1].name == "long.overlay.png"
+    with Image.open(files[1]) as overlay:
+        assert overlay.width > 65_500
 
 
 def test_in_order_bounds_what_is_under_way() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from atrous.data.shards import Shards
     from atrous.data.split import Split
     from atrous.evaluate import Labels, Predicted, Tally
+    from atrous.infer.segmenter import Segmenter
     from atrous.metrics import Confusion
     from atrous.taxonomy import Taxonomy
 
@@ -43,6 +44,10 @@ def evaluate(
     tree: Flag = False,
     pairs: int = 0,
     shard: str = "1/1",
+    runtime: str = "auto",
+    threads: int | None = None,
+    flip: Flag = False,
+    scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
     save: Path | None = None,
     merge: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -68,6 +73,10 @@ def evaluate(
         tree: Score the groups of the class tree, too.
         pairs: List so many of the most frequent confusions.
         shard: Score a part of the images: I/N, 1/N to N/N.
+        runtime: What computes MODEL: auto, onnxruntime, openvino, torch, ...
+        threads: How many it uses; by default as many as this process may run on.
+        flip: MODEL sees each image mirrored, too, and the mean is taken.
+        scales: MODEL sees each image at these parts of its size, and the mean is taken.
         save: Write the counts to this file (.npz), to be merged or compared.
         merge: Files of --save, one for each part: score them as one.
         json_output: Print one JSON document instead of the tables.
@@ -76,6 +85,7 @@ def evaluate(
     from atrous.cli.scores import Evaluation
     from atrous.data.dataset import Dataset
     from atrous.evaluate import Tally
+    from atrous.infer.segmenter import load
     from atrous.metrics import Boundary, Calibration, Confusion
     from atrous.metrics.protocols import check_protocol
 
@@ -96,6 +106,7 @@ def evaluate(
         ("--ids tells of label files: add --predictions FOLDER",
          ids == "dataset" and (panoptic or not files)),
         ("--calibration needs the probabilities of a MODEL", calibration and data is None),
+        ("--flip and --scales need a MODEL", (flip or scales) and data is None),
         ("--boundary: its counts are not in the files of --save", boundary and merge),
         (f"{dataset.name}: its classes have no groups, so there is no --tree", tree and not groups),
         ("--tree: groups cannot be scored per-image; take another --protocol",
@@ -113,7 +124,8 @@ def evaluate(
     elif predictions is not None:
         source = _files(predictions, ids, truth)
     else:
-        source = _model(model, calibration, truth)
+        segmenter = load(model, threads, runtime, flip=flip, scales=scales)
+        source = _model(segmenter, model, calibration, truth)
     rival = None if against is None else _rival(against, ids, truth)
     if save is not None:
         _check_save(save)
@@ -169,12 +181,10 @@ class _Source(NamedTuple):
     """Yet to be counted, or counted already."""
 
 
-def _model(model: str, confidence: bool, truth: _Truth) -> _Source:
-    """Open a model that knows the classes of the truth."""
+def _model(segmenter: "Segmenter", model: str, confidence: bool, truth: _Truth) -> _Source:
+    """Take a model, which is called `model`, if it knows the classes of the truth."""
     from atrous.evaluate import predicted
-    from atrous.infer.segmenter import load
 
-    segmenter = load(model)
     dataset = truth.dataset
     check_same_classes(segmenter.metadata.taxonomy, dataset.taxonomy, model, dataset.name)
 
@@ -206,6 +216,8 @@ def _parts(paths: Sequence[Path], truth: _Truth) -> _Source:
 
 def _rival(against: str, ids: str, truth: _Truth) -> _Source:
     """Open what the model is compared with: counts, a folder of predictions, or a model."""
+    from atrous.infer.segmenter import load
+
     path = Path(against)
     if path.suffix == ".npz":
         return _parts([path], truth)
@@ -215,7 +227,7 @@ def _rival(against: str, ids: str, truth: _Truth) -> _Source:
         raise InputError(
             f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
         )
-    return _model(against, False, truth)
+    return _model(load(against), against, False, truth)
 
 
 def _is_predictions(against: str) -> bool:

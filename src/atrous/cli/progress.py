@@ -28,7 +28,8 @@ def watched(what: str) -> Iterator[Callable[[int, int], None]]:
         if bar is None and sys.stderr.isatty() and time.monotonic() - start > PATIENCE:
             bar = _start_bar(what, total)
         if bar is not None:
-            bar.update(bar.task_ids[0], completed=done)
+            rate = done / (time.monotonic() - start)
+            bar.update(bar.task_ids[0], completed=done, rate=f"{rate:.3g}/s")
 
     try:
         yield progress
@@ -81,10 +82,15 @@ def _byte_bar() -> "Bar":
 
 
 def _start_bar(what: str, total: int) -> "Bar":
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    bar = _bar(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    bar.add_task(what, total=total)
+    bar = _bar(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    bar.add_task(what, total=total, rate="")
     bar.start()
     return bar
 

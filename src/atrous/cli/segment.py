@@ -2,24 +2,35 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from atrous.cli.progress import watched
+from atrous.cli.rasters import saved_rasters
+from atrous.cli.videos import saved_videos
 from atrous.files import InputError
 
 if TYPE_CHECKING:
+    from atrous.infer.film import VideoSegmentation
+    from atrous.infer.large import RasterSegmentation
     from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
+
+    Result = Segmentation | RasterSegmentation | VideoSegmentation
+    Saved = tuple[tuple[Path | str, Result | InputError], list[Path]]
 
 _BAR_WIDTH = 44
 """Of the whole area, in characters: with the names, a table stays within 80 columns."""
 _MOST_ROWS = 8
 """Classes that a table shows; the smaller ones are summed up."""
-_OWN_ENDINGS = (".labels.png", ".overlay.png")
+PHOTOS_AT_A_TIME = 4
+"""In the network, where there are as many threads; it bounds the memory, too."""
+_OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
 
 
 def segment(
@@ -28,57 +39,101 @@ def segment(
     *,
     model: str = "camvid",
     out: Path = Path(),
+    runtime: str = "auto",
+    threads: int | None = None,
+    tile: int | None = None,
+    flip: Annotated[bool, Parameter(negative=())] = False,
+    scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
+    bands: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())] = (),
+    value_range: Annotated[
+        tuple[float, float] | None, Parameter(name="--range", negative=())
+    ] = None,
+    frames: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
-    """Label photos: writes NAME.labels.png, NAME.overlay.png and NAME.json of each.
+    """Label photos: writes NAME.labels.png, NAME.overlay.jpg and NAME.json of each.
+
+    Of a video, a camera or a stream: NAME.overlay.mp4, NAME.labels.mkv and NAME.json.
 
     Args:
-        paths: Photos, or folders that are searched for photos.
+        paths: Photos, folders that are searched for photos, videos (clip.mp4), cameras
+            (/dev/video0), or addresses of streams (rtsp://..., http://...). Ctrl-C ends a stream.
         model: Name of a shipped model, a bundle (.onnx), or a run folder.
         out: Folder for the files; by default the current one.
+        runtime: What computes: auto, onnxruntime, openvino, openvino:bf16, torch, ...; auto takes
+            what `atrous bench` found fastest here.
+        threads: How many to use; by default as many as this process may run on.
+        tile: Side of the tiles that images are taken in, a multiple of 128 pixels; by default 1024
+            for images over 4 million pixels. 0: never.
+        flip: See each image mirrored, too, and take the mean: slower, and better as a rule.
+        scales: See each image at these parts of its size, such as 1 1.25 1.5, and take the mean.
+        bands: Which bands of a TIFF are red, green and blue, counted from 1; or a grey one.
+        value_range: Which values of a TIFF are black and white, if it has not 8 bits.
+        frames: How many of a video to take; by default all.
         json_output: Print one JSON document instead of tables.
 
     Returns:
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
     # for the sake of `atrous segment --help`
+    from atrous.infer.raster import is_raster
     from atrous.infer.segmenter import load
 
-    targets = _targets(paths, out)
-    segmenter = load(model)
-    documents: list[dict[str, Any]] = []
+    targets, videos = _targets(paths, out)
+    rasters = {p: t for p, t in targets.items() if bands or value_range or is_raster(p)}
+    photos = {p: t for p, t in targets.items() if p not in rasters}
+    calls = PHOTOS_AT_A_TIME if rasters or videos else min(len(photos), PHOTOS_AT_A_TIME)
+    segmenter = load(model, threads, runtime, calls, tile, flip, scales)
+    documents: dict[str, list[dict[str, Any]]] = {"images": [], "videos": []}
     failures: list[str] = []
-    block = _block()
-    for outcome, files in _saved(segmenter, targets):
+    block, done = _block(), 0
+    saved: Iterable[Saved] = chain(
+        _saved(segmenter, photos),
+        saved_rasters(segmenter, rasters, bands, value_range),
+        saved_videos(segmenter, videos, frames),
+    )
+    for outcome, files in saved:
         path, result = outcome
         if isinstance(result, InputError):
             failures.append(str(result))
             print(f"error: {result}", file=sys.stderr)
         elif json_output:
-            documents.append({**result.to_dict(), "files": [str(file) for file in files]})
+            document = {**result.to_dict(), "files": [str(file) for file in files]}
+            documents["videos" if path in videos else "images"].append(document)
         else:
             print(_table(path, result, files, block))
+            done += 1
     if json_output:
-        print(json.dumps({"images": documents, "errors": failures}, indent=2))
+        print(json.dumps({**documents, "errors": failures}, indent=2))
     else:
-        _print_end(segmenter, len(targets), len(failures))
+        _print_end(segmenter, len(targets) + len(videos), done)
     return 2 if failures else 0
 
 
-def _targets(paths: Sequence[str], out: Path) -> dict[Path, Path]:
-    """Return each photo and the path, without ending, of the files that are written for it."""
+def _targets(paths: Sequence[str], out: Path) -> tuple[dict[Path, Path], dict[str, Path]]:
+    """Return the photos and the videos, each with the path, without ending, of its files."""
+    from atrous.images import IMAGE_SUFFIXES
+    from atrous.infer.video import is_video
+
     targets: dict[Path, Path] = {}
+    videos: dict[str, Path] = {}
     taken: set[Path] = set()
     for text in paths:
-        if text.startswith(("http:", "https:")):
-            raise InputError(f"{text}: an address; download it first, then give the file")
         path = Path(text)
+        if is_video(text) and not path.is_dir():
+            address = urlsplit(text)
+            if address.netloc and Path(address.path).suffix.lower() in IMAGE_SUFFIXES:
+                raise InputError(f"{text}: an address; download it first, then give the file")
+            name = Path(address.path.strip("/") or address.hostname or "stream").name
+            videos[text] = _free(out, Path(name) if address.netloc else path, taken)
+            taken.add(videos[text])
+            continue
         for photo in _photos_in(path) if path.is_dir() else [path]:
             place = out / (photo.relative_to(path).parent if path.is_dir() else "")
             if photo not in targets:
                 targets[photo] = _free(place, photo, taken)
                 taken.add(targets[photo])
-    return targets
+    return targets, videos
 
 
 def _free(place: Path, photo: Path, taken: set[Path]) -> Path:
@@ -111,36 +166,37 @@ def _photos_in(folder: Path) -> list[Path]:
 def _saved(
     segmenter: "Segmenter", targets: dict[Path, Path]
 ) -> Iterator[tuple["Outcome", list[Path]]]:
-    """Segment and save each photo, in order; encoding runs beside decoding and the network."""
-    from atrous.infer.segmenter import in_order
+    """Segment and save each photo, in order."""
 
     def save(outcome: "Outcome") -> tuple["Outcome", list[Path]]:
         path, result = outcome
         if isinstance(result, InputError):
             return outcome, []
-        target = targets[path]
-        return outcome, result.save(target.parent, target.name)
+        return outcome, result.save(targets[path].parent, targets[path].name)
 
-    with ThreadPoolExecutor(2) as encoders:
-        outcomes = in_order(encoders, save, segmenter.stream(targets), ahead=3)
-        with watched("photos") as progress:
-            for count, outcome in enumerate(outcomes, start=1):
-                progress(count, len(targets))
-                yield outcome
+    with watched("photos") as progress:
+        for count, saved in enumerate(segmenter.map(save, targets), start=1):
+            progress(count, len(targets))
+            yield saved
 
 
-def _table(path: Path, result: "Segmentation", files: Sequence[Path], block: str) -> str:
+def _table(path: Path | str, result: "Result", files: Sequence[Path], block: str) -> str:
     """Return what a person sees of one photo: its classes, largest first, and the files."""
-    height, width = result.labels.shape
-    milliseconds = f"{result.seconds * 1000:.0f} ms"
-    lines = [f"{path}  {width}x{height}  {result.model}  {milliseconds}"]
+    from atrous.infer.film import VideoSegmentation
+
+    height, width = result.size
+    seconds = result.seconds
+    took = f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
+    lines = [f"{path}  {width}x{height}  {result.model}  {took}"]
     rows = list(result.coverage().items())
-    name_width = min(28, max(len(name) for name, _ in rows))
+    name_width = min(28, max((len(name) for name, _ in rows), default=0))
     for name, share in rows[:_MOST_ROWS]:
         bar = block * round(share * _BAR_WIDTH)
         lines.append(f"  {name:<{name_width}}  {100 * share:5.1f} %  {bar}".rstrip())
     if rest := sum(share for _, share in rows[_MOST_ROWS:]):
         lines.append(f"  {'others':<{name_width}}  {100 * rest:5.1f} %")
+    if isinstance(result, VideoSegmentation):
+        lines.append(f"  {result.line()}")
     lines.append("wrote  " + "  ".join(str(file) for file in files))
     return "\n".join(lines)
 
@@ -154,10 +210,10 @@ def _block() -> str:
     return "█"
 
 
-def _print_end(segmenter: "Segmenter", count: int, failed: int) -> None:
+def _print_end(segmenter: "Segmenter", count: int, done: int) -> None:
     if count > 1:
-        print(f"{count - failed} of {count} photos segmented")
-    if failed == count:
+        print(f"{done} of {count} photos segmented")
+    if not done:
         return
     classes = segmenter.metadata.taxonomy.classes
     shown = ", ".join(classes[:4]) + (", ..." if len(classes) > 4 else "")

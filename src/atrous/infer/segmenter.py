@@ -1,34 +1,45 @@
 """Segmenter: a photo, an array or a stream of files to Segmentations.
 
-In a stream three things run at a time: later photos are decoded, one is in the network, and earlier
-ones are with the caller (who saves them, perhaps through `in_order`, too). Order is kept, and no
-more than a few photos are in memory.
+In a stream each photo goes all its way (decoding, network, files) in one thread of its own, and as
+many go at a time as the runtime takes calls, and one more: two photos in the network with one
+thread each are faster than one with two, and while one waits for the disk another uses the
+processor. Order is kept. In memory are at most the photos under way and as many that wait for their
+turn.
 """
 
 import json
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.draw import overlay, shares
+from atrous.draw import Share, beside, legend, mix, shares
 from atrous.files import InputError, replacing
 from atrous.images import photo_array, read_image, write_label
+from atrous.infer.augmented import Augmented
+from atrous.infer.ordered import in_order
 from atrous.infer.runtimes import Runtime, open_runtime
-from atrous.infer.upsample import photo_confidence, photo_labels
+from atrous.infer.tiles import Tiled
+from atrous.infer.upsample import photo_labels, photo_labels_confidence
+from atrous.infer.video import Frame, Video
+from atrous.kernels import usable_cores
 from atrous.taxonomy import Taxonomy
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
 Outcome = tuple[Path, "Segmentation | InputError"]
 
-Item = TypeVar("Item")
+_LONGEST_JPEG = 65_500
+"""Pixels of a side."""
+
 Result = TypeVar("Result")
 
 
@@ -47,14 +58,26 @@ class Segmentation:
     """Which model and runtime: "camvid (int8, onnxruntime, 2 threads)"."""
     source: Path | None = None
     """The file, where there is one."""
+    time: Fraction | None = None
+    """Of a video's frame: seconds from its first one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.labels.shape[0], self.labels.shape[1]
 
     def coverage(self) -> dict[str, float]:
         """Return the fraction of the pixels of each class that is present, largest first."""
-        return {name: share for name, share, _ in shares(self.labels, self.taxonomy)}
+        return {name: share for name, share, _ in self._shares}
+
+    @cached_property
+    def _shares(self) -> list[Share]:
+        return shares(self.labels, self.taxonomy)
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Return the photo under its labels' colours, with a legend; `opacity` from 0 to 1."""
-        return overlay(self.image, self.labels, self.taxonomy, opacity)
+        mixed = mix(self.image, self.labels, self.taxonomy, opacity)
+        return beside(mixed, legend(self._shares, mixed.height))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds. Sizes are (height, width), shares are fractions."""
@@ -68,7 +91,9 @@ class Segmentation:
         }
 
     def save(self, folder: Path | str = ".", stem: str | None = None) -> list[Path]:
-        """Write STEM.labels.png (value = train id), STEM.overlay.png and STEM.json.
+        """Write STEM.labels.png (value = train id), STEM.overlay.jpg and STEM.json.
+
+        An overlay that is too long for a JPEG becomes a PNG.
 
         Args:
             folder: made if it is not there.
@@ -81,11 +106,14 @@ class Segmentation:
             OSError: the disk is full or the folder cannot be written.
         """
         stem = stem or (self.source.stem if self.source else "image")
-        paths = [Path(folder) / f"{stem}.{end}" for end in ("labels.png", "overlay.png", "json")]
-        write_label(paths[0], self.labels, self.taxonomy)
-        with replacing(paths[1]) as temporary:
-            self.overlay().save(temporary, compress_level=1)  # a third of the time, a tenth larger
-        with replacing(paths[2]) as temporary:
+        overlay = self.overlay()
+        suffix = "jpg" if max(overlay.size) <= _LONGEST_JPEG else "png"
+        ends = ("labels.png", f"overlay.{suffix}", "json")
+        paths = [Path(folder) / f"{stem}.{end}" for end in ends]
+        write_label(paths[0], self.labels, self.taxonomy, flush=False)
+        with replacing(paths[1], flush=False) as temporary:
+            overlay.save(temporary, quality=90)  # a twentieth of the time of a PNG
+        with replacing(paths[2], flush=False) as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         return paths
 
@@ -93,11 +121,15 @@ class Segmentation:
 class Segmenter:
     """Photos to Segmentations, with one runtime."""
 
-    def __init__(self, runtime: Runtime):
+    def __init__(self, runtime: Runtime, calls: int = 1):
+        """Take a runtime that was opened for that many `calls` at a time."""
         self.runtime = runtime
+        self.calls = calls
+        self._threads = max(1, runtime.threads // calls)  # of one call
+        self._free_calls = threading.Semaphore(calls)
         self.metadata = runtime.metadata
         threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
-        details = f"{self.metadata.precision}, {runtime.name}, {threads}"
+        details = f"{runtime.precision}, {runtime.name}, {threads}"
         self.description = f"{runtime.model_name} ({details})"
 
     def __call__(self, photo: Photo) -> Segmentation:
@@ -109,80 +141,138 @@ class Segmenter:
         if isinstance(photo, str | Path):
             return self._segment(read_image(photo), Path(photo))
         if isinstance(photo, Image.Image):
-            return self._segment(photo_array(photo), None)
-        return self._segment(_checked(photo), None)
+            return self._segment(photo_array(photo))
+        return self._segment(_checked(photo))
 
     def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Return the labels (H, W) of one image (H, W, 3)."""
         logits = self.runtime(image[None])[0]  # (K, h, w)
-        return photo_labels(logits, self.metadata.stride, image.shape[:2])
+        size = image.shape[0], image.shape[1]
+        return photo_labels(logits, self.metadata.stride, size, self._threads)
 
     def predict_with_confidence(
         self, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.float32]]:
         """Return the labels (H, W) of one image (H, W, 3), and their probabilities (H, W)."""
         logits = self.runtime(image[None])[0]  # (K, h, w)
-        stride, size = self.metadata.stride, (image.shape[0], image.shape[1])
-        return photo_labels(logits, stride, size), photo_confidence(logits, stride, size)
+        size = image.shape[0], image.shape[1]
+        return photo_labels_confidence(logits, self.metadata.stride, size, self._threads)
 
     def stream(self, paths: Iterable[Path | str]) -> Iterator[Outcome]:
         """Yield each path, in order, with its Segmentation, or with the error if it has one."""
-        with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(1) as network:
-            decoded = in_order(decoders, _read, map(Path, paths), ahead=3)
-            yield from in_order(network, self._outcome, decoded, ahead=2)
+        return self.map(lambda outcome: outcome, paths)
 
-    def _outcome(self, decoded: tuple[Path, NDArray[np.uint8] | InputError]) -> Outcome:
-        path, image = decoded
-        return path, image if isinstance(image, InputError) else self._segment(image, path)
+    def map(
+        self, function: Callable[[Outcome], Result], paths: Iterable[Path | str]
+    ) -> Iterator[Result]:
+        """Yield what `function` makes of each outcome of `stream`, in order.
 
-    def _segment(self, image: NDArray[np.uint8], source: Path | None) -> Segmentation:
-        start = time.perf_counter()
-        labels = self.predict(image)
+        It is called in the thread of its photo: what it does (saving, as a rule) runs beside the
+        other photos.
+        """
+
+        def whole(path: Path | str) -> Result:
+            return function((Path(path), self._outcome(path)))
+
+        with ThreadPoolExecutor(self.calls + 1) as threads:
+            yield from in_order(threads, whole, paths, ahead=2 * self.calls + 2)
+
+    def video(self, source: str | Path | Video) -> Iterator[Segmentation]:
+        """Yield the Segmentation of each frame of a video file, a camera or a stream, in order.
+
+        Of a live source (a camera such as /dev/video0, an address that has no length) these are
+        the frames that there is time for. Needs the video extra.
+
+        Raises:
+            InputError: there is no such video, or it is damaged; then after the frames before.
+        """
+        with source if isinstance(source, Video) else Video(source) as video:
+            yield from self.map_frames(lambda frame: frame, video)
+
+    def map_frames(
+        self, function: Callable[[Segmentation], Result], frames: Iterable[Frame]
+    ) -> Generator[Result, None, None]:
+        """Yield what `function` makes of each frame's Segmentation, in order, as `map` does.
+
+        Raises:
+            InputError: as `frames` do, but after the frames before.
+        """
+        errors: list[InputError] = []
+
+        def readable() -> Iterator[Frame]:
+            try:
+                yield from frames
+            except InputError as error:
+                errors.append(error)
+
+        def whole(frame: Frame) -> Result:
+            return function(self._segment(frame.image, time=frame.time))
+
+        with ThreadPoolExecutor(self.calls + 1) as threads:
+            yield from in_order(threads, whole, readable(), ahead=self.calls + 1)
+        if errors:
+            raise errors[0]
+
+    def _outcome(self, path: Path | str) -> "Segmentation | InputError":
+        try:
+            return self(path)
+        except InputError as error:
+            return error
+
+    def _segment(
+        self,
+        image: NDArray[np.uint8],
+        source: Path | None = None,
+        time: Fraction | None = None,
+    ) -> Segmentation:
+        with self._free_calls:
+            start = perf_counter()
+            labels = self.predict(image)
+            seconds = perf_counter() - start
         return Segmentation(
             image=image,
             labels=labels,
             taxonomy=self.metadata.taxonomy,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
             model=self.description,
             source=source,
+            time=time,
         )
 
 
-def load(model: str | Path = "camvid", threads: int | None = None) -> Segmenter:
+def load(
+    model: str | Path = "camvid",
+    threads: int | None = None,
+    runtime: str = "auto",
+    calls: int = 1,
+    tile: int | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (),
+) -> Segmenter:
     """Load a model: a shipped name, a bundle file, or a run folder (which needs the train extra).
 
     Args:
         model: for example "camvid", "mine.onnx" or "runs/mine".
         threads: how many the computation uses; by default as many as this process may run on.
+        runtime: a name as `open_runtime` takes it: "auto", "onnxruntime", "openvino", "torch", ...
+        calls: how many photos of a stream are in the network at a time, each with its part of
+            the threads; where there are fewer threads, as many as those.
+        tile: the side of the tiles that images are taken in, a multiple of 128 pixels; by default
+            1024 for images over 4 million pixels; 0: never.
+        flip: whether each image is seen mirrored, too, and the mean taken.
+        scales: the sizes that each image is seen at, as parts of its own, and the mean taken.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model or runtime, or they do not go together, or the tile or
+            a scale cannot be.
+        ImportError: the runtime's library is not installed.
     """
-    return Segmenter(open_runtime(model, threads))
-
-
-def in_order(
-    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int
-) -> Iterator[Result]:
-    """Map `function` over `items` in `executor`: results in order, at most `ahead` at a time."""
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            pending.append(executor.submit(function, item))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:  # the caller stopped early
-        for future in pending:
-            future.cancel()
-
-
-def _read(path: Path) -> tuple[Path, NDArray[np.uint8] | InputError]:
-    try:
-        return path, read_image(path)
-    except InputError as error:
-        return path, error
+    threads = usable_cores() if threads is None else threads
+    calls = min(calls, threads)
+    opened = open_runtime(model, threads, runtime, calls)
+    if flip or scales:
+        opened = Augmented(opened, flip, scales)
+    return Segmenter(opened if tile == 0 else Tiled(opened, tile), calls)
 
 
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -53,7 +53,9 @@ def test_int8_is_certified_too(run_folder, tmp_path, capsys):
     out = tmp_path / "tiny8.onnx"
     arguments = ["export", str(run_folder), "--int8", "--budget", "100", "--out", str(out)]
     assert main(arguments) == 0
-    assert "MB  int8" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert text.startswith("kept in float: ")
+    assert "MB  int8" in text
     metadata = OnnxRuntime(out, threads=1).metadata
     assert metadata.precision == "int8"
     assert metadata.scores["torch_fp32"]["protocol"] == "pooled"

@@ -1,10 +1,12 @@
-from collections import Counter
-
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from atrous.export.quantize import best_range, quantize
+from atrous.export.calibrate import best_range, spreads
+from atrous.export.layers import layers_of, rounded_tensors
+from atrous.export.quantize import quantize
+from atrous.export.sensitivity import FLOAT_SHARE, choose_float, relative_noise
 from atrous.files import InputError
 from atrous.infer.runtimes import OnnxRuntime
 
@@ -18,10 +20,24 @@ def make_images(count=3, size=(50, 70)):
 
 
 @pytest.fixture(scope="module")
-def int8_bundle(float_bundle, tmp_path_factory):
+def quantized(float_bundle, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "tiny.onnx"
-    quantize(float_bundle, path, iter(make_images()))
-    return path
+    steps = []
+    _, choice = quantize(float_bundle, path, iter(make_images()), lambda *step: steps.append(step))
+    return path, choice, steps
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(quantized):
+    return quantized[0]
+
+
+def float_convolutions(path):
+    """The names of the convolutions whose weights are not int8."""
+    graph = onnx.load(path).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    convs = [node for node in graph.node if node.op_type == "Conv"]
+    return [node.name for node in convs if made_by.get(node.input[1]) != "DequantizeLinear"]
 
 
 def test_int8_logits_are_near_the_float_ones_at_any_size(float_bundle, int8_bundle):
@@ -39,15 +55,82 @@ def test_the_file_says_int8_and_is_a_third_of_the_size(float_bundle, int8_bundle
     assert int8_bundle.stat().st_size < float_bundle.stat().st_size / 3
 
 
-def test_the_ends_stay_in_float(int8_bundle):
-    graph = onnx.load(int8_bundle).graph
-    made_by = {name: node.op_type for node in graph.node for name in node.output}
-    convs = [node for node in graph.node if node.op_type == "Conv"]
-    quantized = [made_by.get(node.input[1]) == "DequantizeLinear" for node in convs]
-    assert quantized == [False] * 3 + [True] * (len(convs) - 4) + [False]
-    kinds = Counter(node.op_type for node in graph.node)
-    # The stem keeps its activations; the limits of all others are those of their ranges.
-    assert (kinds["Clip"], kinds["Relu"]) == (2, 0)
+def test_the_chosen_layers_and_no_others_stay_in_float(float_bundle, quantized):
+    path, choice, steps = quantized
+    convs = float_convolutions(float_bundle)
+    assert sorted(float_convolutions(path)) == sorted(choice.kept)
+    assert choice.kept[0] == convs[-1], "the classifier"
+    assert choice.num_layers == len(convs)
+    assert steps[-1] == (len(convs), len(convs))
+    line = f"kept in float: {len(choice.kept)} of {len(convs)} convolutions"
+    assert str(choice).startswith(line)
+
+
+def chain(*weights):
+    """A float graph of convolutions one after the other, image uint8 (B, H, W, 3) to logits."""
+    names = ["x", *(f"y{i}" for i in range(1, len(weights))), "logits"]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["x"], perm=[0, 3, 1, 2]),
+    ]
+    for i, weight in enumerate(weights):
+        pads = [weight.shape[-1] // 2] * 4
+        nodes.append(
+            helper.make_node("Conv", [names[i], f"w{i}"], [names[i + 1]], f"conv{i}", pads=pads)
+        )
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", "K", "H", "W"])],
+        [numpy_helper.from_array(w.astype(np.float32), f"w{i}") for i, w in enumerate(weights)],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opset))
+
+
+def test_the_layers_around_what_8_bits_cannot_hold_stay_in_float():
+    random = np.random.default_rng(0)
+    # Two channels, one a thousand times the other; what follows needs both alike.
+    spread = np.array([[1000, 0, 0], [0, 1, 0]])[..., None, None]
+    mend = np.diag([0.001, 1])[..., None, None]
+    wide = [random.normal(size=shape) for shape in ((32, 2, 3, 3), (32, 32, 5, 5), (2, 32, 1, 1))]
+    model = chain(spread, mend, *wide)
+    layers = layers_of(model.graph)
+    names = dict.fromkeys(name for layer in layers for name in (*layer.reads, layer.writes))
+    images = np.stack(make_images(2, (16, 16)))
+    choice = choose_float(model, layers, spreads(model, list(names), images), images)
+    assert set(choice.kept) == {"conv0", "conv1", "conv4"}
+    assert choice.work <= FLOAT_SHARE
+    assert choice.noise < choice.noise_of_all / 100
+
+
+def test_the_measured_noise_is_that_of_the_written_bundle(float_bundle, quantized):
+    path, choice, _ = quantized
+    images = np.stack(make_images())
+    exact = OnnxRuntime(float_bundle, threads=1)(images)
+    noise = relative_noise(exact, OnnxRuntime(path, threads=1)(images))
+    assert choice.noise / 2 < noise < choice.noise * 2
+
+
+def test_the_same_images_give_the_same_bytes(float_bundle, int8_bundle, tmp_path):
+    quantize(float_bundle, tmp_path / "again.onnx", make_images())
+    assert (tmp_path / "again.onnx").read_bytes() == int8_bundle.read_bytes()
+
+
+def test_nothing_is_rounded_if_all_convolutions_stay_in_float(float_bundle):
+    model = onnx.shape_inference.infer_shapes(onnx.load(float_bundle))
+    layers = layers_of(model.graph)
+    names = {layer.node.name for layer in layers if layer.is_conv}
+    assert rounded_tensors(layers, names) == set()
+    everything = {name for layer in layers for name in (*layer.reads, layer.writes)}
+    assert rounded_tensors(layers, ()) == everything
+
+
+def test_what_all_classes_have_in_common_is_no_noise():
+    exact = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    assert relative_noise(exact, exact + 7) < 1e-10
+    assert relative_noise(exact, -exact) == pytest.approx(4, rel=1e-5)
 
 
 def test_a_second_quantisation_and_no_images_are_refused(float_bundle, int8_bundle, tmp_path):

@@ -62,7 +62,7 @@ def export(
     from atrous.export.quantize import quantize
     from atrous.infer.segmenter import load
 
-    segmenter = load(run)
+    segmenter = load(run, runtime="torch")
     taxonomy = segmenter.metadata.taxonomy
     dataset = _dataset(run, data, root)
     check_same_classes(taxonomy, dataset.taxonomy, str(run), dataset.name)
@@ -72,11 +72,14 @@ def export(
         metadata = export_bundle(run, bundle)
         if int8:
             small = Path(folder) / "int8.onnx"
-            metadata = quantize(bundle, small, _calibration_images(dataset))
+            with watched("layers measured") as progress:
+                metadata, choice = quantize(bundle, small, _calibration_images(dataset), progress)
+            print(choice)
             bundle = small
         with watched("images compared") as progress:
+            now = load(bundle, runtime="onnxruntime").predict
             certificate = compare(
-                segmenter.predict, load(bundle).predict, samples, taxonomy.classes, budget, progress
+                segmenter.predict, now, samples, taxonomy.classes, budget, progress
             )
         if certificate.passed:
             scores = {"data": dataset.name, "split": split, **certificate.to_dict()}

@@ -1,0 +1,95 @@
+"""What of a float graph can be computed in 8 bits: its layers, and the tensors between them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+_OPERATORS = ("Conv", "Add", "Concat", "Resize")
+_ACTIVATIONS = ("Clip", "Relu")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A node that 8 bits suit, with the activation behind it.
+
+    An activation goes with its node: on its own, it would have the values rounded that it is about
+    to cut off.
+    """
+
+    node: onnx.NodeProto
+    activation: onnx.NodeProto | None
+    reads: tuple[str, ...]
+    """The tensors that it takes, without weights and sizes."""
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether it has weights; the others follow the tensors that they take."""
+        return self.node.op_type == "Conv"
+
+    @property
+    def writes(self) -> str:
+        """The tensor that it gives, behind the activation."""
+        return str((self.activation or self.node).output[0])
+
+
+def layers_of(graph: onnx.GraphProto) -> list[Layer]:
+    """The layers in the order of the graph, from the first convolution on.
+
+    Args:
+        graph: a float graph with its inner shapes inferred.
+    """
+    floats = _activations(graph)
+    nodes = list(graph.node)
+    first = next(i for i, node in enumerate(nodes) if node.op_type == "Conv")
+    return [
+        Layer(
+            node=node,
+            activation=_activation_behind(node, nodes),
+            reads=tuple(name for name in node.input if name in floats),
+        )
+        for node in nodes[first:]
+        if node.op_type in _OPERATORS and node.output[0] in floats
+    ]
+
+
+def rounded_tensors(layers: Sequence[Layer], kept: Collection[str]) -> set[str]:
+    """The tensors that are rounded to 8 bits if the convolutions named in `kept` stay in float.
+
+    Those are what the other convolutions take and give; and all that a node without weights takes
+    and gives if any of it is rounded already.
+    """
+    rounded: set[str] = set()
+    for layer in layers:
+        if layer.is_conv and layer.node.name not in kept:
+            rounded |= {*layer.reads, layer.writes}
+    for layer in layers:
+        if not layer.is_conv and not rounded.isdisjoint(layer.reads):
+            rounded |= {*layer.reads, layer.writes}
+    return rounded
+
+
+def weights_of(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
+    """The graph's float constants by their names, (M, C / groups, k, k) of a convolution."""
+    return {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+
+
+def _activations(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that hold float32 and follow from the image; the others are sizes and weights."""
+    tensors = (*graph.value_info, *graph.input, *graph.output)
+    floats = {t.name for t in tensors if t.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    return floats - {tensor.name for tensor in graph.initializer}
+
+
+def _activation_behind(
+    node: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]
+) -> onnx.NodeProto | None:
+    readers = [reader for reader in nodes if node.output[0] in reader.input]
+    alone = len(readers) == 1 and readers[0].op_type in _ACTIVATIONS
+    return readers[0] if alone else None

@@ -45,7 +45,7 @@ class Peer(nn.Module):
         self.stride = self.auxiliary_stride = 1
 
     def forward(self, image: Tensor) -> Output:
-        features = self.backbone(pad_image(image, training=self.training))
+        features = self.backbone(pad_image(image, 16, training=self.training))
         logits = self.segmentation_head(self.decoder(features))
         return Output(crop(logits, image, 1), None)
 

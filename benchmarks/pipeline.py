@@ -13,6 +13,7 @@ step on one photo. The last line is JSON. Leave the machine alone meanwhile.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -35,17 +36,18 @@ from atrous.infer.upsample import photo_labels
 def main():
     options = parse()
     threads = options.threads or usable_cores()
-    print_environment(threads, "onnxruntime", "numpy", "pillow")
+    print_environment(threads, options.runtime.partition(":")[0], "numpy", "pillow")
     with tempfile.TemporaryDirectory() as folder:
         photos = given(options) or generate(Path(folder) / "in", options.photos, options.size)
         out = Path(folder) / "out"
-        many = load(options.model, threads, calls=PHOTOS_AT_A_TIME)
-        single = load(options.model, threads)
+        many = load(options.model, threads, options.runtime, PHOTOS_AT_A_TIME)
+        single = load(options.model, threads, options.runtime)
         images = [read_image(path) for path in photos]
+        counter = itertools.count()  # of new folders, since replacing a file takes longer
         contenders = {
             "bare, one call": lambda: bare(single, images),
             f"bare, {many.calls} calls": lambda: bare(many, images),
-            "pipeline": lambda: pipeline(many, photos, out),
+            "pipeline": lambda: pipeline(many, photos, out / str(next(counter))),
         }
         spent = {name: [] for name in contenders}
         contenders = {name: clocked(call, spent[name]) for name, call in contenders.items()}
@@ -72,6 +74,7 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="camvid", help="shipped name or bundle")
+    parser.add_argument("--runtime", default="onnxruntime", help="as of atrous segment")
     parser.add_argument("--folder", type=Path, help="of photos; by default they are generated")
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), help="height width")
@@ -135,15 +138,18 @@ def step_milliseconds(segmenter, photo, out):
     logits = segmenter.runtime(image[None])[0]
     overlay = result.overlay()
     stride = segmenter.metadata.stride
+    counter = itertools.count()
     steps = {
         "decoding": lambda: read_image(photo),
         "network": lambda: segmenter.runtime(image[None]),
         "labels": lambda: photo_labels(logits, stride, image.shape[:2], threads=1),
-        "labels file": lambda: write_label(out / "x.png", result.labels, result.taxonomy),
+        "labels file": lambda: write_label(
+            out / f"{next(counter)}.png", result.labels, result.taxonomy, flush=False
+        ),
         "overlay": result.overlay,
-        "overlay file": lambda: overlay.save(out / "x.jpg", quality=90),
+        "overlay file": lambda: overlay.save(out / f"{next(counter)}.jpg", quality=90),
         "coverage": result.to_dict,
-        "all files": lambda: result.save(out, "x"),
+        "all files": lambda: result.save(out, str(next(counter))),
     }
     return {name: 1000 * processor_time(step) for name, step in steps.items()}
 

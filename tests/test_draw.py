@@ -5,9 +5,12 @@ import math
 import numpy as np
 import pytest
 from color_bundle import COLORS, TAXONOMY
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.draw import colorize, legend, mix, overlay, shares
+from atrous import draw
+from atrous.draw import colorize, legend, overlay, shares
 from atrous.taxonomy import Taxonomy, distinct_colors
 
 LABELS = np.array([[0, 0, 0, 1], [2, 2, 255, 255]], np.uint8)
@@ -31,7 +34,7 @@ def test_shares_are_of_all_pixels_largest_first() -> None:
 def test_overlay_mixes_and_leaves_ignored_pixels_alone() -> None:
     image = np.full((2, 4, 3), 100, np.uint8)
     mixed = np.asarray(overlay(image, LABELS, TAXONOMY, opacity=0.5))[:2, :4]
-    assert mixed[0, 0] == pytest.approx([177, 50, 50], abs=1)
+    assert mixed[0, 0].tolist() == pytest.approx([177.5, 50, 50], abs=1)
     assert mixed[1, 3].tolist() == [100, 100, 100]
 
 
@@ -56,8 +59,32 @@ def test_legend_of_many_classes_sums_up_the_small_ones() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 def test_overlay_colors_are_those_of_colorize(dtype: type) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (9, 7)).astype(dtype)
-    mixed = mix(np.zeros((9, 7, 3), np.uint8), labels, TAXONOMY, opacity=1)
-    assert np.array_equal(np.asarray(mixed), colorize(labels, TAXONOMY))
+    mixed = overlay(np.zeros((9, 7, 3), np.uint8), labels, TAXONOMY, opacity=1)
+    assert np.array_equal(np.asarray(mixed)[:9, :7], colorize(labels, TAXONOMY))
+
+
+@given(
+    height=st.integers(1, 5),
+    width=st.integers(1, 120),
+    run=st.integers(1, 60),
+    opacity=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_kernel_mixes_as_the_reference(
+    height: int, width: int, run: int, opacity: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    ids = rng.choice([0, 1, 2, 7, 255], height * width // run + 1).astype(np.uint8)
+    labels = ids.repeat(run)[: height * width].reshape(height, width)
+    pictures = [np.asarray(overlay(image, labels, TAXONOMY, opacity))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "kernel", lambda name: None)
+        pictures.append(np.asarray(overlay(image, labels, TAXONOMY, opacity)))
+    assert np.array_equal(*pictures)
+    exact = image * (1 - opacity) + colorize(labels, TAXONOMY) * opacity
+    exact[labels == 255] = image[labels == 255]
+    assert np.abs(pictures[0][:height, :width] - exact).max() <= 1.5
 
 
 def test_a_legend_can_go_without_numbers() -> None:

@@ -1,5 +1,6 @@
 """Label maps for the eye: colours, and overlays with a legend."""
 
+import ctypes
 import math
 from functools import lru_cache
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from atrous.kernels import kernel
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 _SMALLEST_FONT, _LARGEST_FONT = 12, 96
@@ -42,32 +44,47 @@ def overlay(
         taxonomy: their names and colours.
         opacity: of the colours, 0 to 1.
     """
-    mixed = mix(image, labels, taxonomy, opacity)
-    return beside(mixed, legend(shares(labels, taxonomy), mixed.height))
+    panel = legend(shares(labels, taxonomy), len(labels))
+    return Image.fromarray(mix(image, labels, taxonomy, panel, opacity))
 
 
 def mix(
     image: NDArray[np.uint8],  # (H, W, 3)
     labels: NDArray[np.integer[Any]],  # (H, W)
     taxonomy: Taxonomy,
+    panel: Image.Image,
     opacity: float = 0.5,
-) -> Image.Image:
-    """Return what `overlay` shows at the left: the photo under its labels' colours."""
-    assert image.shape == (*labels.shape, 3)
-    photo = Image.fromarray(image)
-    mixed = Image.blend(photo, _colored(labels, taxonomy), opacity)
-    if (ignored := labels == IGNORE_INDEX).any():
-        mixed.paste(photo, mask=Image.fromarray(ignored))
-    return mixed
-
-
-def beside(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Set two images side by side, at the top of a white canvas."""
-    size = (left.width + right.width, max(left.height, right.height))
-    canvas = Image.new("RGB", size, "white")
-    canvas.paste(left, (0, 0))
-    canvas.paste(right, (left.width, 0))
+) -> NDArray[np.uint8]:
+    """Return the photo under its labels' colours with `panel` to its right, on white (h, w, 3)."""
+    height, width = labels.shape
+    assert image.shape == (height, width, 3)
+    canvas = np.full((max(height, panel.height), width + panel.width, 3), 255, np.uint8)
+    canvas[: panel.height, width:] = panel
+    share = round(256 * opacity)
+    weights = np.full(256, 256 - share, np.uint16)
+    colors = taxonomy.palette().astype(np.uint16) * share + 128  # half of a step, to round
+    weights[IGNORE_INDEX], colors[IGNORE_INDEX] = 256, 0
+    run = kernel("blend")
+    if run is None:
+        canvas[:height, :width] = blend_reference(image, labels, weights, colors)
+        return canvas
+    image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels, np.uint8)
+    arrays = (image, labels, weights, colors, canvas)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+    run(*pointers, *map(ctypes.c_int64, (height, width, canvas.strides[0])))
     return canvas
+
+
+def blend_reference(
+    image: NDArray[np.uint8],  # (H, W, 3)
+    labels: NDArray[np.integer[Any]],  # (H, W)
+    weights: NDArray[np.uint16],  # (256,)
+    colors: NDArray[np.uint16],  # (256, 3)
+) -> NDArray[np.uint8]:
+    """Do what the kernel does: the photo times its label's weight, plus its colour, in 256ths."""
+    labels = labels.astype(np.uint8)
+    mixed = (image * weights[labels][:, :, None] + colors[labels]) >> 8
+    return np.asarray(mixed, np.uint8)
 
 
 def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
@@ -88,10 +105,10 @@ def legend(rows: list[Share], image_height: int) -> Image.Image:
     step = round(size * _ROW_HEIGHT)
     rows = _fit(rows, max(_MIN_ROWS, (image_height - size) // step))
     names = [_text(name, size, step) for name, _, _ in rows]
-    percents = [_text(_percent(share), size, step) for _, share, _ in rows]
+    percents = [[_text(part, size, step) for part in _percent(share)] for _, share, _ in rows]
     name_x = round(size * 2.2)
     right = name_x + max((name.width for name in names), default=0) + size
-    right += max((percent.width for percent in percents), default=0)
+    right += max((sum(part.width for part in percent) for percent in percents), default=0)
     panel = Image.new("RGB", (right + size, len(rows) * step + size), "white")
     draw = ImageDraw.Draw(panel)
     for index, (name, percent, (*_, color)) in enumerate(zip(names, percents, rows, strict=True)):
@@ -99,7 +116,10 @@ def legend(rows: list[Share], image_height: int) -> Image.Image:
         middle = y + step / 2
         draw.rectangle((size * 0.8, middle - size / 2, size * 1.8, middle + size / 2), fill=color)
         panel.paste("black", (name_x, y), name)
-        panel.paste("black", (right - percent.width, y), percent)
+        x = right - sum(part.width for part in percent)
+        for part in percent:
+            panel.paste("black", (x, y), part)
+            x += part.width
     return panel
 
 
@@ -121,16 +141,9 @@ def _text(text: str, size: int, height: int) -> Image.Image:
     return mask
 
 
-def _colored(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> Image.Image:
-    """Do what `colorize` does; for bytes by way of a palette, six times as fast."""
-    if labels.dtype != np.uint8:
-        return Image.fromarray(colorize(labels, taxonomy))
-    image = Image.fromarray(np.ascontiguousarray(labels))
-    image.putpalette(taxonomy.palette().tobytes())
-    return image.convert("RGB")
-
-
-def _percent(share: float) -> str:
+def _percent(share: float) -> tuple[str, str]:
+    """Return "12" and ".3 %": parts of which there are few, so that drawings of them are kept."""
     if math.isnan(share):
-        return ""
-    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"
+        return "", ""
+    before, after = f"{100 * share:.1f}".split(".") if share >= 0.001 else ("< 0", "1")
+    return before, f".{after} %"

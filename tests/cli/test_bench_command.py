@@ -65,7 +65,8 @@ def test_json_of_a_photo_and_one_runtime(
     [
         (["--rounds", "0"], "--rounds and --size take numbers of 1 or more"),
         (["--size", "0", "9"], "--rounds and --size take numbers of 1 or more"),
-        (["--threads", "0"], "--threads 0: give 1 or more"),
+        (["--threads", "0"], "--threads 0: give a number from 1 to 1024"),
+        (["--threads", "100000"], "--threads 100000: give a number from 1 to 1024"),
         (["--runtime", "onnxruntim"], "no such runtime. Did you mean onnxruntime?"),
         (["--photo", "nothing.jpg"], "nothing.jpg: no such file"),
     ],

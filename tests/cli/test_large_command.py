@@ -122,6 +122,26 @@ def test_evaluate_with_flips_and_scales(
     assert "--flip and --scales need a MODEL" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits")
+@pytest.mark.parametrize(("limit", "failed"), [(1000, "labels.tif"), (30_000, "overlay.jpg")])
+def test_a_full_disk_leaves_no_file(here: Path, tiny_bundle: Path, limit: int, failed: str) -> None:
+    """A limit on the size of files stands in for the disk: the write fails in its midst."""
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    noise = np.random.default_rng(0).integers(0, 3, (200, 200))
+    write_geotiff(here / "field.tif", colors[noise])
+    script = (
+        "import resource, sys; from atrous.cli import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main())"
+    )
+    call = ["segment", "field.tif", "--model", str(tiny_bundle), "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *call], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: out/field.{failed}: ")
+    assert files_in(here / "out") == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_an_end_in_its_midst_leaves_no_half_file(

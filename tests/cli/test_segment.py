@@ -1,6 +1,7 @@
 """`atrous segment`, as a person calls it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -106,24 +107,47 @@ def test_mistakes_are_one_line(
     assert printed.count("\n") == 1
 
 
+def test_options_stand_anywhere(here: Path, tiny_bundle: Path) -> None:
+    for name in ("b.png", "c.png"):
+        (here / name).write_bytes((here / "photo.png").read_bytes())
+    model = ["--model", str(tiny_bundle)]
+    assert main(["segment", "photo.png", *model, "b.png", "--flip", "c.png"]) == 0
+    assert len(list(here.glob("*.labels.png"))) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes")
+def test_a_pipe_is_no_photo(
+    here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(here / "pipe.jpg")
+    assert main(["segment", "pipe.jpg", "--model", str(tiny_bundle)]) == 2
+    assert capsys.readouterr().err.startswith("error: pipe.jpg: is no ordinary file")
+
+
 def test_unknown_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "photo.png", "--model", "nonsense"]) == 2
     assert capsys.readouterr().err.startswith("error: nonsense: no shipped model")
     assert files_in(here) == ["photo.png"]
 
 
-def test_a_full_disk_leaves_nothing_half_written(here: Path, tiny_bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "failed", "made"),
+    [(100, "photo.labels.png", []), (2000, "photo.overlay.jpg", ["photo.labels.png"])],
+)
+def test_a_full_disk_leaves_nothing_half_written(
+    here: Path, tiny_bundle: Path, limit: int, failed: str, made: list[str]
+) -> None:
     """A limit on the size of files stands in for the disk: the write fails in its midst."""
     script = (
         "import resource, sys; from atrous.cli import main; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); sys.exit(main())"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main())"
     )
     command = [sys.executable, "-c", script, "segment", "photo.png", "--model", str(tiny_bundle)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith(f"error: {failed}: ")
     assert done.stderr.count("\n") == 1
-    assert files_in(here) == ["photo.png"]
+    assert files_in(here) == sorted([*made, "photo.png"])
 
 
 def test_ctrl_c_leaves_whole_files(here: Path, tiny_bundle: Path, paint: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from atrous.cli import main
 from atrous.images import write_image
+from atrous.infer.video import Video
 
 
 def jpeg(image: np.ndarray) -> bytes:
@@ -50,9 +51,11 @@ class Camera(BaseHTTPRequestHandler):
 
     def send_frames(self, count: int) -> None:
         head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(self.photo)}\r\n\r\n"
-        for _ in range(count):
+        for index in range(count):
+            damaged = self.path == "/damage" and index >= 5
+            photo = bytes(len(self.photo)) if damaged else self.photo
             try:
-                self.wfile.write(head.encode() + self.photo + b"\r\n")
+                self.wfile.write(head.encode() + photo + b"\r\n")
             except OSError:  # the client has seen enough
                 return
             if self.stopped.wait(0.01):
@@ -162,6 +165,17 @@ def test_a_camera_that_ends(here: Path, tiny_bundle: Path, red: np.ndarray) -> N
     assert document["frames"] + document["dropped"] == 5
     assert document["coverage"]["red"] == pytest.approx(0.6, abs=0.01)
     assert frame_count(here / "short.labels.mkv") == document["frames"]
+
+
+def test_a_camera_that_gives_only_damage_can_be_closed(noise: np.ndarray) -> None:
+    with camera(noise) as url:
+        video = Video(f"{url}/damage")
+        next(iter(video))
+        time.sleep(0.3)  # the five frames are over
+        closing = threading.Thread(target=video.close)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
 
 
 def test_ctrl_c_ends_a_camera_with_files_that_play(

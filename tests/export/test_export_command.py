@@ -15,6 +15,18 @@ def scores_of(model, data, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.fixture
+def ready_export(monkeypatch, float_bundle):
+    """Exports that copy a bundle instead of tracing it anew: what follows is what is tested."""
+
+    def copy_bundle(run, out):
+        shutil.copy(float_bundle, out)
+        return OnnxRuntime(float_bundle, threads=1).metadata
+
+    monkeypatch.setattr("atrous.export.graph.export_bundle", copy_bundle)
+
+
+@pytest.mark.usefixtures("ready_export")
 def test_a_float_bundle_scores_as_its_run_does(run_folder, shapes, tmp_path, capsys):
     out = tmp_path / "tiny.onnx"
     assert main(["export", str(run_folder), "--out", str(out)]) == 0
@@ -28,22 +40,11 @@ def test_a_float_bundle_scores_as_its_run_does(run_folder, shapes, tmp_path, cap
     assert scores["miou"] == pytest.approx(bundle["miou"])
 
 
-@pytest.fixture
-def ready_export(monkeypatch, float_bundle):
-    """Exports that copy a bundle instead of tracing it anew: what follows is what is tested."""
-
-    def copy_bundle(run, out):
-        shutil.copy(float_bundle, out)
-        return OnnxRuntime(float_bundle, threads=1).metadata
-
-    monkeypatch.setattr("atrous.export.graph.export_bundle", copy_bundle)
-
-
 @pytest.mark.usefixtures("ready_export")
 def test_over_the_budget_nothing_is_written(run_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(certificate.Certificate, "passed", False)
     out = tmp_path / "tiny.onnx"
-    assert main(["export", str(run_folder), "--int8", "--out", str(out)]) == 1
+    assert main(["export", str(run_folder), "--out", str(out)]) == 1
     assert "over the budget" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 

@@ -141,8 +141,15 @@ def test_sixteen_bits_and_many_bands_need_a_word(
     for wrong, message in (((1, 2, 9), "has no band 9"), ((1, 2), "2 bands; say which")):
         with pytest.raises(InputError, match=message):
             segment_raster(segmenter, path, tmp_path / "a", bands=wrong)
-    with pytest.raises(InputError, match="--range 5 5: "):
-        segment_raster(segmenter, path, tmp_path / "a", bands=(1,), value_range=(5, 5))
+    for black, white in ((5, 5), (5, 2), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(InputError, match=f"--range {black:g} {white:g}: "):
+            segment_raster(segmenter, path, tmp_path / "a", bands=(1,), value_range=(black, white))
+
+
+def test_complex_values_are_refused(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", np.ones((9, 9, 1), np.complex64))
+    with pytest.raises(InputError, match=r"a\.tif: complex values are no colours"):
+        segment_raster(segmenter, path, tmp_path / "a")
 
 
 def test_one_band_is_grey_and_not_a_number_is_no_data(segmenter: Segmenter, tmp_path: Path) -> None:

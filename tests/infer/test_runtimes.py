@@ -159,7 +159,7 @@ def test_one_thread_uses_one_core(name: str, float_network: Path) -> None:
 def test_threads_can_be_chosen(tiny_bundle: Path) -> None:
     assert open_runtime(str(tiny_bundle), threads=1).threads == 1
     assert open_runtime(str(tiny_bundle)).threads == usable_cores() >= 1
-    with pytest.raises(InputError, match=r"--threads 0: give 1 or more"):
+    with pytest.raises(InputError, match=r"--threads 0: give a number from 1"):
         open_runtime(tiny_bundle, threads=0)
 
 
@@ -274,3 +274,18 @@ print(sorted(name for name in sys.modules if "telemetry" in name), threading.act
     assert done.stdout.endswith(" 1\n")
     written = [path for path in home.rglob("*") if path.is_file()]
     assert all(path.parent == home / ".cache" / "atrous" for path in written)
+
+
+def test_first_calls_in_openvino_may_come_together() -> None:
+    """In processes of their own, since a process makes a first call once."""
+    pytest.importorskip("openvino")
+    code = "import faulthandler, numpy, threading\n"
+    code += "faulthandler.dump_traceback_later(60, exit=True)\n"
+    code += "from atrous.infer.runtimes import open_runtime\n"
+    code += "runtime = open_runtime('camvid', 2, 'openvino', calls=2)\n"
+    code += "together, image = threading.Barrier(2), numpy.zeros((1, 64, 64, 3), 'u1')\n"
+    code += "def call(): together.wait(); runtime(image)\n"
+    code += "threads = [threading.Thread(target=call) for _ in range(2)]\n"
+    code += "[thread.start() for thread in threads]\n"
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -62,7 +62,7 @@ class Convolutions(Fake):
     def logits(self, images: np.ndarray) -> np.ndarray:
         image = torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5
         with torch.inference_mode():
-            logits = self.network(pad_image(image, training=False))
+            logits = self.network(pad_image(image, STRIDE, training=False))
             return crop(logits, image, STRIDE).numpy()
 
 

@@ -41,16 +41,18 @@ def test_without_a_grid_the_dilations_are_those_of_timm():
 @pytest.mark.parametrize("output_stride", OUTPUT_STRIDES)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_features_are_those_of_timm(name, output_stride):
-    """On a multiple of 32, constant padding and depthwise convolutions change nothing."""
+    """On a multiple of the stride, constant padding and depthwise convolutions change nothing."""
     backbone = Backbone(name, output_stride, multi_grid=None).eval()
     theirs = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
     theirs.load_state_dict(backbone.network.state_dict())
-    image = torch.randn(1, 3, 64, 96)
+    height, width = 5 * output_stride, 7 * output_stride
+    image = torch.randn(1, 3, height, width)
     with torch.no_grad():
         ours = backbone(image)
         for level, expected in zip(ours, theirs(image), strict=True):
             stride = min(level, output_stride)
-            assert ours[level].shape == (1, backbone.channels[level], 64 // stride, 96 // stride)
+            size = height // stride, width // stride
+            assert ours[level].shape == (1, backbone.channels[level], *size)
             torch.testing.assert_close(ours[level], expected)
 
 

@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from atrous.infer.upsample import photo_labels_confidence
+from atrous.train.labels import labels_of, triton_labels
+
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype: str) -> None:
-    """Check the labels and probabilities of two photos; for a process of its own."""
-    from atrous.infer.upsample import photo_labels_confidence
-    from atrous.models.gpu_upsample import gpu_labels, gpu_labels_confidence
+    """Check the labels and probabilities of two photos."""
+    from atrous.models.gpu_upsample import gpu_labels_confidence
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(0)
     logits = 5 * torch.randn(2, classes, *small, generator=generator).to(getattr(torch, dtype))
     logits = logits.contiguous(memory_format=torch.channels_last)
     size = small[0] * stride - crop, small[1] * stride - crop
-    labels, confidence = gpu_labels_confidence(logits.to(device), stride, size)
+    labels, confidence = gpu_labels_confidence(logits.to(DEVICE), stride, size)
     assert labels.dtype == (torch.uint8 if classes <= 256 else torch.int32)
-    assert torch.equal(gpu_labels(logits.to(device), stride, size), labels)
     for index, photo in enumerate(logits.float().numpy()):
         expected, probable = photo_labels_confidence(photo, stride, size)
         assert (labels[index].cpu().numpy() == expected).mean() > 0.9999
@@ -32,21 +34,36 @@ def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype:
 
 
 def compare_all() -> None:
-    compare(5, (3, 5), 4, 3, "float32")
+    compare(5, (2, 3), 4, 3, "float32")
     compare(257, (1, 1), 1, 0, "float16")
     compare(3, (1, 35), 4, 2, "bfloat16")
     compare(1, (2, 2), 2, 0, "float32")
 
 
+def use_in_validation() -> None:
+    in_triton = triton_labels(DEVICE)
+    assert in_triton is not None
+    logits = torch.randn(6, 3, 4, generator=torch.manual_seed(0))
+    labels = in_triton(logits[None].to(DEVICE), 4, (11, 15))[0].cpu()
+    assert np.array_equal(labels, labels_of(logits, 4, (11, 15)))
+
+
 def test_equals_the_cpu() -> None:
-    code = "from test_gpu_upsample import compare_all; compare_all()"
+    """In a process of its own: how its kernels are run is settled where Triton is imported."""
+    code = "from test_gpu_upsample import *; compare_all(); use_in_validation()"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    if not torch.cuda.is_available():
+    if DEVICE == "cpu":
         environment["TRITON_INTERPRET"] = "1"
     answer = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert answer.returncode == 0, answer.stderr
+
+
+def test_machine_without_triton_goes_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "atrous.models.gpu_upsample", raising=False)
+    assert triton_labels.__wrapped__(DEVICE) is None
 
 
 @pytest.mark.parametrize("with_confidence", [False, True])

@@ -45,16 +45,17 @@ def test_image_pooling_sees_the_whole_image():
 
 
 def test_padding_goes_right_and_down():
-    padded = pad_image(torch.ones(1, 3, 33, 64), training=False)
-    assert padded.shape == (1, 3, 64, 64)
+    padded = pad_image(torch.ones(1, 3, 33, 48), 16, training=False)
+    assert padded.shape == (1, 3, 48, 48)
     assert padded[..., :33, :].min() == 1
     assert padded[..., 33:, :].max() == 0
 
 
 def test_a_single_cell_is_widened_only_where_it_could_not_train():
-    assert pad_image(torch.ones(1, 3, 20, 32), training=True).shape == (1, 3, 32, 64)
-    assert pad_image(torch.ones(1, 3, 20, 32), training=False).shape == (1, 3, 32, 32)
-    assert pad_image(torch.ones(2, 3, 20, 32), training=True).shape == (2, 3, 32, 32)
+    assert pad_image(torch.ones(1, 3, 5, 8), 8, training=True).shape == (1, 3, 8, 16)
+    assert pad_image(torch.ones(1, 3, 5, 8), 8, training=False).shape == (1, 3, 8, 8)
+    assert pad_image(torch.ones(1, 3, 5, 9), 8, training=True).shape == (1, 3, 8, 16)
+    assert pad_image(torch.ones(2, 3, 5, 8), 8, training=True).shape == (2, 3, 8, 8)
 
 
 def test_crop_keeps_each_cell_that_touches_the_image():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from atrous import __version__
 from atrous.files import InputError
@@ -58,7 +58,8 @@ def build_app(called: str | None = None) -> App:
         name="atrous",
         help="Photos in, dense labels out.",
         version=__version__,
-        help_format="plaintext",
+        help_format="markdown",  # whose paragraphs fit the terminal, as plain text's do not
+        default_parameter=Parameter(show_default=lambda default: default or None),
         suppress_keyboard_interrupt=False,
     )
     for name, line in COMMANDS.items():
@@ -126,7 +127,12 @@ def _explain(error: Exception, called: str | None) -> str:
 def _usage(error: CycloptsError) -> str:
     """Cyclopts' message in our words: "unknown option --crop-sise. Did you mean --crop-size?"."""
     text = " ".join(str(error).split())
-    for theirs, ours in (("Unknown option: ", "unknown option "), (" parameter ", ": "), ('"', "")):
+    for theirs, ours in (
+        ("Unknown option: ", "unknown option "),
+        ("Unused Tokens: ", "not expected: "),
+        (" parameter ", ": "),
+        ('"', ""),
+    ):
         text = text.replace(theirs, ours)
     return text[:1].lower() + text[1:]
 

@@ -30,7 +30,7 @@ def bench(
     /,
     *,
     photo: Path | None = None,
-    size: tuple[int, int] | None = None,
+    size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
     runtime: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
     threads: int | None = None,
     rounds: int = 30,

@@ -34,9 +34,7 @@ _OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
 
 
 def segment(
-    paths: list[str],
-    /,
-    *,
+    *paths: Annotated[str, Parameter(required=True)],
     model: str = "camvid",
     out: Path = Path(),
     runtime: str = "auto",

@@ -30,9 +30,14 @@ class Layer:
         return self.node.op_type == "Conv"
 
     @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        """The node, and the activation if there is one."""
+        return [node for node in (self.node, self.activation) if node is not None]
+
+    @property
     def writes(self) -> str:
         """The tensor that it gives, behind the activation."""
-        return str((self.activation or self.node).output[0])
+        return str(self.nodes[-1].output[0])
 
 
 def layers_of(graph: onnx.GraphProto) -> list[Layer]:

@@ -28,7 +28,7 @@ from atrous.infer.onnx_runtime import import_onnxruntime
 
 _PROBES = 2
 """How many of the images show what the rounding of a layer does."""
-_PROBE_SIDE = 256
+_PROBE_SIDE = 192
 """Pixels of them that are taken from the middle, at most, in each direction."""
 
 
@@ -107,9 +107,7 @@ def _to_int8(
         for layer in layers
         if layer.node.name not in choice.kept and rounded.issuperset((*layer.reads, layer.writes))
     ]
-    nodes = [
-        node for layer in chosen for node in (layer.node, layer.activation) if node is not None
-    ]
+    nodes = [node for layer in chosen for node in layer.nodes]
     ranges = {name: found[name].range for name in rounded}
     # onnxruntime asks for the range before an activation, too, though it uses the one behind.
     ranges |= {layer.node.output[0]: ranges[layer.writes] for layer in chosen}

@@ -1,12 +1,13 @@
 """Which layers of a network stay in float: those whose rounding the logits feel most.
 
-The float graph is given a switch for each tensor and each weight: behind it stands what 8 bits
-leave of the values. So one session tells what the rounding of each layer alone does to the logits.
-The noises of layers are all but independent (their sum is within a fifth of the noise of all at
-once, measured on EfficientNet-Lite2), so that a ranking is enough, and no search over sets.
+Each convolution of the float graph gets a second form that computes with what 8 bits leave of its
+weights and of the values that it takes and gives; an `If` decides which of the two is run. So one
+session tells what the rounding of each layer alone does to the logits, at the price of the float
+network for each. The noises of layers are all but independent, so that a ranking is enough, and no
+search over sets.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from atrous.export.calibrate import Spread, steps
-from atrous.export.layers import Layer, rounded_tensors, weights_of
+from atrous.export.layers import Layer, weights_of
 from atrous.infer.onnx_runtime import import_onnxruntime
 
 FLOAT_SHARE = 0.05
@@ -31,52 +32,19 @@ class Choice:
     """The convolutions that stay in float, and what that does."""
 
     kept: tuple[str, ...]
-    """Their names, the most sensitive for its work first."""
+    """Their names, the most sensitive for its work first, but for the classifier before all."""
     work: float
     """Their share of the work of all convolutions, as a fraction."""
-    noise_of_all: float
-    """The variance of the logits' error over that of the logits if all layers are in 8 bits."""
     noise: float
-    """The same with the kept layers in float."""
+    """Their share of what rounding each convolution alone adds to the logits, as a fraction."""
     num_layers: int
 
     def __str__(self) -> str:
         """One line, of 80 columns as a rule."""
         return (
             f"kept in float: {len(self.kept)} of {self.num_layers} convolutions"
-            f" ({100 * self.work:.1f} % of the work);"
-            f" noise of the logits {100 * self.noise_of_all:.2g} % -> {100 * self.noise:.2g} %"
+            f" ({100 * self.work:.1f} % of the work, {100 * self.noise:.0f} % of the noise)"
         )
-
-
-class Switched:
-    """A network whose layers can be rounded to 8 bits one by one."""
-
-    def __init__(
-        self, model: onnx.ModelProto, layers: Sequence[Layer], found: dict[str, Spread]
-    ) -> None:
-        """Build the session; `found` holds the spread of each tensor that layers take and give."""
-        self._layers = layers
-        self._convs = [layer for layer in layers if layer.is_conv]
-        self._switches = {name: i for i, name in enumerate(found)}
-        for layer in self._convs:
-            self._switches[layer.node.name] = len(self._switches)
-        switched = _with_switches(model, layers, found, self._switches)
-        self._session = import_onnxruntime().InferenceSession(
-            switched.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-
-    def logits(
-        self, images: NDArray[np.uint8], kept: Collection[str]
-    ) -> NDArray[np.float32]:  # (B, H, W, 3) -> (B, K, h, w)
-        """The logits with the convolutions named in `kept` in float and all others rounded."""
-        on = np.zeros(len(self._switches), np.bool_)
-        for name in rounded_tensors(self._layers, kept):
-            on[self._switches[name]] = True
-        for layer in self._convs:
-            on[self._switches[layer.node.name]] = layer.node.name not in kept
-        (logits,) = self._session.run(["logits"], {"image": images, "switches": on})
-        return np.asarray(logits, np.float32)
 
 
 def choose_float(
@@ -97,29 +65,55 @@ def choose_float(
         images: (B, H, W, 3), calibration images to measure on.
         progress: told of each convolution that is measured.
     """
-    switched = Switched(model, layers, found)
     convs = [layer for layer in layers if layer.is_conv]
-    names = [layer.node.name for layer in convs]
-    exact = switched.logits(images, kept=names)
-    noise: dict[str, float] = {}
-    for name in names:
-        noise[name] = relative_noise(exact, switched.logits(images, set(names) - {name}))
-        if progress is not None:
-            progress(len(noise), len(names))
+    noise = _noise_of_each(model, convs, found, images, progress)
     weights = weights_of(model.graph)
-    work = {layer.node.name: _work(layer, weights, found) for layer in convs}
-    kept = [names[-1]]
-    for name in sorted(names[:-1], key=lambda name: noise[name] / work[name], reverse=True):
-        share = sum(work[other] for other in (*kept, name)) / sum(work.values())
-        if share <= FLOAT_SHARE and noise[name] > _WORTH * sum(noise.values()):
+    works = {layer.node.name: _work(layer, weights, found) for layer in convs}
+    work = {name: cost / sum(works.values()) for name, cost in works.items()}
+    *others, classifier = noise
+    kept = [classifier]
+    for name in sorted(others, key=lambda name: noise[name] / work[name], reverse=True):
+        share = sum(work[other] for other in (*kept, name))
+        if share <= FLOAT_SHARE and noise[name] > _WORTH:
             kept.append(name)
     return Choice(
         kept=tuple(kept),
-        work=sum(work[name] for name in kept) / sum(work.values()),
-        noise_of_all=relative_noise(exact, switched.logits(images, kept=())),
-        noise=relative_noise(exact, switched.logits(images, kept)),
-        num_layers=len(names),
+        work=sum(work[name] for name in kept),
+        noise=sum(noise[name] for name in kept),
+        num_layers=len(convs),
     )
+
+
+def _noise_of_each(
+    model: onnx.ModelProto,
+    convs: Sequence[Layer],
+    found: dict[str, Spread],
+    images: NDArray[np.uint8],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, float]:
+    """By the name of each convolution, its share of the noise of all of them, as a fraction."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    # Its rewriting of rounded values changes what they are, and makes nothing here faster.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        with_rounded_forms(model, convs, found).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+
+    def logits(rounded: int) -> NDArray[np.float32]:
+        (values,) = session.run(["logits"], {"image": images, "rounded": np.array(rounded)})
+        return np.asarray(values, np.float32)
+
+    exact = logits(-1)
+    noise: dict[str, float] = {}
+    for i, layer in enumerate(convs):
+        noise[layer.node.name] = relative_noise(exact, logits(i))
+        if progress is not None:
+            progress(i + 1, len(convs))
+    total = max(sum(noise.values()), 1e-30)
+    return {name: value / total for name, value in noise.items()}
 
 
 def relative_noise(exact: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
@@ -140,6 +134,46 @@ def _work(layer: Layer, weights: dict[str, NDArray[np.float32]], found: dict[str
     return written * taps + _MOVE * (read + written)
 
 
+def with_rounded_forms(
+    model: onnx.ModelProto, convs: Sequence[Layer], found: dict[str, Spread]
+) -> onnx.ModelProto:
+    """`model` with a second input, `rounded`: int64 (), which of `convs` computes in 8 bits."""
+    weights = weights_of(model.graph)
+    forms: dict[str, list[onnx.NodeProto]] = {}
+    for i, layer in enumerate(convs):
+        index, on = f"{layer.node.name}/index", f"{layer.node.name}/on"
+        then = _rounded_form(layer, weights[layer.node.input[1]], found)
+        plain = _branch(_renamed(layer.nodes, {layer.writes: "given"}))
+        forms[layer.node.name] = [
+            helper.make_node("Constant", [], [index], value_int=i),
+            helper.make_node("Equal", ["rounded", index], [on]),
+            helper.make_node("If", [on], [layer.writes], then_branch=then, else_branch=plain),
+        ]
+    inside = {node.name for layer in convs for node in layer.nodes[1:]}
+    nodes = [node for node in model.graph.node if node.name not in inside]
+    switched = onnx.ModelProto()
+    switched.CopyFrom(model)
+    graph = switched.graph
+    graph.input.append(helper.make_tensor_value_info("rounded", TensorProto.INT64, []))
+    del graph.value_info[:], graph.node[:]
+    graph.node.extend(form for node in nodes for form in forms.get(node.name, [node]))
+    return switched
+
+
+def _rounded_form(
+    layer: Layer, weight: NDArray[np.float32], found: dict[str, Spread]
+) -> onnx.GraphProto:
+    """The layer on 8 bits of its weights, (M, C / groups, k, k), and of what it takes and gives."""
+    (taken,) = layer.reads
+    names = {taken: "taken", layer.node.input[1]: "kernel", layer.writes: "exact"}
+    nodes = [
+        *_rounding(found[taken], taken, "taken"),
+        *_renamed(layer.nodes, names),
+        *_rounding(found[layer.writes], "exact", "given"),
+    ]
+    return _branch(nodes, numpy_helper.from_array(rounded_weight(weight), "kernel"))
+
+
 def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """What int8 with a scale per output channel leaves of `weight`, (M, C / groups, k, k)."""
     step = np.abs(weight).max((1, 2, 3), keepdims=True) / np.float32(127)
@@ -148,54 +182,32 @@ def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return rounded
 
 
-def _with_switches(
-    model: onnx.ModelProto,
-    layers: Sequence[Layer],
-    found: dict[str, Spread],
-    switches: dict[str, int],
-) -> onnx.ModelProto:
-    """`model` with a second input, `switches`: bool (N,), which of its parts are rounded."""
-    switched = onnx.ModelProto()
-    switched.CopyFrom(model)
-    graph, weights = switched.graph, weights_of(model.graph)
-    graph.input.append(helper.make_tensor_value_info("switches", TensorProto.BOOL, [len(switches)]))
+def _rounding(spread: Spread, source: str, target: str) -> list[onnx.NodeProto]:
+    """The nodes that leave of `source` what its 256 steps can hold."""
+    step, zero = steps(*spread.range)
+    scale = [f"{target}/step", f"{target}/zero"]
+    point = numpy_helper.from_array(np.array(zero, np.uint8))
+    return [
+        helper.make_node("Constant", [], scale[:1], value_float=step),
+        helper.make_node("Constant", [], scale[1:], value=point),
+        helper.make_node("QuantizeLinear", [source, *scale], [f"{target}/steps"]),
+        helper.make_node("DequantizeLinear", [f"{target}/steps", *scale], [target]),
+    ]
 
-    def constant(name: str, value: NDArray[np.generic]) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
 
-    def switch(name: str, rounded: str, plain: str) -> list[onnx.NodeProto]:
-        index = constant(f"{name}/index", np.array(switches[name]))
-        return [
-            helper.make_node("Gather", ["switches", index], [f"{name}/on"]),
-            helper.make_node("Where", [f"{name}/on", rounded, plain], [f"{name}/switched"]),
-        ]
+def _renamed(nodes: Sequence[onnx.NodeProto], names: dict[str, str]) -> list[onnx.NodeProto]:
+    """Copies of `nodes` whose tensors have the new `names`."""
+    copies = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [names.get(name, name) for name in node.input]
+        copy.output[:] = [names.get(name, name) for name in node.output]
+        copies.append(copy)
+    return copies
 
-    nodes: list[onnx.NodeProto] = []
-    behind = {layer.activation.name for layer in layers if layer.activation is not None}
-    convs = {layer.node.name for layer in layers if layer.is_conv}
-    for node in graph.node:
-        if node.name not in behind:  # an activation sees what its layer has computed
-            for i, name in enumerate(node.input):
-                if name in found:
-                    node.input[i] = f"{name}/switched"
-        if node.name in convs:
-            weight = node.input[1]
-            rounded = constant(f"{node.name}/rounded", rounded_weight(weights[weight]))
-            nodes += switch(node.name, rounded, weight)
-            node.input[1] = f"{node.name}/switched"
-        nodes.append(node)
-        for name in node.output:
-            if name in found:
-                step, zero = steps(*found[name].range)
-                scale = constant(f"{name}/scale", np.array(step, np.float32))
-                point = constant(f"{name}/zero", np.array(zero, np.uint8))
-                steps_of = [f"{name}/steps", scale, point]
-                nodes += [
-                    helper.make_node("QuantizeLinear", [name, scale, point], steps_of[:1]),
-                    helper.make_node("DequantizeLinear", steps_of, [f"{name}/rounded"]),
-                    *switch(name, f"{name}/rounded", name),
-                ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return switched
+
+def _branch(nodes: Sequence[onnx.NodeProto], *constants: onnx.TensorProto) -> onnx.GraphProto:
+    """One side of an `If`: `nodes`, the last of which gives the tensor "given"."""
+    given = helper.make_tensor_value_info("given", TensorProto.FLOAT, None)
+    return helper.make_graph(nodes, "form", [], [given], constants)

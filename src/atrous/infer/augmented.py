@@ -15,7 +15,7 @@ from atrous.files import InputError
 from atrous.infer.runtimes import Runtime
 
 _GRID = 32
-"""Every network pads its image to a multiple of this, at the right and at the bottom."""
+"""A multiple of every output stride, to which a network pads, at the right and at the bottom."""
 
 
 class Augmented:

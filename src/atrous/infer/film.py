@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.draw import beside, legend, mix
+from atrous.draw import legend, mix
 from atrous.files import InputError, replacing
 from atrous.infer.segmenter import Segmentation, Segmenter
 from atrous.infer.video import Video, VideoWriter, color_frame, label_frame
@@ -192,11 +192,11 @@ def _drawing(taxonomy: Taxonomy) -> Callable[[Segmentation], _Drawn]:
         return legend(rows, height)
 
     def draw(result: Segmentation) -> _Drawn:
-        picture = beside(mix(result.image, result.labels, taxonomy), panel(result.size[0]))
+        picture = mix(result.image, result.labels, taxonomy, panel(result.size[0]))
         counts = np.bincount(result.labels.ravel(), minlength=taxonomy.num_classes)
         assert result.time is not None
         return _Drawn(
-            overlay=color_frame(_even(np.asarray(picture))),
+            overlay=color_frame(_even(picture)),
             labels=label_frame(result.labels),
             shares=(counts[: taxonomy.num_classes] / result.labels.size).astype(np.float32),
             time=result.time,

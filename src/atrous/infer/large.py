@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from atrous.draw import overlay
 from atrous.files import InputError, replacing
-from atrous.images import MAX_PIXELS
+from atrous.images import MAX_PIXELS, encoded
 from atrous.infer.raster import (
     RasterRows,
     labels_file,
@@ -122,10 +123,9 @@ def segment_raster(
                 counts = _write(labels, strips, rows, segmenter.metadata.taxonomy.num_classes)
             size = reduced_size(source.shape)
             labels_seen, image_seen = reduced_labels(temporary, size), rows.reduced(size)
+            seen = overlay(image_seen, labels_seen, segmenter.metadata.taxonomy)
             with replacing(files[1]) as picture:
-                overlay(image_seen, labels_seen, segmenter.metadata.taxonomy).save(
-                    picture, quality=90
-                )
+                picture.write_bytes(encoded(seen, picture))
     result = RasterSegmentation(
         size=source.shape,
         counts=counts,
@@ -162,9 +162,9 @@ def _write(
 
     counts, top = np.zeros(num_classes, np.int64), 0
     for labels in strips:  # (n, W)
-        labels = np.where(rows.take_mask(len(labels)), labels, np.uint8(IGNORE_INDEX))
-        counts += np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:num_classes]
+        labels[~rows.take_mask(len(labels))] = IGNORE_INDEX
         if len(labels):
+            counts += Image.fromarray(labels).histogram()[:num_classes]
             file.write(labels, 1, window=Window(0, top, file.width, len(labels)))
         top += len(labels)
     return counts

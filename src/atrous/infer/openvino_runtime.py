@@ -2,7 +2,7 @@
 
 Compiling takes half a second, so the compiled network is kept in the cache folder: one file for
 each name of a model and each way to compile it. Shapes stay free. A photo whose sides, rounded up
-to multiples of 32, are new costs some 30 ms more, once.
+to multiples of the output stride, are new costs some 30 ms more, once.
 """
 
 import json
@@ -53,6 +53,9 @@ class OpenvinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "ENABLE_CPU_PINNING": False,  # or two processes would share their first core
         }
+        # It makes its tables of types at their first use, and two threads that do so at a time would
+        # wait for each other for ever.
+        openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
         properties, compiled = _compiled(openvino, path, options)
         self.metadata = BundleMetadata.from_properties(properties, str(path))
         self.precision = _computes_in(self.metadata.precision, bf16)

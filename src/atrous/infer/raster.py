@@ -4,6 +4,7 @@ rasterio (extra: geo) reads whatever GDAL does. Colours are 8 bits of red, green
 of any other bands and values it must be said which of them are that.
 """
 
+import errno
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ def is_raster(path: Path) -> bool:
 
     Only the header is read; what cannot be read is no raster, and its reader will say why.
     """
+    if not path.is_file():  # but a pipe, perhaps, which would never end
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -69,9 +72,11 @@ class RasterRows:
         self._rows = np.empty((0, source.width, 3), np.uint8)
         self._end = 0
         self._has_data = np.empty((0, source.width), bool)
-        if value_range is not None and not value_range[0] < value_range[1]:
+        if value_range is not None and not 0 < value_range[1] - value_range[0] < np.inf:
             black, white = value_range
             raise InputError(f"--range {black:g} {white:g}: give black, then white, a larger value")
+        if any(source.dtypes[i - 1].startswith("complex") for i in self._bands):
+            raise InputError(f"{path}: complex values are no colours; convert it first")
         if value_range is None and any(source.dtypes[i - 1] != "uint8" for i in self._bands):
             raise InputError(self._which_range())
 
@@ -159,6 +164,17 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _full_disk_told() -> Iterator[None]:
+    """Tell what rasterio does not: why a file of our own cannot be written, or read again."""
+    from rasterio.errors import RasterioIOError
+
+    try:
+        yield
+    except RasterioIOError:
+        raise OSError(errno.EIO, "cannot be written; the disk may be full") from None
+
+
+@contextmanager
 def _unplaced() -> Iterator[None]:
     """A raster without coordinates is as good as any: no warning of rasterio's."""
     from rasterio.errors import NotGeoreferencedWarning
@@ -217,7 +233,11 @@ def _color_bands(source: Any, path: Path, wanted: Sequence[int]) -> list[int]:
 
 @contextmanager
 def labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
-    """Yield a GeoTIFF to write labels to, with the coordinates of `source`."""
+    """Yield a GeoTIFF to write labels to, with the coordinates of `source`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     import rasterio
 
     points, points_crs = source.gcps  # an image that was not yet made to fit a map has these
@@ -241,7 +261,7 @@ def labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
             compress="deflate",
             bigtiff="if_safer",
         )
-    with labels:
+    with _full_disk_told(), labels:
         colors = enumerate(taxonomy.palette().tolist())
         labels.write_colormap(1, {i: tuple(color) for i, color in colors})
         yield labels
@@ -251,13 +271,14 @@ def reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read the labels of a file to `size`, (H, W): the most frequent of those that a pixel covers.
 
     It reads all of the file, and so finds out whether all of it was written.
+
+    Raises:
+        OSError: it was not.
     """
     import rasterio
     from rasterio.enums import Resampling
 
-    with _unplaced():
-        file = rasterio.open(path)
-    with file:
+    with _unplaced(), _full_disk_told(), rasterio.open(path) as file:
         return np.asarray(file.read(1, out_shape=size, resampling=Resampling.mode), np.uint8)
 
 

@@ -22,6 +22,9 @@ from atrous.kernels import usable_cores
 OF_BUNDLES = ("onnxruntime", "openvino", "openvino:bf16")
 OF_RUNS = tuple(WAYS)
 
+_MOST_THREADS = 1024
+"""More than that and the libraries hang or end the process."""
+
 
 class Runtime(Protocol):
     """Images to low-resolution logits, by whatever library."""
@@ -58,8 +61,8 @@ def open_runtime(
         ImportError: the runtime's library is not installed.
     """
     path = find_model(model)
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads {threads}: give 1 or more")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise InputError(f"--threads {threads}: give a number from 1 to {_MOST_THREADS}")
     threads = threads or usable_cores()
     if runtime == "auto":
         runtime = _chosen(path, threads)

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.draw import Share, beside, legend, mix, shares
+from atrous.draw import Share, legend, mix, shares
 from atrous.files import InputError, replacing
-from atrous.images import photo_array, read_image, write_label
+from atrous.images import encoded, photo_array, read_image, write_label
 from atrous.infer.augmented import Augmented
 from atrous.infer.ordered import in_order
 from atrous.infer.runtimes import Runtime, open_runtime
@@ -76,8 +76,8 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Return the photo under its labels' colours, with a legend; `opacity` from 0 to 1."""
-        mixed = mix(self.image, self.labels, self.taxonomy, opacity)
-        return beside(mixed, legend(self._shares, mixed.height))
+        panel = legend(self._shares, len(self.labels))
+        return Image.fromarray(mix(self.image, self.labels, self.taxonomy, panel, opacity))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds. Sizes are (height, width), shares are fractions."""
@@ -112,7 +112,7 @@ class Segmentation:
         paths = [Path(folder) / f"{stem}.{end}" for end in ends]
         write_label(paths[0], self.labels, self.taxonomy, flush=False)
         with replacing(paths[1], flush=False) as temporary:
-            overlay.save(temporary, quality=90)  # a twentieth of the time of a PNG
+            temporary.write_bytes(encoded(overlay, temporary))
         with replacing(paths[2], flush=False) as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         return paths

@@ -29,7 +29,7 @@ WHOLE_PIXELS = 1 << 22
 """Larger images are taken in tiles where nobody says otherwise."""
 
 _GRID = 32
-"""Every network pads its image to a multiple of this."""
+"""A multiple of every output stride, to which a network pads its image."""
 
 _STRIP = 16
 """Rows of logits that are turned into labels at a time."""

@@ -14,8 +14,10 @@ no built library fits the machine.
 """
 
 import ctypes
+from dataclasses import dataclass
 from functools import lru_cache
 from math import log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +29,14 @@ Labels = NDArray[np.uint8] | NDArray[np.uint16]
 _STRIP_VALUES = 1 << 20
 """Interpolated values at a time in the reference: 4 MiB."""
 
-_SCRATCH_BYTES = (3 * 16 + 2) * 256 * 4 + 16
-"""Of a thread of the kernel, before 8 bytes for each class."""
+_CLASS_BYTES = 2 * 64 + 4 + 64 + 8
+"""What a thread of the kernel needs for each class."""
 
-_VALUES_PER_THREAD = 1 << 16
-"""Logits and pixels that take about as long as waking a thread."""
+_VALUES_PER_THREAD = 1 << 19
+"""Logits and pixels that are worth waking a thread for: it takes as long as half of them."""
+
+_CONFIDENCE_COST = 8
+"""How often as long values take with probabilities."""
 
 _Source = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 """Each output row's input row before it, the one after it, and the latter's share."""
@@ -116,7 +121,7 @@ def upsample_reference(
         lower = _mix(below[:, :, left], below[:, :, right], across)
         strip = _mix(upper, lower, down[rows, None])
         labels[rows] = strip.argmax(0)
-        confidence[rows] = 1 / np.exp(strip - strip.max(0)).sum(0)
+        confidence[rows] = 1 / np.exp(strip - strip.max(0)).sum(0, np.float64)
     return labels, confidence
 
 
@@ -142,7 +147,10 @@ def _source_rows(length: int, target: int) -> _Source:
 
 
 class _Job(ctypes.Structure):
-    """What the threads share, as `Job` in kernels/upsample.c, which describes the fields."""
+    """What the threads share, as `Job` in kernels/upsample.c, which describes the fields.
+
+    `held` keeps the arrays: a caller that is interrupted leaves threads that still write to them.
+    """
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("logits", "labels", "confidence", "strips", "top")),
@@ -163,60 +171,84 @@ def _upsample(
 ) -> tuple[Labels, NDArray[np.float32]]:
     """Return the upper left part, of `size`, of labels and probabilities upsampled to `full`."""
     run = kernel("upsample")
+    _check(logits.shape, full, size)
     if run is None:
         return upsample_reference(logits, full, size)
-    classes, height, width = logits.shape
-    assert 1 <= classes <= 1 << 16 and height >= 1 and width >= 1
-    assert size[0] <= full[0] and size[1] <= full[1]
-    logits = np.ascontiguousarray(logits, np.float32)
+    classes = len(logits)
+    logits = np.require(logits, np.float32, ["C", "ALIGNED"])
     labels = _empty(classes, size)
     confidence = np.empty(size if with_confidence else (0, 0), np.float32)
+    plan = _plan(logits.shape, tuple(full), tuple(size))
+    job = _Job.from_buffer_copy(plan.job)
+    job.held = plan, logits, labels, confidence
+    job.logits, job.labels = _address(logits), _address(labels)
+    if with_confidence:
+        job.confidence = _address(confidence)
+        # what is left out weighs less than K * exp(-negligible) = 1e-6 of the winner
+        job.negligible = log(classes * 1e6)
+    cost = (logits.size + labels.size) * (_CONFIDENCE_COST if with_confidence else 1)
+    useful = 1 + cost // _VALUES_PER_THREAD
+    threads = max(1, min(threads or usable_cores(), useful))
+    memory = [np.empty(_CLASS_BYTES * classes, np.uint8) for _ in range(threads)]
+    in_threads(lambda own: run(ctypes.byref(job), ctypes.c_void_p(_address(own))), memory, threads)
+    return labels, confidence
+
+
+def _check(shape: tuple[int, ...], full: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise ValueError where the kernel would leave its arrays."""
+    if len(shape) != 3 or min(shape) < 1 or shape[0] > 1 << 16:
+        raise ValueError(f"logits are {shape}; they must be (1 to 65536 classes, height, width)")
+    if min(size) < 1 or size[0] > full[0] or size[1] > full[1]:
+        raise ValueError(f"size is {size}; its sides must be over 0, and within {full}")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is the same for all logits and labels of the same sizes."""
+
+    job: _Job
+    """Without values."""
+    tables: tuple[NDArray[Any], ...]
+    """What it points to."""
+
+
+@lru_cache(maxsize=64)
+def _plan(shape: tuple[int, ...], full: tuple[int, int], size: tuple[int, int]) -> _Plan:
+    classes, height, width = shape
     top, down, strips = _row_plan(height, full[0], size[0])
     left, across, cells = _column_plan(width, full[1], size[1])
     worthwhile = full[0] * full[1] >= 4 * height * width
     job = _Job(
-        logits=logits.ctypes.data,
-        labels=labels.ctypes.data,
-        confidence=confidence.ctypes.data if with_confidence else None,
-        strips=strips.ctypes.data,
-        top=top.ctypes.data,
-        down=down.ctypes.data,
-        left=left.ctypes.data,
-        across=across.ctypes.data,
-        cells=cells.ctypes.data if worthwhile else None,
+        strips=_address(strips),
+        top=_address(top),
+        down=_address(down),
+        left=_address(left),
+        across=_address(across),
+        cells=_address(cells) if worthwhile else None,
         classes=classes,
         height=height,
         width=width,
         columns=size[1],
         num_strips=len(strips) - 1,
-        label_bytes=labels.itemsize,
-        # what is left out weighs less than K * exp(-negligible) = 1e-6 of the winner
-        negligible=log(classes * 1e6) if with_confidence else 0,
+        label_bytes=_empty(classes, (0, 0)).itemsize,
     )
-    useful = 1 + (logits.size + labels.size) // _VALUES_PER_THREAD
-    threads = min(threads or usable_cores(), useful)
-    scratch = [np.empty(_SCRATCH_BYTES // 8 + classes, np.int64) for _ in range(threads)]
-    in_threads(
-        lambda own: run(ctypes.byref(job), ctypes.c_void_p(own.ctypes.data)), scratch, threads
-    )
-    return labels, confidence
+    return _Plan(job, (top, down, strips, left, across, cells))
 
 
-@lru_cache(maxsize=64)
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])  # sooner there than in array.ctypes.data
+
+
 def _row_plan(
     length: int, target: int, wanted: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
-    """Return `top` and `down` of a Job, and its strips: up to 16 rows between the same logits."""
+    """Return `top` and `down` of a Job, and its strips: the rows between the same logits."""
     before, _, share = _source_rows(length, target)
     before = before[:wanted]
-    row = np.arange(wanted)
-    run = np.flatnonzero(np.diff(before, prepend=-1))  # where the row before changes
-    since = row - run[np.searchsorted(run, row, "right") - 1]
-    strips = np.append(np.flatnonzero(since % 16 == 0), wanted)
+    strips = np.append(np.flatnonzero(np.diff(before, prepend=-1)), wanted)
     return before, share, strips.astype(np.int32)
 
 
-@lru_cache(maxsize=64)
 def _column_plan(
     length: int, target: int, wanted: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:

@@ -156,7 +156,7 @@ class Video:
                 f"{self.name}: damaged or cut off after {float(since):.2f} s ({_reason(error)}); "
                 "copy or connect again"
             ) from None
-        if first is None:
+        if first is None and not self._stopped:
             raise InputError(f"{self.name}: no frame in it; it is damaged or empty, copy it again")
 
     def _pictures(self) -> Iterator["VideoFrame"]:
@@ -164,6 +164,8 @@ class Video:
         import av
 
         for packet in self._container.demux(self._stream):
+            if self._stopped:  # what gives nothing but damage has no pictures to stop at
+                return
             try:
                 yield from packet.decode()
             except av.InvalidDataError:

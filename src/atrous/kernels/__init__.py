@@ -40,7 +40,10 @@ def kernel(name: str) -> Any | None:
 
 
 def in_threads(function: Callable[[Item], object], items: Iterable[Item], threads: int) -> None:
-    """Call `function` with each of `items`, up to `threads` at a time, this thread among them."""
+    """Call `function` with each of `items`, up to `threads` at a time, this thread among them.
+
+    An error or an interrupt here leaves the others at work: `function` must hold what it writes to.
+    """
     waiting = deque(items)
 
     def work() -> None:

@@ -2,12 +2,9 @@
 //
 // Channels lie side by side, so that 16 of them make a vector; rows are widened to float, with the
 // padding's zeros around them, before they are used.
-#include "kernel.h"
+#include "vector.h"
 
-enum { LANES = 16 };
-typedef float Vec __attribute__((ext_vector_type(16), aligned(4)));
-typedef uint16_t Halves __attribute__((ext_vector_type(16), aligned(2)));
-typedef uint32_t Words __attribute__((ext_vector_type(16), aligned(4)));
+typedef uint32_t Words __attribute__((ext_vector_type(LANES)));
 
 typedef struct {
     const void *grad, *x; // (h, w, C) and (H, W, C), of one image
@@ -18,35 +15,37 @@ typedef struct {
     int32_t kernel, stride, padding, dilation, first, last; // the channels to work on
 } Task;
 
-static void load(const Task *t, Vec *to, const void *from, ptrdiff_t row, int count, int channel) {
+static void load(
+    const Task *t, Floats *to, const void *from, ptrdiff_t row, int count, int channel
+) {
     ptrdiff_t place = row * count * t->channels + channel;
     const int used = t->last - channel < LANES ? t->last - channel : LANES;
     for (int i = 0; i < count; i++, place += t->channels) {
         const uint16_t *half = (const uint16_t *)from + place;
         const float *full = (const float *)from + place;
         if (used == LANES && t->half) {
-            const Words words = __builtin_convertvector(*(const Halves *)half, Words) << 16;
-            to[i] = *(const Vec *)&words;
+            const Words words = __builtin_convertvector(*(const Shorts *)half, Words) << 16;
+            to[i] = __builtin_bit_cast(Floats, words);
         } else if (used == LANES) {
-            to[i] = *(const Vec *)full;
+            to[i] = *(const Floats *)full;
         } else {
             Words words = 0;
             for (int c = 0; c < used; c++)
                 words[c] = t->half ? (uint32_t)half[c] << 16 : ((const uint32_t *)full)[c];
-            to[i] = *(const Vec *)&words;
+            to[i] = __builtin_bit_cast(Floats, words);
         }
     }
 }
 
-static void clear(Vec *to, ptrdiff_t count) {
+static void clear(Floats *to, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++) to[i] = 0;
 }
 
 // One row of grad and one of x: what they add to a row of the kernel's gradient.
 static inline __attribute__((always_inline)) void correlate(
-    const Task *t, Vec *slope, const Vec *grad, const Vec *x, const int kernel
+    const Task *t, Floats *slope, const Floats *grad, const Floats *x, const int kernel
 ) {
-    Vec even[7], odd[7]; // two sums of each, since an addition waits for the one before
+    Floats even[7], odd[7]; // two sums of each, since an addition waits for the one before
     for (int k = 0; k < kernel; k++) even[k] = odd[k] = 0;
     const int width = t->grad_width;
     for (int i = 0; i + 1 < width; i += 2)
@@ -61,10 +60,10 @@ static inline __attribute__((always_inline)) void correlate(
 }
 
 KERNEL(depthwise_weight_gradient)(const Task *t) {
-    Vec *x = (Vec *)t->scratch, *grad = x + t->width + 2 * t->padding;
+    Floats *x = (Floats *)t->scratch, *grad = x + t->width + 2 * t->padding;
     clear(x, t->width + 2 * t->padding);
     for (int channel = t->first; channel < t->last; channel += LANES) {
-        Vec *slope = (Vec *)t->slope + channel / LANES * t->kernel * t->kernel;
+        Floats *slope = (Floats *)t->slope + channel / LANES * t->kernel * t->kernel;
         clear(slope, t->kernel * t->kernel);
         for (int y = 0; y < t->grad_height; y++) {
             load(t, grad, t->grad, y, t->grad_width, channel);
@@ -72,7 +71,7 @@ KERNEL(depthwise_weight_gradient)(const Task *t) {
                 const int row = y * t->stride - t->padding + k * t->dilation;
                 if (row < 0 || row >= t->height) continue;
                 load(t, x + t->padding, t->x, row, t->width, channel);
-                Vec *part = slope + k * t->kernel;
+                Floats *part = slope + k * t->kernel;
                 if (t->kernel == 3) correlate(t, part, grad, x, 3);
                 else if (t->kernel == 5) correlate(t, part, grad, x, 5);
                 else correlate(t, part, grad, x, t->kernel);

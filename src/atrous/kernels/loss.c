@@ -3,11 +3,7 @@
 // An output row at a time: its vertical mixture of two rows of logits, then each pixel's mixture
 // of two columns of that, all classes at once in vectors of 16 lanes, which every processor level
 // adds up in the same order.
-#include "kernel.h"
-
-enum { LANES = 16 };
-typedef float Vec __attribute__((ext_vector_type(16), aligned(4)));
-typedef int32_t Ints __attribute__((ext_vector_type(16), aligned(4)));
+#include "vector.h"
 
 typedef struct {
     const float *logits;          // (h, w, classes), one image
@@ -23,11 +19,11 @@ typedef struct {
     int32_t classes, padded, height, width, columns, first, last; // h, w, W, rows of pixels
 } Band;
 
-static inline Vec at(const float *from) { return *(const Vec *)from; }
+static inline Floats at(const float *from) { return *(const Floats *)from; }
 
-static inline void put(float *to, Vec values) { *(Vec *)to = values; }
+static inline void put(float *to, Floats values) { *(Floats *)to = values; }
 
-static inline float total(Vec v) {
+static inline float total(Floats v) {
     float part[LANES];
     put(part, v);
     for (int n = LANES / 2; n; n /= 2)
@@ -35,7 +31,7 @@ static inline float total(Vec v) {
     return part[0];
 }
 
-static inline float largest(Vec v) {
+static inline float largest(Floats v) {
     float part[LANES];
     put(part, v);
     for (int n = LANES / 2; n; n /= 2)
@@ -43,27 +39,10 @@ static inline float largest(Vec v) {
     return part[0];
 }
 
-// e^x for x <= 0 to 2 ulp, and no less than e^-60, which is nothing beside e^0 and never turns
-// into a slow denormal number. NaN stays NaN. Polynomial: Cephes, expf.
-static inline Vec exponential(Vec x) {
-    x = x < -60.0f ? (Vec)(-60.0f) : x;
-    const Vec shifted = x * 1.44269504f + 12582912.0f; // 1.5 * 2^23: the last bits are the integer
-    const Vec n = shifted - 12582912.0f;
-    const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const Ints power = (*(const Ints *)&shifted + 127) << 23;
-    return p * *(const Vec *)&power;
-}
-
 static inline double logarithm(float x) { // of x >= 1
-    union { float f; int32_t i; } number = {x}, power;
-    int exponent = (number.i >> 23) - 127;
-    power.i = (127 - exponent) << 23;
+    union { float f; uint32_t i; } number = {x}, power;
+    int exponent = (int)(number.i >> 23) - 127;
+    power.i = (uint32_t)(127 - exponent) << 23;
     double m = (double)x * power.f; // 1 to 2
     if (m > 1.41421356) m /= 2, exponent++;
     const double f = (m - 1) / (m + 1), q = f * f;
@@ -103,15 +82,15 @@ static inline void pixel(
     const ptrdiff_t left = (ptrdiff_t)b->left[x] * padded;
     const ptrdiff_t right = b->left[x] + 1 < b->width ? left + padded : left;
     const float share = b->across[x], rest = 1 - share;
-    Vec best = -1e30f, sum = 0, tilt = 0, dice = 0;
+    Floats best = -1e30f, sum = 0, tilt = 0, dice = 0;
     for (int k = 0; k < padded; k += LANES) {
-        const Vec z = at(line + left + k) * rest + at(line + right + k) * share;
+        const Floats z = at(line + left + k) * rest + at(line + right + k) * share;
         best = z > best ? z : best;
         put(e + k, z);
     }
     const float peak = largest(best), depth = e[label] - peak;
     for (int k = 0; k < padded; k += LANES) {
-        const Vec d = at(e + k) - peak, power = exponential(d);
+        const Floats d = at(e + k) - peak, power = exp_of(d);
         sum += power;
         tilt += at(b->every + k) * d;
         dice += at(b->dice_every + k) * power;
@@ -131,8 +110,8 @@ static inline void pixel(
     const float ce = (float)kept, pull = b->dice_own[label] * mine;
     const float base = ce * (own + all) - total(dice) * inverse - pull;
     for (int k = 0; k < padded; k += LANES) {
-        const Vec p = at(e + k) * inverse;
-        const Vec g = p * (at(b->dice_every + k) + base) - at(b->every + k) * ce;
+        const Floats p = at(e + k) * inverse;
+        const Floats g = p * (at(b->dice_every + k) + base) - at(b->every + k) * ce;
         put(slope + left + k, at(slope + left + k) + g * rest);
         put(slope + right + k, at(slope + right + k) + g * share);
     }

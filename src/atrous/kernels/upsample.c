@@ -4,8 +4,7 @@
 // and each mixture as fused(first, 1 - share, second * share).
 #include "vector.h"
 
-#define ROWS 16     // of output that share their two rows of logits, at most
-#define COLUMNS 256 // of output that are interpolated together
+#define STRIPS 4 // that a thread takes at a time
 
 typedef struct { // as _Job in infer/upsample.py
     const float *logits;   // (classes, height, width)
@@ -23,15 +22,28 @@ typedef struct { // as _Job in infer/upsample.py
 } Job;
 
 typedef struct {
-    float best[ROWS][COLUMNS], sum[ROWS][COLUMNS];
-    int32_t winner[ROWS][COLUMNS];
-    float upper[COLUMNS], lower[COLUMNS]; // one class, interpolated along the strip's two rows
-    int64_t rivals, counted; // how many
-    int32_t chosen[]; // classes that may win, in order; and, from job->classes on, that count
+    Floats most;    // that the class can be in each cell of a block
+    uint32_t cells; // in which it may win, or counts in a softmax: a bit each
+    int32_t class;
+} Candidate;
+
+typedef struct {
+    Floats upper, lower; // mixtures along the two rows of logits
+    int32_t class;
+} Line;
+
+typedef struct { // of a thread
+    Line *lines;
+    Candidate *candidates; // in order of their classes
+    int64_t found;         // so many
 } Scratch;
 
-typedef struct { // part of an output row strip
-    int64_t first_row, rows, first_column, columns;
+typedef struct { // a vector of columns of the output rows between the same two rows of logits
+    int64_t first_row, rows, column, count;
+    int64_t upper, lower, start; // what the columns count from, in a plane of logits
+    int64_t near;                // whether they are all below LANES
+    Ints from, to;               // each pixel's columns of logits
+    Floats share;                // of the latter
 } Patch;
 
 static inline Floats load(const float *from, int64_t count) { // the last one fills up
@@ -41,214 +53,167 @@ static inline Floats load(const float *from, int64_t count) { // the last one fi
     return values;
 }
 
-// The least and the largest that a class can be in each of `count` cells, rounding included: each
-// of the six roundings of a mixture is off by 2^-24 of the largest corner at most.
-static inline void bounds(const Job *job, const float *above, int64_t count, Floats *least,
-                          Floats *most) {
-    const float *below = above + (job->height > 1) * job->width;
-    const int64_t right = job->width > 1;
-    const Floats a = load(above, count), b = load(above + right, count);
-    const Floats c = load(below, count), d = load(below + right, count);
-    const Floats low = smaller(smaller(a, b), smaller(c, d));
-    const Floats high = larger(larger(a, b), larger(c, d));
-    const Floats margin = larger(high, -low) * 0x1p-20f;
-    *least = low - margin, *most = high + margin;
-}
-
-typedef struct {
-    Floats floor;  // what the best class reaches at least, everywhere in the cell
-    Floats second; // what all classes but the first candidate stay under
-    Ints first;    // the class that may reach highest
-} Cells;
-
-static inline Cells survey(const Job *job, const float *above, int64_t count) {
-    Floats least, most, first = -__builtin_inff(), second = first, floor = first;
-    Ints index = 0;
-    for (int64_t class = 0; class < job->classes; class++) {
-        bounds(job, above + class * job->height * job->width, count, &least, &most);
-        floor = larger(least, floor);
-        second = larger(second, smaller(first, most));
-        index = most > first ? (Ints)(int32_t)class : index;
-        first = larger(most, first);
+// List the classes that may win in one of `count` cells, or count there: whose largest corner
+// reaches the floor, the best of all smallest corners. Each of the six roundings of a mixture is
+// off by 2^-24 of the largest corner at most.
+static inline void survey(const Job *job, Scratch *scratch, const float *above, int64_t count) {
+    const int64_t plane = job->height * job->width, right = job->width > 1;
+    const int64_t below = job->height > 1 ? job->width : 0;
+    Candidate *next = scratch->candidates;
+    Floats floor = -__builtin_inff();
+    for (int64_t class = 0; class < job->classes; class++, above += plane) {
+        __builtin_prefetch(above + below + job->width); // of the next strip
+        const Floats a = load(above, count), b = load(above + right, count);
+        const Floats c = load(above + below, count), d = load(above + below + right, count);
+        const Floats low = smaller(smaller(a, b), smaller(c, d));
+        const Floats high = larger(larger(a, b), larger(c, d));
+        const Floats margin = larger(high, -low) * 0x1p-20f;
+        floor = larger(low - margin - job->negligible, floor);
+        next->most = high + margin, next->class = (int32_t)class;
+        next += bits(next->most >= floor) != 0; // so far
     }
-    return (Cells){floor, second, index};
+    scratch->found = next - scratch->candidates;
+    for (int64_t i = 0; i < scratch->found; i++)
+        scratch->candidates[i].cells = bits(scratch->candidates[i].most >= floor);
 }
 
-// List the classes that reach the floor of one of `count` cells; returns how many do.
-static inline int64_t choose(const Job *job, const float *above, int64_t count, Floats floor,
-                             int32_t *chosen) {
-    int64_t found = 0;
-    for (int64_t class = 0; class < job->classes; class++) {
-        Floats least, most;
-        bounds(job, above + class * job->height * job->width, count, &least, &most);
-        chosen[found] = (int32_t)class;
-        found += __builtin_reduce_or(most >= floor) != 0;
-    }
-    return found;
+static inline Floats mix_across(const Patch *patch, const float *row) {
+    const Floats from = gather(row, patch->from, patch->near);
+    const Floats to = gather(row, patch->to, patch->near);
+    return fused(from, 1 - patch->share, to * patch->share);
 }
 
-// Loops over a patch's columns go on to a whole vector: what they compute there, nobody reads.
-
-static void mix_across(const Job *job, const float *row, Patch patch, float *out) {
-    const int64_t last = job->width - 1;
-    for (int64_t x = 0; x < patch.columns; x += LANES) {
-        const int64_t count = patch.columns - x < LANES ? patch.columns - x : LANES;
-        const int32_t *left = job->left + patch.first_column + x;
-        const Floats share = load(job->across + patch.first_column + x, count);
-        Floats from, to;
-        for (int64_t i = 0; i < LANES; i++) {
-            const int64_t at = left[i < count ? i : 0];
-            from[i] = row[at], to[i] = row[at + (at < last)];
-        }
-        *(Floats *)(out + x) = fused(from, 1 - share, to * share);
-    }
-}
-
-static void mix_rows(const Job *job, Scratch *scratch, Patch patch, int32_t class) {
-    const int64_t top = job->top[patch.first_row], bottom = top + (top < job->height - 1);
-    const float *plane = job->logits + class * job->height * job->width;
-    mix_across(job, plane + top * job->width, patch, scratch->upper);
-    mix_across(job, plane + bottom * job->width, patch, scratch->lower);
-}
-
-static inline Floats mixture(const Scratch *scratch, int64_t column, float share) {
-    const Floats upper = *(const Floats *)(scratch->upper + column);
-    const Floats lower = *(const Floats *)(scratch->lower + column);
+static inline Floats mix_down(Floats upper, Floats lower, float share) {
     return fused(upper, (Floats)(1 - share), lower * share);
 }
 
-static void raise_best(const Job *job, Scratch *scratch, Patch patch, int32_t class) {
-    for (int64_t y = 0; y < patch.rows; y++) {
-        const float share = job->down[patch.first_row + y];
-        for (int64_t x = 0; x < patch.columns; x += LANES) {
-            const Floats value = mixture(scratch, x, share);
-            Floats *best = (Floats *)(scratch->best[y] + x);
-            Ints *winner = (Ints *)(scratch->winner[y] + x);
-            *winner = value > *best ? (Ints)class : *winner;
-            *best = larger(value, *best);
+static inline void put_labels(const Job *job, int64_t at, int64_t count, Ints labels) {
+    uint8_t *bytes = (uint8_t *)job->labels + at;
+    uint16_t *shorts = (uint16_t *)job->labels + at;
+    if (count < LANES) {
+        for (int64_t i = 0; i < count; i++) {
+            if (job->label_bytes == 1) bytes[i] = (uint8_t)labels[i];
+            else shorts[i] = (uint16_t)labels[i];
         }
-    }
-}
-
-static void add_exp(const Job *job, Scratch *scratch, Patch patch) {
-    for (int64_t y = 0; y < patch.rows; y++) {
-        const float share = job->down[patch.first_row + y];
-        for (int64_t x = 0; x < patch.columns; x += LANES) {
-            const Floats best = *(const Floats *)(scratch->best[y] + x);
-            *(Floats *)(scratch->sum[y] + x) += exp_of(mixture(scratch, x, share) - best);
-        }
-    }
-}
-
-static void put_labels(const Job *job, int64_t row, int64_t column, int64_t count,
-                       const int32_t *restrict from) {
-    const int64_t at = row * job->columns + column;
-    uint8_t *restrict bytes = (uint8_t *)job->labels + at;
-    uint16_t *restrict shorts = (uint16_t *)job->labels + at;
-    if (job->label_bytes == 1) {
-        for (int64_t i = 0; i < count; i++) bytes[i] = (uint8_t)from[i];
+    } else if (job->label_bytes == 1) {
+        *(Bytes *)bytes = __builtin_convertvector(labels, Bytes);
     } else {
-        for (int64_t i = 0; i < count; i++) shorts[i] = (uint16_t)from[i];
+        *(Shorts *)shorts = __builtin_convertvector(labels, Shorts);
     }
 }
 
-static void fill(float *restrict to, int64_t count, float value) {
-    for (int64_t i = 0; i < count; i++) to[i] = value;
+static inline void put_confidence(const Job *job, int64_t at, int64_t count, Floats confidence) {
+    if (count == LANES) *(Floats *)(job->confidence + at) = confidence;
+    else for (int64_t i = 0; i < count; i++) job->confidence[at + i] = confidence[i];
 }
 
-// Interpolate the chosen classes over a patch of at most ROWS x COLUMNS.
-static void interpolate(const Job *job, Scratch *scratch, Patch patch) {
-    for (int64_t y = 0; y < patch.rows; y++) {
-        fill(scratch->best[y], patch.columns, -__builtin_inff());
-        fill(scratch->sum[y], patch.columns, 0);
-        fill((float *)scratch->winner[y], patch.columns, 0);
+// Interpolate the candidates in one of `cells`, a bit each.
+static inline void interpolate(const Job *job, const Scratch *scratch, const Patch *patch,
+                               uint32_t cells) {
+    Line *line = scratch->lines;
+    for (const Candidate *c = scratch->candidates; c < scratch->candidates + scratch->found; c++) {
+        if (!(c->cells & cells)) continue;
+        const float *plane = job->logits + c->class * job->height * job->width + patch->start;
+        line->upper = mix_across(patch, plane + patch->upper);
+        line->lower = mix_across(patch, plane + patch->lower);
+        line++->class = c->class;
     }
-    for (int64_t i = 0; i < scratch->rivals; i++) {
-        mix_rows(job, scratch, patch, scratch->chosen[i]);
-        raise_best(job, scratch, patch, scratch->chosen[i]);
-    }
-    for (int64_t i = 0; i < scratch->counted; i++) {
-        mix_rows(job, scratch, patch, scratch->chosen[job->classes + i]);
-        add_exp(job, scratch, patch);
-    }
-    for (int64_t y = 0; y < patch.rows; y++) {
-        const int64_t row = patch.first_row + y;
-        put_labels(job, row, patch.first_column, patch.columns, scratch->winner[y]);
+    for (int64_t y = patch->first_row; y < patch->first_row + patch->rows; y++) {
+        Ints winner = 0;
+        Floats best = -__builtin_inff(), sum = 0;
+        for (const Line *l = scratch->lines; l < line; l++) {
+            const Floats value = mix_down(l->upper, l->lower, job->down[y]);
+            winner = value > best ? (Ints)l->class : winner;
+            best = larger(value, best);
+        }
+        put_labels(job, y * job->columns + patch->column, patch->count, winner);
         if (!job->confidence) continue;
-        float *to = job->confidence + row * job->columns + patch.first_column;
-        for (int64_t x = 0; x < patch.columns; x++) to[x] = 1 / scratch->sum[y][x];
+        for (const Line *l = scratch->lines; l < line; l++) {
+            const Floats term = exp_of(mix_down(l->upper, l->lower, job->down[y]) - best);
+            sum += winner == (Ints)l->class ? 0 : term; // whose 1 would swallow the small ones
+        }
+        put_confidence(job, y * job->columns + patch->column, patch->count, 1 / (1 + sum));
     }
 }
 
-// Label a patch whose cells, from `first_cell` on, have one candidate each.
-static void flood(const Job *job, Scratch *scratch, Patch patch, const int32_t *candidates,
-                  int64_t first_cell) {
-    const int32_t *left = job->left + patch.first_column;
-    const int64_t last = job->width - 2 - first_cell; // right of the outer pixels' centres, too
-    for (int64_t x = 0; x < patch.columns; x++) {
-        const int64_t cell = left[x] - first_cell;
-        scratch->winner[0][x] = candidates[cell < last || last < 0 ? cell : last];
-    }
-    for (int64_t y = 0; y < patch.rows; y++)
-        put_labels(job, patch.first_row + y, patch.first_column, patch.columns, scratch->winner[0]);
+// Where a patch's columns find their logits.
+static inline void locate(const Job *job, Patch *patch) {
+    const int32_t *left = job->left + patch->column;
+    const int64_t last = patch->count - 1, reach = job->width - LANES;
+    if (last == LANES - 1) patch->from = *(const Ints *)left;
+    else for (int64_t i = 0; i < LANES; i++) patch->from[i] = left[i < last ? i : last];
+    const Ints next = patch->from + 1, end = (int32_t)job->width - 1;
+    patch->to = next < end ? next : end;
+    patch->start = left[0] < reach ? left[0] : reach;
+    patch->near = reach >= 0 && patch->to[LANES - 1] - patch->start < LANES;
+    if (!patch->near) patch->start = 0;
+    patch->from -= (int32_t)patch->start, patch->to -= (int32_t)patch->start;
+    patch->share = load(job->across + patch->column, patch->count);
 }
 
-// Do the strip's columns from `first` to `end`; `candidates` as for flood, or NULL.
-static void patches(const Job *job, Scratch *scratch, Patch strip, int64_t first, int64_t end,
-                    const int32_t *candidates, int64_t first_cell) {
-    for (int64_t x = first; x < end; x += COLUMNS) {
-        const int64_t columns = end - x < COLUMNS ? end - x : COLUMNS;
-        const Patch patch = {strip.first_row, strip.rows, x, columns};
-        if (candidates)
-            flood(job, scratch, patch, candidates, first_cell);
-        else
-            interpolate(job, scratch, patch);
+// The cells that a patch lies in, a bit each, of those that were surveyed from `first` on. What is
+// right of the outer pixels' centres belongs to the last.
+static inline uint32_t cells_of(const Job *job, const Patch *patch, int64_t first) {
+    const int32_t *left = job->left + patch->column;
+    const int64_t from = left[0] - first, to = left[patch->count - 1] - first;
+    return (2u << (to < LANES ? to : LANES - 1)) - (1u << (from < LANES ? from : LANES - 1));
+}
+
+// Label the columns from `first` to `end`, whose cells have been surveyed from `cell` on.
+static inline void patches(const Job *job, const Scratch *scratch, Patch *patch, int64_t first,
+                           int64_t end, int64_t cell) {
+    patch->count = end - first < LANES ? end - first : LANES;
+    for (int64_t x = first; x < end; x += LANES) {
+        patch->column = x < end - patch->count ? x : end - patch->count; // the last reaches back
+        const uint32_t cells = cells_of(job, patch, cell);
+        int64_t rivals = 0;
+        int32_t winner = 0;
+        for (int64_t i = 0; i < scratch->found; i++)
+            if (scratch->candidates[i].cells & cells)
+                rivals++, winner = scratch->candidates[i].class;
+        if (rivals > 1 || job->confidence) {
+            locate(job, patch);
+            interpolate(job, scratch, patch, cells);
+            continue;
+        }
+        for (int64_t y = patch->first_row; y < patch->first_row + patch->rows; y++)
+            put_labels(job, y * job->columns + patch->column, patch->count, winner);
     }
 }
 
-// Do `count` cells from `first_cell` on.
-static inline void block(const Job *job, Scratch *scratch, Patch strip, int64_t first_cell,
-                         int64_t count) {
-    const int64_t top = job->top[strip.first_row], last = job->height > 1 ? job->height - 2 : 0;
-    const float *above = job->logits + (top < last ? top : last) * job->width + first_cell;
-    const int64_t first = job->cells[first_cell], end = job->cells[first_cell + count];
-    const Cells cells = survey(job, above, count);
-    if (!job->confidence && !__builtin_reduce_or(cells.second >= cells.floor)) {
-        int32_t candidates[LANES];
-        *(Ints *)candidates = cells.first;
-        return patches(job, scratch, strip, first, end, candidates, first_cell);
-    }
-    int32_t *counted = scratch->chosen + job->classes;
-    scratch->rivals = choose(job, above, count, cells.floor, scratch->chosen);
-    if (job->confidence)
-        scratch->counted = choose(job, above, count, cells.floor - job->negligible, counted);
-    patches(job, scratch, strip, first, end, NULL, first_cell);
-}
-
-static void choose_all(const Job *job, Scratch *scratch) {
+static void list_all(const Job *job, Scratch *scratch) {
     for (int32_t class = 0; class < job->classes; class++)
-        scratch->chosen[class] = scratch->chosen[job->classes + class] = class;
-    scratch->rivals = job->classes;
-    scratch->counted = job->confidence ? job->classes : 0;
+        scratch->candidates[class] = (Candidate){.cells = ~0u, .class = class};
+    scratch->found = job->classes;
 }
 
-static void do_strip(const Job *job, Scratch *scratch, Patch strip) {
+static void do_strip(const Job *job, Scratch *scratch, int64_t strip) {
+    const int64_t first = job->strips[strip], top = job->top[first];
+    const int64_t bottom = top < job->height - 1 ? top + 1 : top;
+    Patch patch = {.first_row = first, .rows = job->strips[strip + 1] - first};
+    patch.upper = top * job->width, patch.lower = bottom * job->width;
     if (!job->cells) { // too small to be worth a look
-        choose_all(job, scratch);
-        return patches(job, scratch, strip, 0, job->columns, NULL, 0);
+        list_all(job, scratch);
+        return patches(job, scratch, &patch, 0, job->columns, 0);
     }
+    const int64_t last = job->height > 1 ? job->height - 2 : 0;
+    const float *above = job->logits + (top < last ? top : last) * job->width;
     const int64_t cells = job->width > 1 ? job->width - 1 : 1;
-    if (cells < LANES) return block(job, scratch, strip, 0, cells);
-    for (int64_t cell = 0; cell < cells; cell += LANES) // the last one reaches back over done cells
-        block(job, scratch, strip, cell < cells - LANES ? cell : cells - LANES, LANES);
+    const int64_t count = cells < LANES ? cells : LANES;
+    for (int64_t next = 0; next < cells; next += LANES) {
+        const int64_t cell = next < cells - count ? next : cells - count; // the last reaches back
+        if (count == LANES) survey(job, scratch, above + cell, LANES);
+        else survey(job, scratch, above, count);
+        patches(job, scratch, &patch, job->cells[cell], job->cells[cell + count], cell);
+    }
 }
 
-// Do the strips that are left, beside other threads that have the same job and other scratch.
-KERNEL(upsample)(Job *job, Scratch *scratch) {
-    int64_t index;
-    scratch->counted = 0;
-    while ((index = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->num_strips) {
-        const int64_t first = job->strips[index], rows = job->strips[index + 1] - first;
-        do_strip(job, scratch, (Patch){first, rows, 0, job->columns});
-    }
+// Do the strips that are left, beside other threads that have the same job and other memory,
+// for a line and a candidate of each class.
+KERNEL(upsample)(Job *job, Line *memory) {
+    Scratch scratch = {memory, (Candidate *)(memory + job->classes), 0};
+    int64_t first;
+    while ((first = __atomic_fetch_add(&job->next, STRIPS, __ATOMIC_RELAXED)) < job->num_strips)
+        for (int64_t strip = first; strip < first + STRIPS && strip < job->num_strips; strip++)
+            do_strip(job, &scratch, strip);
 }

@@ -7,8 +7,8 @@ last stage, whatever its stride under dilation. Departures from timm:
   here every spatial convolution of a block, the two of a basic block as well, gets the stage's
   dilation x the block's grid factor.
 - "same" convolutions, whose padding depends on the size of their input, get the constant padding
-  that they have where the image is a multiple of 32. All atrous networks pad their image so.
-  Exported graphs stay free of shapes.
+  that they have where the image is a multiple of the output stride. All atrous networks pad their
+  image so. Exported graphs stay free of shapes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the features of each level, (B, C, H/s, W/s) with s = min(level, output stride).
 
-        H and W must be multiples of 32.
+        H and W must be multiples of the output stride.
         """
         return dict(zip(self.levels, self.network(image), strict=True))
 

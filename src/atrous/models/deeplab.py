@@ -3,9 +3,9 @@
 Papers: DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), DeepLabV3+ (Chen et al. 2018,
 arXiv:1802.02611). Departures:
 
-- the image is padded with zeros at the right and at the bottom to a multiple of 32, and the logits
-  are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell (0, 0) always covers the
-  pixels [0, s);
+- the image is padded with zeros at the right and at the bottom to a multiple of the output
+  stride, and the logits are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell
+  (0, 0) always covers the pixels [0, s);
 - the atrous rates are used as given; the papers double them at output stride 8;
 - the logits stay at the network's stride: `layers.upsample` makes them as large as the image;
 - an auxiliary head can be had, which the papers do without.
@@ -79,7 +79,8 @@ class DeepLabV3(nn.Module):
 
     def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
         """Return the logits at the output stride."""
-        features = self.backbone(pad_image(image, training=self.training))
+        padded = pad_image(image, self.backbone.output_stride, training=self.training)
+        features = self.backbone(padded)
         logits = self.head(self.aspp(features[32]))  # (B, K, h, w)
         auxiliary = None
         if self.auxiliary_head is not None and self.training:
@@ -131,7 +132,8 @@ class DeepLabV3Plus(nn.Module):
 
     def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
         """Return the logits at stride 4."""
-        features = self.backbone(pad_image(image, training=self.training))
+        padded = pad_image(image, self.backbone.output_stride, training=self.training)
+        features = self.backbone(padded)
         low_level_features = self.reduce(features[4])  # (B, 48, h, w), h = H / 4
         context = resize(self.aspp(features[32]), self.backbone.output_stride // 4)  # (B, A, h, w)
         logits = self.head(self.decoder(torch.cat([context, low_level_features], dim=1)))
@@ -179,7 +181,8 @@ class DeepLabV3Cascade(nn.Module):
 
     def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
         """Return the logits at the output stride."""
-        features = self.backbone(pad_image(image, training=self.training))
+        padded = pad_image(image, self.backbone.output_stride, training=self.training)
+        features = self.backbone(padded)
         logits = self.head(self.block7(self.block6(self.block5(features[32]))))  # (B, K, h, w)
         auxiliary = None
         if self.auxiliary_head is not None and self.training:

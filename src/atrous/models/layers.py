@@ -13,9 +13,6 @@ from torch.nn import functional as F
 
 from atrous.models.convolution import DepthwiseConv
 
-PADDED_TO = 32
-"""Every network pads its image to a multiple of this, and takes images of any size for that."""
-
 
 class Norm(nn.BatchNorm2d):
     """Batch normalisation that also trains on one value per channel.
@@ -127,16 +124,19 @@ class AuxiliaryHead(nn.Sequential):
         super().__init__(ConvNormAct(inputs, inner, 3), Classifier(inner, num_classes, 0.1))
 
 
-def pad_image(image: Tensor, *, training: bool) -> Tensor:  # (B, 3, H, W) -> (B, 3, H', W')
-    """Pad with zeros at the right and at the bottom to the next multiple of 32.
+def pad_image(
+    image: Tensor, output_stride: int, *, training: bool
+) -> Tensor:  # (B, 3, H, W) -> (B, 3, H', W')
+    """Pad with zeros at the right and at the bottom to the next multiple of the output stride.
 
-    A single image of one 32x32 cell is made two cells wide in training: else the backbone's last
-    stage could be left with one value per channel, which its batch normalisation cannot train on.
+    All other strides of a network divide it. A single image of one cell is made two cells wide in
+    training: else the backbone's last stage would be left with one value per channel, which its
+    batch normalisation cannot train on.
     """
     height, width = image.shape[-2:]
-    right, bottom = -width % PADDED_TO, -height % PADDED_TO
-    if training and image.shape[0] == 1 and max(height, width) <= PADDED_TO:
-        right += PADDED_TO
+    right, bottom = -width % output_stride, -height % output_stride
+    if training and image.shape[0] == 1 and max(height, width) <= output_stride:
+        right += output_stride
     return F.pad(image, (0, right, 0, bottom))
 
 

@@ -27,13 +27,13 @@ from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
 from atrous.evaluate import evaluate
 from atrous.files import InputError
-from atrous.infer.upsample import photo_labels
 from atrous.metrics import Confusion, Scores
 from atrous.metrics.interval import interval
 from atrous.metrics.protocols import number
 from atrous.models.catalogue import build, normalization
 from atrous.models.photo import PhotoNetwork
 from atrous.train import checkpoint
+from atrous.train.labels import labels_of
 from atrous.train.loader import batches, mixed_seed
 from atrous.train.optim import build_optimizer, learning_rate
 from atrous.train.recipe import Recipe
@@ -272,7 +272,7 @@ class _Training:
         @torch.inference_mode()
         def predict(image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
             logits = self.photo(torch.from_numpy(image)[None].to(accelerator.device))[0]
-            return photo_labels(logits.cpu().numpy(), stride, image.shape[:2])
+            return labels_of(logits, stride, image.shape[:2])
 
         confusion = evaluate(predict, split, self.num_classes, indices=mine)
         parts: list[Confusion] = gather_object([confusion])

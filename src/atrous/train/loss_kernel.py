@@ -41,7 +41,7 @@ def is_available() -> bool:
 
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     """Do what `strips.measure` does."""
-    losses = torch.zeros(batch.target.shape)
+    losses = batch.logits.new_zeros(batch.target.shape)
     _, probabilities, common = _run(batch, factors, losses=losses)
     return losses, probabilities, common
 
@@ -49,8 +49,8 @@ def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
 def differentiate(batch: Batch, factors: Factors, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """Do what `strips.differentiate` does; the gradient is channels-last."""
     images, classes, height, width = batch.logits.shape
-    gradient = torch.zeros(images, height, width, classes)
-    seams = torch.zeros(images, (height - 1) // _BAND_ROWS, width, classes)
+    gradient = batch.logits.new_zeros(images, height, width, classes)
+    seams = batch.logits.new_zeros(images, (height - 1) // _BAND_ROWS, width, classes)
     loss, _, _ = _run(batch, factors, kept, gradient=gradient, seams=seams)
     inner = gradient[:, _BAND_ROWS::_BAND_ROWS]  # the rows that two bands have a share in
     inner += seams

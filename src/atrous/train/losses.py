@@ -35,7 +35,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     hard_pixels: float = 1.0,
 ) -> Tensor:
-    """Mean cross-entropy over the labelled pixels or the hardest of them; 0 if there are none.
+    """Mean cross-entropy over the labelled pixels or the hardest of them; 0 if none has a weight.
 
     Hard-pixel mining (Shrivastava et al. 2016) keeps the fraction `hard_pixels` with the largest
     loss.
@@ -60,7 +60,8 @@ def cross_entropy(
     if hard_pixels < 1:
         kept = hardest(loss.detach(), labelled, hard_pixels)
         loss, share = loss[kept], share[kept]
-    return loss.sum() / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
+    total = share.sum()
+    return loss.sum() / total.where(total > 0, torch.inf)
 
 
 def hardest(losses: Tensor, labelled: Tensor, fraction: float) -> Tensor:

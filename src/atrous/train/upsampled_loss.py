@@ -71,7 +71,7 @@ def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
         added, dice_own, dice_every = _dice_slopes(
             probabilities, common, counts, recipe.dice_weight
         )
-    share = share.clamp(min=torch.finfo(torch.float32).tiny)
+    share = share.where(share > 0, torch.inf)
     factors = _factors(batch.logits.device, own / share, every / share, dice_own, dice_every)
     loss, gradient = differentiate(batch, factors, kept)
     return loss.float() + added.to(loss.device, torch.float32), gradient

@@ -13,7 +13,7 @@ from atrous.models.catalogue import build, normalization
 MODEL = {
     "name": "deeplabv3plus",
     "num_classes": 4,
-    "backbone": "tf_efficientnet_lite0",
+    "backbone": "resnet18",
     "output_stride": 16,
     "atrous_rates": [1, 2],
     "image_pooling": True,

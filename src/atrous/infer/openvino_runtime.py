@@ -53,8 +53,8 @@ class OpenvinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "ENABLE_CPU_PINNING": False,  # or two processes would share their first core
         }
-        # It makes its tables of types at their first use, and two threads that do so at a time would
-        # wait for each other for ever.
+        # Its tables of types are made at their first use, and two threads that do so at a time wait
+        # for each other for ever.
         openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
         properties, compiled = _compiled(openvino, path, options)
         self.metadata = BundleMetadata.from_properties(properties, str(path))

@@ -149,7 +149,11 @@ def test_an_end_in_its_midst_leaves_no_half_file(
 ) -> None:
     write_geotiff(here / "field.tif", np.zeros((6000, 6000, 3), np.uint8))
     call = ["segment", "field.tif", "--model", str(tiny_bundle), "--out", "out", "--tile", "128"]
-    process = subprocess.Popen([sys.executable, "-m", "atrous", *call], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atrous", *call],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
+    )
     while not list(here.glob("out/.field.labels*")) and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, sent)

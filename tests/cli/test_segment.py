@@ -157,7 +157,10 @@ def test_ctrl_c_leaves_whole_files(here: Path, tiny_bundle: Path, paint: np.ndar
         photo.write_bytes(photos[0].read_bytes())
     command = [sys.executable, "-m", "atrous", "segment", "in", "--model", str(tiny_bundle)]
     process = subprocess.Popen(
-        [*command, "--out", "out"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*command, "--out", "out"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
     )
     while not (here / "out" / "010.json").exists() and process.poll() is None:
         time.sleep(0.005)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from atrous.models.catalogue import BACKBONES, MODELS, OUTPUT_STRIDES, backbones_of, build
-from atrous.models.deeplab import Output
+from atrous.models.network import Output
 
 CELLS = [
     (model, backbone, output_stride)

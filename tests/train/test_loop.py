@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from atrous.data.shapes import write_shapes
 from atrous.files import InputError
-from atrous.models.deeplab import Output
+from atrous.models.network import Output
 from atrous.models.runs import load_run
 from atrous.train.checkpoint import Log, load_state
 from atrous.train.loop import Status, train

@@ -74,7 +74,7 @@ def build(
     dropout: float = 0.1,
     pretrained: bool = False,
 ) -> "nn.Module":
-    """Build a network: `network(image float (B, 3, H, W))` returns a `deeplab.Output`.
+    """Build a network: `network(image float (B, 3, H, W))` returns a `network.Output`.
 
     Args:
         name: one of `MODELS`.

@@ -3,11 +3,8 @@
 Papers: DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), DeepLabV3+ (Chen et al. 2018,
 arXiv:1802.02611). Departures:
 
-- the image is padded with zeros at the right and at the bottom to a multiple of the output
-  stride, and the logits are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell
-  (0, 0) always covers the pixels [0, s);
+- sizes and strides are `network.Network`'s;
 - the atrous rates are used as given; the papers double them at output stride 8;
-- the logits stay at the network's stride: `layers.upsample` makes them as large as the image;
 - an auxiliary head can be had, which the papers do without.
 
 `atrous.models.catalogue.build` documents the options, which are the same for all.
@@ -15,7 +12,6 @@ arXiv:1802.02611). Departures:
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,21 +23,13 @@ from atrous.models.layers import (
     AuxiliaryHead,
     Classifier,
     ConvNormAct,
-    crop,
-    pad_image,
     resize,
     spatial_conv,
 )
+from atrous.models.network import Network
 
 
-class Output(NamedTuple):
-    """What a network returns."""
-
-    logits: Tensor  # (B, K, ceil(H / s), ceil(W / s)), s = network.stride
-    auxiliary: Tensor | None  # likewise at network.auxiliary_stride; only in training, with a head
-
-
-class DeepLabV3(nn.Module):
+class DeepLabV3(Network):
     """DeepLabV3: an atrous spatial pyramid on the last features."""
 
     def __init__(
@@ -60,11 +48,9 @@ class DeepLabV3(nn.Module):
         pretrained: bool = False,
     ) -> None:
         """Build the network."""
-        super().__init__()
-        self.stride = output_stride
-        self.auxiliary_stride = min(16, output_stride)
-        self.backbone = Backbone(
-            backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained
+        super().__init__(
+            Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
+            stride=output_stride,
         )
         channels = self.backbone.channels
         self.aspp = ASPP(
@@ -77,18 +63,13 @@ class DeepLabV3(nn.Module):
         self.head = Classifier(aspp_channels, num_classes, dropout)
         self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
 
-    def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
-        """Return the logits at the output stride."""
-        padded = pad_image(image, self.backbone.output_stride, training=self.training)
-        features = self.backbone(padded)
-        logits = self.head(self.aspp(features[32]))  # (B, K, h, w)
-        auxiliary = None
-        if self.auxiliary_head is not None and self.training:
-            auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
-        return Output(crop(logits, image, self.stride), auxiliary)
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Return the pyramid, (B, A, h, w) at the output stride."""
+        pyramid: Tensor = self.aspp(features[32])
+        return pyramid
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Network):
     """DeepLabV3+: the pyramid, refined by a decoder that sees the features at stride 4."""
 
     def __init__(
@@ -108,11 +89,9 @@ class DeepLabV3Plus(nn.Module):
         pretrained: bool = False,
     ) -> None:
         """Build the network."""
-        super().__init__()
-        self.stride = 4
-        self.auxiliary_stride = min(16, output_stride)
-        self.backbone = Backbone(
-            backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained
+        super().__init__(
+            Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
+            stride=4,
         )
         channels = self.backbone.channels
         self.aspp = ASPP(
@@ -130,20 +109,15 @@ class DeepLabV3Plus(nn.Module):
         self.head = Classifier(decoder_channels, num_classes, dropout)
         self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
 
-    def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
-        """Return the logits at stride 4."""
-        padded = pad_image(image, self.backbone.output_stride, training=self.training)
-        features = self.backbone(padded)
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Return the refined pyramid, (B, D, h, w) at stride 4."""
         low_level_features = self.reduce(features[4])  # (B, 48, h, w), h = H / 4
         context = resize(self.aspp(features[32]), self.backbone.output_stride // 4)  # (B, A, h, w)
-        logits = self.head(self.decoder(torch.cat([context, low_level_features], dim=1)))
-        auxiliary = None
-        if self.auxiliary_head is not None and self.training:
-            auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
-        return Output(crop(logits, image, self.stride), auxiliary)
+        refined: Tensor = self.decoder(torch.cat([context, low_level_features], dim=1))
+        return refined
 
 
-class DeepLabV3Cascade(nn.Module):
+class DeepLabV3Cascade(Network):
     """DeepLabV3 with modules in cascade: blocks 5 to 7 after ResNet's four, ever more dilated.
 
     Each repeats block 4 and doubles the dilation of the one before, with the same multi-grid (the
@@ -166,11 +140,9 @@ class DeepLabV3Cascade(nn.Module):
         Raises:
             InputError: the backbone is no ResNet.
         """
-        super().__init__()
-        self.stride = output_stride
-        self.auxiliary_stride = min(16, output_stride)
-        self.backbone = Backbone(
-            backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained
+        super().__init__(
+            Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
+            stride=output_stride,
         )
         channels = self.backbone.channels
         self.block5 = self._next_block(backbone, 2 * 32 // output_stride, multi_grid or (1,))
@@ -179,15 +151,10 @@ class DeepLabV3Cascade(nn.Module):
         self.head = Classifier(channels[32], num_classes, dropout)
         self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
 
-    def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
-        """Return the logits at the output stride."""
-        padded = pad_image(image, self.backbone.output_stride, training=self.training)
-        features = self.backbone(padded)
-        logits = self.head(self.block7(self.block6(self.block5(features[32]))))  # (B, K, h, w)
-        auxiliary = None
-        if self.auxiliary_head is not None and self.training:
-            auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
-        return Output(crop(logits, image, self.stride), auxiliary)
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Return block 7's features, (B, C, h, w) at the output stride."""
+        deepest: Tensor = self.block7(self.block6(self.block5(features[32])))
+        return deepest
 
     def _next_block(self, name: str, dilation: int, multi_grid: Sequence[int]) -> nn.Module:
         block4 = getattr(self.backbone.network, "layer4", None)

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from atrous.models.deeplab import Output
+from atrous.models.network import Output
 
 
 class PhotoNetwork(nn.Module):

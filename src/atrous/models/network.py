@@ -1,0 +1,49 @@
+"""What every network has in common: the way from an image to the logits."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from atrous.models.backbones import Backbone
+from atrous.models.layers import AuxiliaryHead, crop, pad_image
+
+
+class Output(NamedTuple):
+    """What a network returns."""
+
+    logits: Tensor  # (B, K, ceil(H / s), ceil(W / s)), s = network.stride
+    auxiliary: Tensor | None  # likewise at network.auxiliary_stride; only in training, with a head
+
+
+class Network(nn.Module):
+    """A backbone, what a subclass makes of its features in `decode`, and a head.
+
+    The image is padded with zeros at the right and at the bottom to a multiple of the output
+    stride, and the logits are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell
+    (0, 0) always covers the pixels [0, s). The logits stay at the network's stride:
+    `layers.upsample` makes them as large as the image.
+    """
+
+    head: nn.Module  # (B, C, h, w) -> (B, K, h, w)
+
+    def __init__(self, backbone: Backbone, *, stride: int) -> None:
+        """Take a backbone, and the stride of what `decode` returns."""
+        super().__init__()
+        self.backbone = backbone
+        self.stride = stride
+        self.auxiliary_stride = min(16, backbone.output_stride)
+        self.auxiliary_head: AuxiliaryHead | None = None
+
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Turn the backbone's features, of the padded image, into the head's input (B, C, h, w)."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
+        """Return the logits at the network's stride."""
+        padded = pad_image(image, self.backbone.output_stride, training=self.training)
+        features = self.backbone(padded)
+        logits = self.head(self.decode(features))  # (B, K, h, w)
+        auxiliary = None
+        if self.auxiliary_head is not None and self.training:
+            auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
+        return Output(crop(logits, image, self.stride), auxiliary)

@@ -31,6 +31,8 @@ from atrous.infer.bundle import BundleMetadata
 from atrous.infer.segmenter import load
 from atrous.kernels import usable_cores
 from atrous.models.catalogue import build
+from atrous.models.importers.convert import load_strictly
+from atrous.models.importers.torchvision import match
 from atrous.models.photo import PhotoNetwork
 from atrous.taxonomy import Taxonomy, distinct_colors
 
@@ -142,23 +144,10 @@ def write_bundles(theirs, fp32, int8):
 
 
 def our_network(theirs):
-    """The network of `atrous` with the weights of torchvision's, and its 3x3 before the classes."""
-    network = build(
-        "deeplabv3",
-        num_classes=CLASSES,
-        backbone="resnet101",
-        output_stride=8,
-        atrous_rates=(12, 24, 36),
-        multi_grid=None,  # the dilations of torchvision are timm's
-    )
-    network.head = nn.Sequential(*list(theirs.classifier)[1:])
-    network.backbone.network.load_state_dict(theirs.backbone.state_dict())
-    pyramid, *_ = theirs.classifier
-    for ours, branch in zip(network.aspp.branches, pyramid.convs[:-1], strict=True):
-        ours.load_state_dict(branch.state_dict())
-    _, *pooling = pyramid.convs[-1]
-    network.aspp.image_pooling.load_state_dict(nn.Sequential(*pooling).state_dict())
-    network.aspp.project.load_state_dict(pyramid.project[:-1].state_dict())
+    """The network of `atrous` with the weights of torchvision's."""
+    found = match(theirs.state_dict(), None)
+    network = build(**found.options)
+    load_strictly(network, found)
     return network
 
 

@@ -26,6 +26,21 @@ def measure(contenders, rounds, warm_up=5, pause=0.0):
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
+def peak(call):
+    """Bytes that a call holds at its highest above what was held before; not a number elsewhere."""
+    if not Path("/proc/self/clear_refs").exists():
+        return float("nan")
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    call()
+    return _resident("VmHWM") - before
+
+
+def _resident(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def print_environment(threads, *packages):
     # The source tree has a version even where it is not installed.
     versions = ", ".join(f"{name} {version(name)}" for name in packages)

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from side_by_side import measure, print_environment
+from side_by_side import measure, peak, print_environment
 from torch.nn import functional as F
 
 import atrous
@@ -154,20 +154,9 @@ def memory_of(name, logits, size, threads):
 
 
 def peak_extra(name, logits, size, threads):
-    """Bytes that a call holds at its highest above what was held before; not a number elsewhere."""
-    if not Path("/proc/self/clear_refs").exists():
-        return float("nan")
+    """The `peak` of a call, whose libraries are warm."""
     prepare(name, np.zeros((2, 8, 8), np.float32), (16, 16), threads)()
-    call = prepare(name, logits, size, threads)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    call()
-    return resident("VmHWM") - before
-
-
-def resident(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return peak(prepare(name, logits, size, threads))
 
 
 def single_share(logits):

@@ -18,13 +18,13 @@ FLOORS = (
     {"data", "draw"},
     {"models", "infer"},
     {"train", "export", "evaluate"},
-    {"recipes", "report", "serve"},
+    {"compare", "recipes", "report", "serve"},
     {"cli"},
     {"__main__"},
 )
 """From the ground up: a module imports from its own floor or from below."""
 
-LIGHT = FLOORS[0] | FLOORS[1] | {"infer", "evaluate", "report", "serve", "cli"}
+LIGHT = FLOORS[0] | FLOORS[1] | {"infer", "evaluate", "compare", "report", "serve", "cli"}
 HEAVY = frozenset(
     [
         "accelerate",

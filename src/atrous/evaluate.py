@@ -115,11 +115,14 @@ def predicted(
         indices: which of them.
 
     Raises:
-        InputError: an image or its label cannot be read.
+        InputError: an image or its label cannot be read, or the image cannot be predicted.
     """
     with ThreadPoolExecutor(2) as readers:
         for sample in in_order(readers, samples.__getitem__, indices, ahead=3):
-            prediction, confidence = predict(sample.image)
+            try:
+                prediction, confidence = predict(sample.image)
+            except InputError as error:
+                raise InputError(f"{sample.key}: {error}") from None
             yield Predicted(sample.key, prediction, sample.label, confidence)
 
 

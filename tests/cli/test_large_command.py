@@ -119,7 +119,7 @@ def test_evaluate_with_flips_and_scales(
     assert document["model"].startswith("paint with flip and scales 1 2 (")
     assert document["against"]["model"].startswith("paint (")
     assert main(["evaluate", ".", "--predictions", "truth", "--flip"]) == 2
-    assert "--flip and --scales need a MODEL" in capsys.readouterr().err
+    assert "--flip, --scales and --crf need a MODEL" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits")

@@ -6,13 +6,14 @@ import pytest
 
 from atrous.cli.models import models
 from atrous.models.catalogue import BACKBONES, MODELS
+from atrous.models.published import PUBLISHED
 
 
 def test_listing_fits_a_terminal(capsys):
     models()
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    assert all(name in text for name in [*MODELS, *BACKBONES])
+    assert all(name in text for name in [*MODELS, *BACKBONES, *PUBLISHED])
 
 
 def test_json(capsys):
@@ -22,6 +23,8 @@ def test_json(capsys):
     assert [row["name"] for row in listing["backbones"]] == list(BACKBONES)
     assert listing["models"][0]["output_strides"] == [8, 16, 32]
     assert isinstance(listing["shipped"], list)
+    assert [row["name"] for row in listing["published"]] == list(PUBLISHED)
+    assert all(row["url"].startswith("https://") for row in listing["published"])
 
 
 @pytest.mark.parametrize("flag", [[], ["--json"]])

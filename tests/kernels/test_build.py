@@ -10,7 +10,8 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from atrous.infer import upsample
+from atrous.infer import lattice, upsample
+from atrous.infer.crf import CRFS, dense_crf
 from atrous.kernels import LIBRARIES, in_threads, kernel
 from atrous.kernels.build import TARGETS, build
 
@@ -48,6 +49,20 @@ def test_levels_of_this_processor_agree(monkeypatch: pytest.MonkeyPatch) -> None
         for (labels, confidence), (same, close) in zip(results[0], other, strict=True):
             assert np.array_equal(labels, same)
             np.testing.assert_allclose(confidence, close, atol=3e-6)
+
+
+@pytest.mark.skipif(HERE not in TARGETS, reason="no library for this system")
+def test_levels_refine_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ctypes.CDLL(str(LIBRARIES / f"{HERE}.bin"))
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(19, 33, 47)).astype(np.float32)
+    image = rng.integers(0, 256, (33, 47, 3), np.uint8)
+    results = []
+    for level in [level for level in (1, 3, 4) if level <= library.processor_level()]:
+        monkeypatch.setattr(lattice, "kernel", lambda name: library[f"{name}_v{level}"])  # noqa: B023
+        results.append(dense_crf(logits, image, CRFS["deeplab"]))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
 
 
 def _photo_like(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:

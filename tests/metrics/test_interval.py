@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atrous.files import InputError
 from atrous.metrics import Confusion
-from atrous.metrics.interval import compare, interval
+from atrous.metrics.interval import MEANS, compare, holm, interval, intervals
 from atrous.metrics.protocols import PROTOCOLS
 
 
@@ -64,10 +64,13 @@ def test_an_interval_equals_a_loop_over_draws(protocol):
     counts = simulated(random, simulated_truth(random, 9))
     counts = np.array(sorted(counts, key=digest))
     draws = draw_by_hand(np.random.default_rng(7), 9, 100)
-    values = [miou(counts[drawn], protocol) for drawn in draws]
-    expected = np.nanquantile(values, [0.05, 0.95])
-    low, high = interval(counts, protocol, resamples=100, level=0.9, seed=7)
-    np.testing.assert_allclose([low, high], expected, rtol=1e-12)
+    options = {"resamples": 100, "level": 0.9, "seed": 7}
+    found = intervals(counts, protocol, **options)
+    for name in MEANS:
+        scores = [confusion_of(counts[drawn]).scores(protocol) for drawn in draws]
+        expected = np.nanquantile([getattr(each, name) for each in scores], [0.05, 0.95])
+        np.testing.assert_allclose(found[name], expected, rtol=1e-12)
+    assert interval(counts, protocol, **options) == found["miou"]
 
 
 @pytest.mark.parametrize("protocol", ["pooled", "detectron2", "per-image"])
@@ -116,6 +119,20 @@ def test_a_real_difference_is_told_apart():
     comparison = compare(a, b)
     assert comparison.p_value == 1 / 1001
     assert 0 < comparison.low < comparison.difference < comparison.high
+
+
+@given(st.lists(st.floats(0, 1) | st.just(np.nan), max_size=9))
+@settings(deadline=None, max_examples=50)
+def test_holm_rejects_as_its_steps_do(p_values):
+    """Step down from the smallest: each is held against the level over how many are left."""
+    level, left = 0.05, sorted(p for p in p_values if not np.isnan(p))
+    rejected = 0
+    while rejected < len(left) and (len(left) - rejected) * left[rejected] < level:
+        rejected += 1
+    adjusted = holm(p_values)
+    assert sum(p < level for p in adjusted) == rejected
+    assert all(p != p or p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+    assert np.array_equal(np.isnan(p_values), np.isnan(adjusted))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

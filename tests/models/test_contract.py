@@ -4,30 +4,40 @@ import pytest
 import torch
 from torch import nn
 
-from atrous.models.catalogue import BACKBONES, MODELS, OUTPUT_STRIDES, backbones_of, build
+from atrous.models.catalogue import BACKBONES, MODELS, OUTPUT_STRIDES, build
 from atrous.models.network import Output
 
-CELLS = [
+AROUND_TWO = [  # every model at all of its output strides
     (model, backbone, output_stride)
-    for model in MODELS
-    for backbone in backbones_of(model)
-    for output_stride in OUTPUT_STRIDES
+    for model, entry in MODELS.items()
+    for backbone in (("resnet18", "tf_efficientnet_lite0") if entry.has_backbone else ("none",))
+    for output_stride in entry.output_strides
 ]
+EVERY_BACKBONE = [
+    ("deeplabv3plus", name, stride) for name in BACKBONES for stride in OUTPUT_STRIDES
+]
+EVERY_FAMILY = [
+    (model, next(name for name in BACKBONES if BACKBONES[name] == family), 16)
+    for model in ("deeplabv3_cascade", "unet")  # what they take from a backbone differs most
+    for family in ("mobilenet", "regnet", "convnext")
+]
+CELLS = sorted({*AROUND_TWO, *EVERY_BACKBONE, *EVERY_FAMILY})
+
+NARROW = {
+    "deeplabv3": {"multi_grid": (1, 2, 4), "aspp_channels": 16},
+    "deeplabv3plus": {"multi_grid": (1, 2, 4), "aspp_channels": 16},
+    "deeplabv3_cascade": {"multi_grid": (1, 1, 1)},
+}
 
 
-def small(model: str, backbone: str, output_stride: int = 16) -> nn.Module:
-    if model == "deeplabv3_cascade":
-        return build(
-            model, num_classes=5, backbone=backbone, output_stride=output_stride, auxiliary=True
-        )
+def small(model: str, backbone: str, output_stride: int | None = None, **options) -> nn.Module:
     return build(
         model,
         num_classes=5,
         backbone=backbone,
         output_stride=output_stride,
-        multi_grid=(1, 2, 4),
-        auxiliary=True,
-        aspp_channels=16,
+        auxiliary=backbone != "none",
+        **NARROW.get(model, {}) | options,
     )
 
 
@@ -42,13 +52,24 @@ def assert_geometry(output: Output, network: nn.Module, size: tuple[int, int]) -
 
 @pytest.mark.parametrize(("model", "backbone", "output_stride"), CELLS)
 def test_trains_on_one_image_and_predicts_at_any_size(model, backbone, output_stride):
-    network = small(model, backbone, output_stride)
+    assert_trains_and_predicts(small(model, backbone, output_stride), output_stride)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_so_it_does_in_a_pyramid(model):
+    backbone = "resnet18" if MODELS[model].has_backbone else "none"
+    network = small(model, backbone, pyramid_scales=(1, 0.75, 0.5))
+    assert_trains_and_predicts(network, MODELS[model].output_strides[0])
+
+
+def assert_trains_and_predicts(network: nn.Module, output_stride: int) -> None:
     for size in ((output_stride, output_stride), (33, 65)):  # 1x1 features; odd sides
         image = torch.randn(1, 3, *size)
         output = network.train()(image)
-        assert output.auxiliary is not None
+        assert (output.auxiliary is None) == (network.auxiliary_head is None)
         assert_geometry(output, network, size)
-        (output.logits.square().sum() + output.auxiliary.square().sum()).backward()
+        logits = [part for part in output if part is not None]
+        sum(part.square().sum() for part in logits).backward()
         assert all(p.grad is not None for p in network.parameters())
         with torch.no_grad():
             output = network.eval()(image)
@@ -70,7 +91,8 @@ def test_padding_is_the_same_as_zeros_around_the_image(family):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_auxiliary_head_unless_asked_for(model):
-    network = build(model, num_classes=2, backbone="resnet18")
+    backbone = "resnet18" if MODELS[model].has_backbone else "none"
+    network = build(model, num_classes=2, backbone=backbone)
     assert network.train()(torch.randn(2, 3, 32, 32)).auxiliary is None
 
 
@@ -86,6 +108,15 @@ def fill(network: nn.Module) -> None:
 
 
 STORED = {  # two logits, mean and deviation, as first written; float64 agrees to five digits
+    ("fcn", "resnet18"): (1.15479, 3.20683, 1.95128, 7.9936),
+    ("fcn32s", "resnet18"): (0.28629, 4.70041, 4e-05, 3.09256),
+    ("fcn16s", "tf_efficientnet_lite0"): (0.01124, 0.15552, -0.00035, 0.26473),
+    ("fcn8s", "resnet18"): (-0.82807, 0.26966, 0.02195, 1.54147),
+    ("pspnet", "resnet18"): (-4.40567, -3.77171, -0.02656, 12.55034),
+    ("unet", "resnet18"): (1.76569, -2.31334, -0.41945, 1.61895),
+    ("deeplabv2", "resnet18"): (0.58986, 1.10162, 1.95363, 1.48028),
+    ("deeplabv3_cascade", "tf_efficientnet_lite0"): (5.36739, -8.45896, -0.16276, 5.41024),
+    ("frrn_a", "none"): (23.15259, 24.46611, 3.22228, 21.19144),
     ("deeplabv3", "resnet18"): (-7.91283, -14.63925, -16.18647, 4.62903),
     ("deeplabv3_cascade", "resnet50"): (-32.42615, -64.34181, -35.72982, 33.85478),
     ("deeplabv3plus", "tf_efficientnet_lite0"): (5.34219, 4.29661, 1.35611, 5.30672),

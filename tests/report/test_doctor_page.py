@@ -1,34 +1,14 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 from doctor_folders import PALETTE, mask, photo, resized, save, write_images, write_index
+from html_page import Page
 from PIL import Image
 
 from atrous.data.doctor import examine
 from atrous.report.doctor_page import render, write_page
-
-
-class Page(HTMLParser):
-    """Collects what a browser would act on."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.sources += [
-            v or "" for k, v in attributes if k in ("src", "href", "onerror", "onload")
-        ]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_a_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:

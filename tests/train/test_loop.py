@@ -179,6 +179,14 @@ def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(
     assert (tmp_path / "last.pt").stat().st_mtime_ns == finished
 
 
+def test_a_run_from_before_a_field_was_there_is_resumed(shapes: Path, tmp_path: Path) -> None:
+    train(SMALL, str(shapes), None, tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["recipe"]["pyramid_scales"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    train(SMALL, str(shapes), None, tmp_path, resume=True)
+
+
 def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> None:
     train(SMALL, str(shapes), None, tmp_path / "first")
     still = replace(SMALL, init=str(tmp_path / "first"), base_lr=1e-12, num_steps=1, weight_decay=0)

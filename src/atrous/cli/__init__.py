@@ -20,8 +20,10 @@ from atrous.files import InputError
 COMMANDS = {
     "segment": "Label photos or folders: labels, overlay and coverage.",
     "evaluate": "Score a model on a data set, per class, by a named protocol.",
+    "compare": "Weigh models or recipes against each other on one data set.",
     "train": "Train a model with a recipe, or on a data set of your own.",
     "export": "Turn a run into a bundle, one .onnx file, and certify it.",
+    "convert": "Turn weights of other projects into a run folder.",
     "data": "Look at data sets, fetch, check or pack them, or make one.",
     "models": "List what can be built and what is shipped.",
     "bench": "Measure this machine's speed with a model: each runtime, each step.",

@@ -51,6 +51,7 @@ def bench(
         json_output: Print one JSON document instead of the tables.
     """
     # numpy and Pillow, which `atrous bench --help` shall not pay for
+    from atrous.cli.convert import fetched
     from atrous.cli.progress import watched
     from atrous.infer.bundle import find_model
     from atrous.infer.choice import remember
@@ -61,7 +62,7 @@ def bench(
 
     if rounds < 1 or min(size or (1, 1)) < 1:
         raise InputError("--rounds and --size take numbers of 1 or more")
-    path = find_model(model)
+    path = find_model(fetched(model))
     threads = usable_cores() if threads is None else threads
     image = _image(photo, size)
     names = runtime or [name for name in runtimes_of(path) if _COMPILES not in name]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from atrous.cli.convert import fetched
 from atrous.files import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def evaluate(
     threads: int | None = None,
     flip: Flag = False,
     scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
+    crf: str | None = None,
     save: Path | None = None,
     merge: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -58,7 +60,7 @@ def evaluate(
     With --predictions or --merge there is no MODEL: atrous evaluate DATA --predictions FOLDER.
 
     Args:
-        model: Name of a shipped model, a bundle (.onnx), or a run folder.
+        model: Name of a shipped or published model, a bundle (.onnx), or a run folder.
         data: Name of a built-in set, a folder with a dataset.toml, or such a file.
         split: Split of the data set to score.
         root: Folder that holds the images of a built-in set.
@@ -77,6 +79,8 @@ def evaluate(
         threads: How many it uses; by default as many as this process may run on.
         flip: MODEL sees each image mirrored, too, and the mean is taken.
         scales: MODEL sees each image at these parts of its size, and the mean is taken.
+        crf: Refine MODEL's labels by a dense CRF, with these parameters: deeplab, kazuto or
+            kraehenbuehl.
         save: Write the counts to this file (.npz), to be merged or compared.
         merge: Files of --save, one for each part: score them as one.
         json_output: Print one JSON document instead of the tables.
@@ -106,7 +110,7 @@ def evaluate(
         ("--ids tells of label files: add --predictions FOLDER",
          ids == "dataset" and (panoptic or not files)),
         ("--calibration needs the probabilities of a MODEL", calibration and data is None),
-        ("--flip and --scales need a MODEL", (flip or scales) and data is None),
+        ("--flip, --scales and --crf need a MODEL", (flip or scales or crf) and data is None),
         ("--boundary: its counts are not in the files of --save", boundary and merge),
         (f"{dataset.name}: its classes have no groups, so there is no --tree", tree and not groups),
         ("--tree: groups cannot be scored per-image; take another --protocol",
@@ -124,7 +128,7 @@ def evaluate(
     elif predictions is not None:
         source = _files(predictions, ids, truth)
     else:
-        segmenter = load(model, threads, runtime, flip=flip, scales=scales)
+        segmenter = load(fetched(model), threads, runtime, flip=flip, scales=scales, crf=crf)
         source = _model(segmenter, model, calibration, truth)
     rival = None if against is None else _rival(against, ids, truth)
     if save is not None:
@@ -227,7 +231,7 @@ def _rival(against: str, ids: str, truth: _Truth) -> _Source:
         raise InputError(
             f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
         )
-    return _model(load(against), against, False, truth)
+    return _model(load(fetched(against)), against, False, truth)
 
 
 def _is_predictions(against: str) -> bool:

@@ -9,14 +9,10 @@ import numpy as np
 from atrous.evaluate import Tally
 from atrous.metrics import Scores
 from atrous.metrics.confusion import Pair, TreeLevel, tree_scores
-from atrous.metrics.interval import Comparison, Interval, interval
+from atrous.metrics.interval import SIGNIFICANT, Comparison, Interval, interval
 from atrous.metrics.protocols import PROTOCOLS, number, percent
-from atrous.metrics.table import amount, class_table, fit
+from atrous.metrics.table import WIDTH, amount, between, class_table, fit
 from atrous.taxonomy import Taxonomy
-
-SIGNIFICANT = 0.05
-"""Two models are told apart if chance alone would part them as far less often than this."""
-WIDTH = 80
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,9 +137,8 @@ class Evaluation:
             f"  mIoU {percent(scores.miou)}   fwIoU {percent(scores.fwiou)}"
             f"   mAcc {percent(scores.macc)}   pAcc {percent(scores.pacc)}",
         ]
-        if self.interval.low == self.interval.low:  # two images or more
-            low, high = (percent(end).strip() for end in self.interval)
-            lines.append(f"  95 % interval of mIoU: {low} to {high}")
+        if ends := between(*self.interval):
+            lines.append(f"  95 % interval of mIoU: {ends}")
         if boundary is not None:
             edges = boundary.scores()
             lines.append(f"  boundary IoU {percent(edges.miou)}   boundary F {percent(edges.mf)}")

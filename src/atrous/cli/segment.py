@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from atrous.cli.convert import fetched
 from atrous.cli.progress import watched
 from atrous.cli.rasters import saved_rasters
 from atrous.cli.videos import saved_videos
@@ -42,6 +43,7 @@ def segment(
     tile: int | None = None,
     flip: Annotated[bool, Parameter(negative=())] = False,
     scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
+    crf: str | None = None,
     bands: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())] = (),
     value_range: Annotated[
         tuple[float, float] | None, Parameter(name="--range", negative=())
@@ -56,7 +58,7 @@ def segment(
     Args:
         paths: Photos, folders that are searched for photos, videos (clip.mp4), cameras
             (/dev/video0), or addresses of streams (rtsp://..., http://...). Ctrl-C ends a stream.
-        model: Name of a shipped model, a bundle (.onnx), or a run folder.
+        model: Name of a shipped or published model, a bundle (.onnx), or a run folder.
         out: Folder for the files; by default the current one.
         runtime: What computes: auto, onnxruntime, openvino, openvino:bf16, torch, ...; auto takes
             what `atrous bench` found fastest here.
@@ -65,6 +67,8 @@ def segment(
             for images over 4 million pixels. 0: never.
         flip: See each image mirrored, too, and take the mean: slower, and better as a rule.
         scales: See each image at these parts of its size, such as 1 1.25 1.5, and take the mean.
+        crf: Refine the labels by a dense CRF, with these parameters: deeplab, kazuto or
+            kraehenbuehl.
         bands: Which bands of a TIFF are red, green and blue, counted from 1; or a grey one.
         value_range: Which values of a TIFF are black and white, if it has not 8 bits.
         frames: How many of a video to take; by default all.
@@ -81,7 +85,7 @@ def segment(
     rasters = {p: t for p, t in targets.items() if bands or value_range or is_raster(p)}
     photos = {p: t for p, t in targets.items() if p not in rasters}
     calls = PHOTOS_AT_A_TIME if rasters or videos else min(len(photos), PHOTOS_AT_A_TIME)
-    segmenter = load(model, threads, runtime, calls, tile, flip, scales)
+    segmenter = load(fetched(model), threads, runtime, calls, tile, flip, scales, crf)
     documents: dict[str, list[dict[str, Any]]] = {"images": [], "videos": []}
     failures: list[str] = []
     block, done = _block(), 0

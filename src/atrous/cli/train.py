@@ -3,7 +3,6 @@
 import os
 import sys
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
@@ -11,7 +10,7 @@ from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
 from atrous.files import InputError
-from atrous.recipes import RECIPES
+from atrous.recipes import RECIPES, find
 from atrous.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ def train(
     Each field of the recipe is an option. Several processes or GPUs: torchrun -m atrous train ...
 
     Args:
-        recipe: camvid, camvid_small, paper or plain; "plain" if only --data is given.
+        recipe: camvid, camvid_small, paper or plain, or one of a study: against_fcn/fcn8s; "plain"
+            if only --data is given.
         data: A built-in set, a folder with a dataset.toml, or such a file.
         root: The folder of a built-in set.
         out: The run folder; runs/RECIPE if left out.
@@ -60,24 +60,28 @@ def train(
     if recipe is None and data is None and not (resume and out):
         raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
     name = recipe or "plain"
-    if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=1)
-        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(RECIPES)}"
-        raise InputError(f"no recipe {name!r}. {mend}")
-    out = out or Path("runs") / name
-    chosen, place = RECIPES[name](), data or name.removesuffix("_small")
+    chosen, out = find(name), out or Path("runs") / name
+    place = data or ("camvid" if name in ("camvid", "camvid_small") else None)
     if resume and (out / "run.json").exists():
         chosen, place, root = _recorded(out, chosen if recipe else None, data, root)
-    elif data is None and name in ("paper", "plain"):
+    elif place is None:
         raise InputError(f"{name}: give the data set with --data")
     chosen = replace(chosen, **(overrides or {}))
 
+    train_and_tell(chosen, place, root, out, resume)
+    _say(f"next: atrous export {out} --out {out.name}.onnx")
+
+
+def train_and_tell(
+    recipe: Recipe, data: str, root: Path | None, out: Path, resume: bool = False
+) -> None:
+    """Train, and tell on standard error what, how far, and how well; see `atrous.train.loop`."""
     # Threads that wait asleep: where others use the processors too, spinning costs up to half.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from atrous.train.loop import train as run
 
-    _say(_headline(chosen, place))
-    best = run(chosen, place, None if root is None else str(root), out, resume, _Watcher())
+    _say(_headline(recipe, data))
+    best = run(recipe, data, None if root is None else str(root), out, resume, _Watcher())
     if best.get("miou") is not None:
         low, high = best.get("interval") or (None, None)
         margin = "" if low is None else f"+- {50 * (high - low):.1f} "  # half of the 95 % interval
@@ -85,7 +89,6 @@ def train(
             f"best {best['split']} mIoU {100 * best['miou']:.1f} {margin}"
             f"({best['protocol']}, {best['images']} images) at step {best['step']:,}"
         )
-    _say(f"next: atrous export {out} --out {out.name}.onnx")
 
 
 def _recorded(
@@ -106,12 +109,15 @@ def _recorded(
 
 
 def _headline(recipe: Recipe, data: str) -> str:
-    start = "ImageNet" if recipe.pretrained else "from nothing"
+    start = "ImageNet" if recipe.pretrained and recipe.backbone != "none" else "from nothing"
     if recipe.init:
         start = recipe.init
+    elif recipe.backbone_weights:
+        start = recipe.backbone_weights
     batch = f"{recipe.batch_size} x {recipe.accumulation}" if recipe.accumulation > 1 else ""
+    output_stride = recipe.model_options(0)["output_stride"]
     return (
-        f"{recipe.model} on {recipe.backbone} ({start}), output stride {recipe.output_stride}, "
+        f"{recipe.model} on {recipe.backbone} ({start}), output stride {output_stride}, "
         f"{recipe.num_steps:,} steps of {batch or recipe.batch_size}, {recipe.precision}, on {data}"
     )
 

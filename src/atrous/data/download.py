@@ -47,12 +47,13 @@ class _BrokenError(Exception):
     """A failure that another try may mend."""
 
 
-def ask(url: str, size: int | None) -> int | None:
+def ask(url: str, size: int | None, timeout: float | None = None) -> int | None:
     """Ask a server for the bytes of a file, by its first byte: some answer no HEAD.
 
     Args:
         url: http or https.
         size: the bytes that it must have, if that is known.
+        timeout: seconds until a server that is silent counts as out of reach; `TIMEOUT` if None.
 
     Returns:
         The bytes; None if neither the server nor `size` says.
@@ -61,7 +62,7 @@ def ask(url: str, size: int | None) -> int | None:
         InputError: the server does not have the file, or in another size, or cannot be reached.
     """
     try:
-        with _opened(url, {"Range": "bytes=0-0"}) as response:
+        with _opened(url, {"Range": "bytes=0-0"}, timeout) as response:
             return _remote(response, url, size)[1].size or size
     except _BrokenError as error:
         raise InputError(f"{url}: {error}; try again later, or give --mirror") from None
@@ -173,12 +174,15 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 @contextmanager
-def _opened(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+def _opened(
+    url: str, headers: dict[str, str], timeout: float | None = None
+) -> Iterator[http.client.HTTPResponse]:
     """Open `url`; failures become a `_BrokenError`, or an InputError if no try can mend them."""
     headers = {"User-Agent": f"atrous/{__version__}", **headers}
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
+        opener = urllib.request.build_opener(_SafeRedirects)
+        response = opener.open(request, timeout=timeout or TIMEOUT)
     except urllib.error.HTTPError as error:
         response = error  # it has a status and headers, as every response
     except (OSError, http.client.HTTPException) as error:

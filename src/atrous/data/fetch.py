@@ -105,7 +105,7 @@ def fetch(
         OSError: the disk is full.
     """
     check_space(root, space_needed(jobs))
-    with _alone(root):
+    with alone(root):
         todo = [job for job in jobs if not job.done]
         written = [path for job in todo for path in _fetch_one(job, root, progress, say)]
     return list(dict.fromkeys(root / path.relative_to(root).parts[0] for path in written))
@@ -195,8 +195,12 @@ def _read_record(root: Path) -> set[str]:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep a second fetch out of the same folder, where the system has locks."""
+def alone(root: Path) -> Iterator[None]:
+    """Keep a second fetch out of the same folder, where the system has locks.
+
+    Raises:
+        InputError: one is at work there.
+    """
     lock = root / ".atrous" / "lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:

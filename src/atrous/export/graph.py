@@ -87,5 +87,6 @@ def describe(loaded: LoadedRun) -> BundleMetadata:
     """Tell what a bundle of this run says about itself."""
     metadata = BundleMetadata.from_run(loaded.run, stride=loaded.network.stride)
     # A path to other weights means nothing where the bundle goes.
-    recipe = {key: value for key, value in metadata.recipe.items() if key != "init"}
+    paths = ("init", "backbone_weights")
+    recipe = {key: value for key, value in metadata.recipe.items() if key not in paths}
     return replace(metadata, recipe=recipe)

@@ -145,15 +145,31 @@ def find_model(model: str | Path) -> Path:
     """Return the bundle file or run folder that `model` names: a shipped name, a path to either.
 
     A shipped name goes before a folder of that name (a data set's, say); `./NAME` means the folder.
+    A published name ("torchvision/fcn_resnet50") is fetched when it is first asked for.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or it cannot be fetched.
     """
     path = Path(model)
     if model in zoo_names():
         return zoo_path(str(model))
     if path.exists():
         return path
-    if path.suffix == ".onnx" or path.parent != Path():
+    if path.suffix != ".onnx" and path.parent != Path():
+        return _published(str(model))
+    if path.suffix == ".onnx":
         raise no_such_file(path)
     return zoo_path(str(model))
+
+
+def _published(name: str) -> Path:
+    """Return the run folder of a published checkpoint."""
+    from atrous.infer.weights import published_run  # which the other models need not pay for
+    from atrous.models.published import PUBLISHED
+
+    if name in PUBLISHED:
+        return published_run(name)
+    near = get_close_matches(name, PUBLISHED, n=1, cutoff=0.8)
+    if near:
+        raise InputError(f"{name}: no such file or published weights. Did you mean {near[0]}?")
+    raise no_such_file(Path(name))

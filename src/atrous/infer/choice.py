@@ -43,6 +43,11 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def versions() -> dict[str, str]:
+    """Return the version of each runtime's library, "none" where it is not installed."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
 def _choices() -> dict[str, str]:
     try:
         choices = json.loads(read_kept(_FILE))
@@ -54,7 +59,7 @@ def _choices() -> dict[str, str]:
 def _key(path: Path, threads: int) -> str:
     """Name all that a measurement holds for."""
     weights = path / "best.safetensors" if path.is_dir() else path
-    libraries = [f"{name} {_version(name)}" for name in _LIBRARIES]
+    libraries = [f"{name} {number}" for name, number in versions().items()]
     return ", ".join([processor(), f"{threads} threads", *libraries, file_hash(weights)])
 
 

@@ -105,12 +105,15 @@ def segment_raster(
         The numbers, and the files in the order above.
 
     Raises:
-        InputError: the file cannot be read, or its bands or values are no colours.
+        InputError: the file cannot be read, its bands or values are no colours, or the model is
+            refined by a CRF.
         OSError: the disk is full or the folder cannot be written.
     """
     files = [
         target.with_name(target.name + end) for end in (LABELS_ENDING, ".overlay.jpg", ".json")
     ]
+    if segmenter.crf is not None:
+        raise InputError(f"{path}: a raster, and a CRF takes photos as a whole; leave --crf out")
     start = time.perf_counter()
     with opened_raster(path) as source:
         rows = RasterRows(source, path, bands, value_range)

@@ -26,6 +26,7 @@ from atrous.draw import Share, legend, mix, shares
 from atrous.files import InputError, replacing
 from atrous.images import encoded, photo_array, read_image, write_label
 from atrous.infer.augmented import Augmented
+from atrous.infer.crf import Crf, crf_labels, crf_named
 from atrous.infer.ordered import in_order
 from atrous.infer.runtimes import Runtime, open_runtime
 from atrous.infer.tiles import Tiled
@@ -121,16 +122,18 @@ class Segmentation:
 class Segmenter:
     """Photos to Segmentations, with one runtime."""
 
-    def __init__(self, runtime: Runtime, calls: int = 1):
-        """Take a runtime that was opened for that many `calls` at a time."""
+    def __init__(self, runtime: Runtime, calls: int = 1, crf: Crf | None = None):
+        """Take a runtime that was opened for that many `calls` at a time, and what refines it."""
         self.runtime = runtime
         self.calls = calls
+        self.crf = crf
         self._threads = max(1, runtime.threads // calls)  # of one call
         self._free_calls = threading.Semaphore(calls)
         self.metadata = runtime.metadata
         threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
         details = f"{runtime.precision}, {runtime.name}, {threads}"
-        self.description = f"{runtime.model_name} ({details})"
+        refined = "" if crf is None else f", {crf.name} CRF"
+        self.description = f"{runtime.model_name}{refined} ({details})"
 
     def __call__(self, photo: Photo) -> Segmentation:
         """Segment a file, a Pillow image, or an array uint8 (H, W, 3) in sRGB.
@@ -145,7 +148,13 @@ class Segmenter:
         return self._segment(_checked(photo))
 
     def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """Return the labels (H, W) of one image (H, W, 3)."""
+        """Return the labels (H, W) of one image (H, W, 3).
+
+        Raises:
+            InputError: it is too large for the CRF.
+        """
+        if self.crf is not None:
+            return self.predict_with_confidence(image)[0]
         logits = self.runtime(image[None])[0]  # (K, h, w)
         size = image.shape[0], image.shape[1]
         return photo_labels(logits, self.metadata.stride, size, self._threads)
@@ -153,8 +162,14 @@ class Segmenter:
     def predict_with_confidence(
         self, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.float32]]:
-        """Return the labels (H, W) of one image (H, W, 3), and their probabilities (H, W)."""
+        """Return the labels (H, W) of one image (H, W, 3), and their probabilities (H, W).
+
+        Raises:
+            InputError: it is too large for the CRF.
+        """
         logits = self.runtime(image[None])[0]  # (K, h, w)
+        if self.crf is not None:
+            return crf_labels(logits, self.metadata.stride, image, self.crf, self._threads)
         size = image.shape[0], image.shape[1]
         return photo_labels_confidence(logits, self.metadata.stride, size, self._threads)
 
@@ -227,7 +242,10 @@ class Segmenter:
     ) -> Segmentation:
         with self._free_calls:
             start = perf_counter()
-            labels = self.predict(image)
+            try:
+                labels = self.predict(image)
+            except InputError as error:
+                raise InputError(f"{source or 'image'}: {error}") from None
             seconds = perf_counter() - start
         return Segmentation(
             image=image,
@@ -248,6 +266,7 @@ def load(
     tile: int | None = None,
     flip: bool = False,
     scales: Sequence[float] = (),
+    crf: str | Crf | None = None,
 ) -> Segmenter:
     """Load a model: a shipped name, a bundle file, or a run folder (which needs the train extra).
 
@@ -261,18 +280,21 @@ def load(
             1024 for images over 4 million pixels; 0: never.
         flip: whether each image is seen mirrored, too, and the mean taken.
         scales: the sizes that each image is seen at, as parts of its own, and the mean taken.
+        crf: published parameters of a dense CRF that refines the labels ("deeplab", "kazuto",
+            "kraehenbuehl"), or your own.
 
     Raises:
-        InputError: there is no such model or runtime, or they do not go together, or the tile or
-            a scale cannot be.
+        InputError: there is no such model, runtime or CRF, or they do not go together, or the tile
+            or a scale cannot be.
         ImportError: the runtime's library is not installed.
     """
+    refinement = crf_named(crf) if isinstance(crf, str) else crf
     threads = usable_cores() if threads is None else threads
     calls = min(calls, threads)
     opened = open_runtime(model, threads, runtime, calls)
     if flip or scales:
         opened = Augmented(opened, flip, scales)
-    return Segmenter(opened if tile == 0 else Tiled(opened, tile), calls)
+    return Segmenter(opened if tile == 0 else Tiled(opened, tile), calls, refinement)
 
 
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

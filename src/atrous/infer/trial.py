@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
 from atrous.infer.segmenter import Segmenter, load
+
+Key = TypeVar("Key")
 
 AGREEMENT = 0.99
 """The part of the sure pixels that a runtime must label as the plain one does, to be chosen.
@@ -72,15 +75,13 @@ def try_runtimes(
         except (InputError, ImportError) as error:
             if name == names[0]:
                 raise
-            library = name.partition(":")[0]
-            install = f'not installed: pip install "atrous[{library}]"'
-            missing[name] = str(error) if isinstance(error, InputError) else install
+            missing[name] = why_missing(name, error)
         else:
             opened[name].predict(image)
             starts[name] = time.perf_counter() - start
     expected, confidence = opened[names[0]].predict_with_confidence(image)
     sure = confidence >= min(SURE, float(np.median(confidence)))
-    seconds = _in_turn(opened, image, rounds, progress)
+    seconds = in_turn(opened, image, rounds, progress)
     trials = [
         Trial(
             runtime=name,
@@ -94,14 +95,21 @@ def try_runtimes(
     return trials, missing
 
 
-def _in_turn(
-    opened: Mapping[str, Segmenter],
+def why_missing(runtime: str, error: InputError | ImportError) -> str:
+    """Say why a runtime cannot be had, in one line."""
+    if isinstance(error, InputError):
+        return str(error)
+    return f'not installed: pip install "atrous[{runtime.partition(":")[0]}]"'
+
+
+def in_turn(
+    opened: Mapping[Key, Segmenter],
     image: NDArray[np.uint8],
     rounds: int,
     progress: Callable[[int, int], None],
-) -> dict[str, list[float]]:
-    """Return the seconds of each call of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in opened}
+) -> dict[Key, list[float]]:
+    """Return the seconds of each call of each, on `image` (H, W, 3)."""
+    seconds: dict[Key, list[float]] = {name: [] for name in opened}
     for count, name in enumerate(list(opened) * rounds, start=1):
         start = time.perf_counter()
         opened[name].predict(image)

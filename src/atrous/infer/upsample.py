@@ -96,6 +96,17 @@ def photo_labels_confidence(
     return _upsample(logits, full, size, threads, with_confidence=True)
 
 
+def photo_logits(
+    logits: NDArray[np.float32], stride: int, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return the logits (K, H, W) whose largest `photo_labels` finds, to rounding."""
+    for axis, length in enumerate(size, start=1):
+        before, after, share = _source_rows(logits.shape[axis], logits.shape[axis] * stride)
+        first, second = logits.take(before[:length], axis), logits.take(after[:length], axis)
+        logits = first + (second - first) * share[:length].reshape(-1, *[1] * (2 - axis))
+    return logits
+
+
 def upsample_reference(
     logits: NDArray[np.float32], full: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Labels, NDArray[np.float32]]:

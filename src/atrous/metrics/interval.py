@@ -11,7 +11,7 @@ other in a video, they say less than their number promises.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,12 @@ from numpy.typing import NDArray
 from atrous.files import InputError
 from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
 
+MEANS = ("miou", "fwiou", "macc", "pacc")
+"""The scores that have intervals."""
+
+SIGNIFICANT = 0.05
+"""Two models are told apart if chance alone would part them as far less often than this."""
+
 _DRAWS = 64
 """Draws that are computed at once, which bounds the memory."""
 _IMAGES = 1024
@@ -27,7 +33,7 @@ _IMAGES = 1024
 
 
 class Interval(NamedTuple):
-    """Ends of an interval of mIoU, as fractions; NaN where fewer than two images are known."""
+    """Ends of an interval of a score, as fractions; NaN where fewer than two images are known."""
 
     low: float
     high: float
@@ -51,9 +57,20 @@ def interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The bootstrap interval of mIoU.
+    """The bootstrap interval of mIoU; see `intervals`."""
+    return intervals(counts, protocol, resamples, level, seed)["miou"]
 
-    Draws whose mIoU is undefined ("torchvision", a class that no drawn image shows) are left out.
+
+def intervals(
+    counts: Integers,
+    protocol: str = "pooled",
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The bootstrap interval of each of `MEANS`.
+
+    Draws whose score is undefined ("torchvision", a class that no drawn image shows) are left out.
 
     Args:
         counts: (N, 3, K), as `Confusion.counts` gives them.
@@ -67,10 +84,11 @@ def interval(
     """
     check_protocol(protocol)
     if len(counts) < 2:
-        return Interval(np.nan, np.nan)
+        return dict.fromkeys(MEANS, Interval(np.nan, np.nan))
     values = _values(counts[_order(counts)], protocol)
     draws = _draws(len(counts), resamples, np.random.default_rng(seed))
-    return _interval([_miou(_sum(weights, values), protocol) for weights in draws], level)
+    drawn = [_means(_sum(weights, values), protocol) for weights in draws]
+    return {name: _interval([part[:, i] for part in drawn], level) for i, name in enumerate(MEANS)}
 
 
 def compare(
@@ -116,6 +134,23 @@ def compare(
     return Comparison(difference, low, high, _p_value(difference, np.concatenate(swapped)))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for being several, so that any false one among them is as rare as of one.
+
+    Holm, "A simple sequentially rejective multiple test procedure" (1979). NaN stays, uncounted.
+
+    >>> holm([0.01, 0.04, 0.03, 0.005])
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    adjusted = list(p_values)
+    known = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = highest
+    return adjusted
+
+
 def _order(*models: Integers) -> list[int]:
     """An order of the images that follows from their counts alone, whichever model comes first."""
     digests = [sorted(map(_digest, image)) for image in zip(*models, strict=True)]
@@ -127,11 +162,11 @@ def _digest(counts: Integers) -> bytes:
 
 
 def _values(counts: Integers, protocol: str) -> NDArray[np.number[Any]]:
-    """What is summed over images, (N, M): their counts; or for "per-image" their mIoU, if any."""
+    """What is summed over images, (N, M): their counts; or for "per-image" their means, if any."""
     if protocol != "per-image":
         return counts.reshape(len(counts), 3 * counts.shape[2])
-    miou = rates(counts, protocol).miou  # (N,)
-    return np.stack([np.nan_to_num(miou), ~np.isnan(miou)], axis=1)
+    means = np.stack(rates(counts, protocol)[: len(MEANS)], axis=1)  # (N, 4)
+    return np.concatenate([np.nan_to_num(means), ~np.isnan(means)], axis=1)
 
 
 def _sum(weights: Floats, values: NDArray[np.number[Any]]) -> Floats:
@@ -145,9 +180,15 @@ def _sum(weights: Floats, values: NDArray[np.number[Any]]) -> Floats:
 
 def _miou(sums: Floats, protocol: str) -> Floats:
     """The mIoU of each of R sums: (R, M) to (R,)."""
+    return _means(sums, protocol)[:, 0]
+
+
+def _means(sums: Floats, protocol: str) -> Floats:
+    """Each of `MEANS` of each of R sums: (R, M) to (R, 4)."""
     if protocol == "per-image":
-        return divide(sums[:, 0], sums[:, 1])
-    return rates(sums.reshape(len(sums), 3, -1), protocol).miou
+        total, images = np.split(sums, 2, axis=1)
+        return divide(total, images)
+    return np.stack(rates(sums.reshape(len(sums), 3, -1), protocol)[: len(MEANS)], axis=1)
 
 
 def _draws(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:

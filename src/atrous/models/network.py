@@ -1,11 +1,13 @@
 """What every network has in common: the way from an image to the logits."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
 from atrous.models.layers import AuxiliaryHead, crop, pad_image
+from atrous.models.pyramid import Concatenation, Fusion
 
 
 class Output(NamedTuple):
@@ -22,17 +24,20 @@ class Network(nn.Module):
     stride, and the logits are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell
     (0, 0) always covers the pixels [0, s). The logits stay at the network's stride:
     `layers.upsample` makes them as large as the image.
+
+    With a `fusion`, the features of several sizes of the image are merged before the head.
     """
 
     head: nn.Module  # (B, C, h, w) -> (B, K, h, w)
 
     def __init__(self, backbone: Backbone, *, stride: int) -> None:
-        """Take a backbone, and the stride of what `decode` returns."""
+        """Take a backbone, and the stride of the logits."""
         super().__init__()
         self.backbone = backbone
         self.stride = stride
         self.auxiliary_stride = min(16, backbone.output_stride)
         self.auxiliary_head: AuxiliaryHead | None = None
+        self.fusion: Fusion | None = None
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Turn the backbone's features, of the padded image, into the head's input (B, C, h, w)."""
@@ -42,8 +47,20 @@ class Network(nn.Module):
         """Return the logits at the network's stride."""
         padded = pad_image(image, self.backbone.output_stride, training=self.training)
         features = self.backbone(padded)
-        logits = self.head(self.decode(features))  # (B, K, h, w)
+        decoded = self.decode(features)  # (B, C, h, w)
+        if self.fusion is not None:
+            decoded = self.fusion(decoded, padded, self._decoded)
+        logits = self.head(decoded)  # (B, K, h, w)
         auxiliary = None
         if self.auxiliary_head is not None and self.training:
             auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
         return Output(crop(logits, image, self.stride), auxiliary)
+
+    def put_into_pyramid(self, scales: Sequence[float]) -> None:
+        """Concatenate the features of several sizes of the image, 1 first."""
+        convs = (m for m in self.head.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d))
+        self.fusion = Concatenation(next(convs).in_channels, scales)
+
+    def _decoded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C, ceil(H / s), ceil(W / s))
+        padded = pad_image(image, self.backbone.output_stride, training=self.training)
+        return self.decode(self.backbone(padded))

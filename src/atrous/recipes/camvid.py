@@ -17,6 +17,7 @@ def camvid_small() -> Recipe:
     return Recipe(
         model="deeplabv3plus",
         backbone="tf_efficientnet_lite2",
+        output_stride=16,
         atrous_rates=(3, 6, 9),
         image_pooling=False,
         separable=True,

@@ -1,20 +1,15 @@
 """The page of `atrous data doctor --html`: what was found, with pictures, in one file.
 
-All pictures are inside, as small JPEGs; nothing is loaded from elsewhere and no script runs. Names
-of files and classes are a stranger's: the template escapes them.
+All pictures are inside, as small JPEGs; nothing is loaded from elsewhere and no script runs.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,12 +22,12 @@ from atrous.data.doctor.survey import Pair, Reader
 from atrous.draw import colorize
 from atrous.files import InputError, replacing
 from atrous.images import read_colors, read_image
-from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
+from atrous.report import page
+from atrous.report.page import css_color, data_uri
+from atrous.taxonomy import Taxonomy, distinct_colors
 
 _THUMBNAIL = (224, 168)
 """(width, height) that a picture is fitted into."""
-_OPACITY = 0.55
-_QUALITY = 80
 _DARK = 50
 _OF_A_FINDING = 6
 _OF_A_SPLIT = 12
@@ -73,8 +68,6 @@ def write_page(path: Path, diagnosis: Diagnosis) -> None:
 
 def render(diagnosis: Diagnosis) -> str:
     """The page as HTML."""
-    text = (resources.files("atrous.report") / "doctor.html").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     scheme = diagnosis.scheme
     taxonomy = Taxonomy(name="", classes=scheme.classes, colors=scheme.colors)
     read = _label_reader(diagnosis)
@@ -92,12 +85,8 @@ def render(diagnosis: Diagnosis) -> str:
         (f, _close_ups(diagnosis.folder, f, shown) if f.code == "interpolated" else shown)
         for f, shown in findings
     ]
-    return environment.from_string(text).render(
-        diagnosis=diagnosis,
-        findings=findings,
-        sheets=sheets,
-        bars=_bars(diagnosis),
-    )
+    values = {"diagnosis": diagnosis, "findings": findings, "sheets": sheets}
+    return page.render("doctor.html", values | {"bars": _bars(diagnosis)})
 
 
 def _label_reader(diagnosis: Diagnosis) -> Reader:
@@ -116,10 +105,10 @@ def _picture(folder: Path, pair: Pair, read: Reader, taxonomy: Taxonomy) -> Pict
         pixels = read_image(folder / pair.image)
         photo, size = Image.fromarray(pixels), pixels.shape[:2]
         photo.thumbnail(_THUMBNAIL)
-        image = _data_uri(photo)
+        image = data_uri(photo)
     with suppress(InputError):
         label = np.asarray(read(pair), np.uint8)
-        mask = _data_uri(_overlay(photo if size == label.shape else None, label, taxonomy))
+        mask = data_uri(_overlay(photo if size == label.shape else None, label, taxonomy))
     return Picture(pair.image, image, mask)
 
 
@@ -148,27 +137,18 @@ def _close_up(path: Path) -> str:
     colors = np.stack([crop & 255, crop >> 8 & 255, crop >> 16], 2).astype(np.uint8)
     if colors.max() < _DARK:  # small ids, as they look in a grey mask: nearly black
         colors = np.array(distinct_colors(_DARK), np.uint8)[crop & 255]
-    return _data_uri(Image.fromarray(colors.repeat(8, 0).repeat(8, 1)))
+    return data_uri(Image.fromarray(colors.repeat(8, 0).repeat(8, 1)))
 
 
 def _overlay(
     photo: Image.Image | None, label: NDArray[np.uint8], taxonomy: Taxonomy
 ) -> Image.Image:
     """The colours of a label, small; over the small photo of it, where one is given."""
+    if photo is not None:
+        return page.overlay(photo, label, taxonomy)
     small = Image.fromarray(label)
-    if photo is None:
-        small.thumbnail(_THUMBNAIL, Image.Resampling.NEAREST)
-        return Image.fromarray(colorize(np.asarray(small), taxonomy))
-    labels = np.asarray(small.resize(photo.size, Image.Resampling.NEAREST))  # (h, w)
-    mixed = Image.blend(photo, Image.fromarray(colorize(labels, taxonomy)), _OPACITY)
-    mixed.paste(photo, mask=Image.fromarray(labels == IGNORE_INDEX))
-    return mixed
-
-
-def _data_uri(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    small.thumbnail(_THUMBNAIL, Image.Resampling.NEAREST)
+    return Image.fromarray(colorize(np.asarray(small), taxonomy))
 
 
 def _spread(keys: Sequence[str], count: int) -> list[str]:
@@ -186,7 +166,7 @@ def _bars(diagnosis: Diagnosis) -> list[Bar]:
     return [
         Bar(
             name=scheme.classes[i],
-            color="#" + bytes(scheme.colors[i]).hex(),
+            color=css_color(scheme.colors[i]),
             share=f"{100 * shares[i]:.3g} %",
             width=round(100 * float(np.sqrt(shares[i] / widest)), 1),
         )

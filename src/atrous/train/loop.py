@@ -5,7 +5,6 @@ dropout of step n all follow from the seed and n. That is what makes a resumed r
 the weights of an undisturbed one.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from atrous.metrics import Confusion, Scores
 from atrous.metrics.interval import interval
 from atrous.metrics.protocols import number
 from atrous.models.catalogue import build, normalization
+from atrous.models.importers.backbones import load_backbone
 from atrous.models.photo import PhotoNetwork
 from atrous.train import checkpoint
 from atrous.train.labels import labels_of
@@ -99,7 +99,8 @@ def train(
     fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
     training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network, fresh)
     if accelerator.is_main_process:  # not before: a start that fails leaves no folder
-        _claim(out, _description(recipe, dataset, data, root), resume)
+        left_over = {"left_over": list(training.left_over)}  # of the backbone's weights
+        _claim(out, _description(recipe, dataset, data, root) | left_over, resume)
     if state is not None:
         training.restore(state)
     record = _Record(out, dataset.taxonomy.classes, training.step, accelerator)
@@ -187,8 +188,13 @@ class _Training:
             raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
         torch.manual_seed(recipe.seed)
         if network is None:
-            pretrained = fresh and recipe.pretrained and recipe.init is None
+            chosen = recipe.init or recipe.backbone_weights
+            pretrained = fresh and recipe.pretrained and chosen is None
             network = build(**recipe.model_options(num_classes), pretrained=pretrained)
+        self.left_over: tuple[str, ...] = ()
+        if fresh and recipe.backbone_weights is not None:
+            path = Path(recipe.backbone_weights)
+            self.left_over = load_backbone(network, recipe.backbone, path)
         if fresh and recipe.init is not None:
             checkpoint.start_from(network, Path(recipe.init))
         for module in network.modules():
@@ -313,11 +319,11 @@ def _claim(out: Path, description: Mapping[str, Any], resume: bool) -> None:
         return
     if not resume:
         raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
-    theirs = checkpoint.read_json(path)["recipe"]
-    mine = json.loads(json.dumps(description["recipe"]))
-    if changed := [name for name in mine if mine[name] != theirs.get(name)]:
+    theirs = Recipe.from_dict(checkpoint.read_json(path)["recipe"]).to_dict()
+    mine = Recipe.from_dict(description["recipe"]).to_dict()
+    if changed := [name for name in mine if mine[name] != theirs[name]]:
         raise InputError(
-            f"{out}: was started with {changed[0]} {theirs.get(changed[0])}, "
+            f"{out}: was started with {changed[0]} {theirs[changed[0]]}, "
             f"not {mine[changed[0]]}; resume it without that option, or give another --out"
         )
 

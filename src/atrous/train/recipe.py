@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from atrous.files import InputError
+from atrous.models.catalogue import entry
 
 _POSITIVE = (
     "batch_size",
@@ -33,10 +34,17 @@ class Recipe:
     """Name of the backbone; `atrous models` lists those that are proven."""
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""
-    output_stride: Literal[8, 16, 32] = 16
-    """Input size over the size of the deepest features."""
-    atrous_rates: tuple[int, ...] = (6, 12, 18)
-    """Rates of the ASPP's 3x3 branches."""
+    backbone_weights: str | None = None
+    """A checkpoint file of torchvision's or timm's ImageNet classifier to start the backbone from
+    instead."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """Input size over the size of the deepest features; the paper's for the model if left out."""
+    pyramid_scales: tuple[float, ...] = ()
+    """Sizes of the image whose features are concatenated, 1 first; none for the image alone."""
+    fusion_scales: tuple[float, ...] = ()
+    """Sizes of the image whose largest scores DeepLabV2 takes, 1 first; none for the paper's."""
+    atrous_rates: tuple[int, ...] = ()
+    """Rates of the ASPP's 3x3 branches; none for the paper's."""
     image_pooling: bool = True
     """Give the ASPP its image-level branch."""
     multi_grid: tuple[int, ...] = ()
@@ -48,6 +56,8 @@ class Recipe:
     """Width of the ASPP."""
     decoder_channels: int = 256
     """Width of the decoder."""
+    upsampling: Literal["bilinear", "transposed", "nearest"] = "bilinear"
+    """How U-Net's decoder enlarges features; "transposed" is learned."""
     dropout: float = 0.1
     """Dropout before the classifier, 0 to 1."""
     auxiliary_weight: float = 0.0
@@ -150,14 +160,17 @@ class Recipe:
             "name": self.model,
             "num_classes": num_classes,
             "backbone": self.backbone,
-            "output_stride": self.output_stride,
-            "atrous_rates": list(self.atrous_rates),
+            "output_stride": self.output_stride or entry(self.model).output_strides[0],
+            "pyramid_scales": list(self.pyramid_scales),
+            "fusion_scales": list(self.fusion_scales) or None,
+            "atrous_rates": list(self.atrous_rates) or None,
             "image_pooling": self.image_pooling,
             "multi_grid": list(self.multi_grid) or None,
             "auxiliary": self.auxiliary_weight > 0,
             "separable": self.separable,
             "aspp_channels": self.aspp_channels,
             "decoder_channels": self.decoder_channels,
+            "upsampling": self.upsampling,
             "dropout": self.dropout,
         }
 

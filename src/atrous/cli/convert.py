@@ -1,0 +1,99 @@
+"""`atrous convert`: weights of other projects, from a file or as published, to a run folder."""
+
+import shutil
+from pathlib import Path
+
+from atrous.cli.progress import watched_bytes
+from atrous.files import InputError, replacing
+
+
+def convert(
+    checkpoint: str,
+    /,
+    *,
+    out: Path,
+    data: str | None = None,
+    layout: str | None = None,
+    output_stride: int | None = None,
+    backbone: str | None = None,
+) -> None:
+    """Turn the weights of another project into a run folder, which all commands take.
+
+    Needs pip install "atrous[train]". Nothing in a file is run, and no tensor is left out silently.
+
+    Args:
+        checkpoint: A file (.pth, .pt, .safetensors), or a published name (atrous models lists
+            them), which is downloaded once.
+        out: The run folder.
+        data: What a file's classes are: a built-in set, a folder with a dataset.toml, or such a
+            file.
+        layout: Whose file it is: torchvision, smp, kazuto1011, vainf or mmseg; found by the
+            tensors' names if left out.
+        output_stride: What a file's network was trained at, if not at its project's usual one.
+        backbone: timm's name of a file's backbone, where several have the same tensors.
+    """
+    from atrous.data.dataset import Dataset
+    from atrous.models.published import PUBLISHED
+
+    if (out / "run.json").exists():
+        raise InputError(f"{out}: holds a run already; give another --out")
+    dropped: tuple[str, ...] = ()
+    if checkpoint in PUBLISHED and not Path(checkpoint).exists():
+        if data or layout or output_stride or backbone:
+            raise InputError(f"{checkpoint}: what it is, is known; leave out all but --out")
+        data = PUBLISHED[checkpoint].data
+        _copy(Path(fetched(checkpoint)), out)
+    elif data is None:
+        raise InputError(f"{checkpoint}: say what its classes are with --data SET|FOLDER")
+    else:
+        from atrous.models.importers.convert import import_weights, write_run
+
+        dataset = Dataset.open(data, None if Path(data).exists() else Path())
+        imported = import_weights(Path(checkpoint), layout, output_stride, backbone)
+        source = Path(checkpoint).name
+        about = {"name": dataset.name, "licence": dataset.licence, "data": data, "source": source}
+        write_run(imported, dataset.taxonomy, out, about)
+        dropped = imported.dropped
+    _print_run(out, dropped)
+    print(f"next: atrous segment PHOTO --model {out}")
+    print(f"      atrous evaluate {out} {data} --root FOLDER")
+
+
+def fetched(model: str) -> str:
+    """Return `model`, or the run folder of a published one, which is downloaded if it is not here.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    if "/" not in model or Path(model).exists():
+        return model
+    from atrous.infer.weights import published_run  # which the other models need not pay for
+    from atrous.models.published import PUBLISHED
+
+    if model not in PUBLISHED:
+        return model
+    with watched_bytes() as (progress, say):
+        return str(published_run(model, progress, say))
+
+
+def _copy(run: Path, out: Path) -> None:
+    for name in ("best.safetensors", "run.json"):  # without the last, it is no run
+        with replacing(out / name) as temporary:
+            shutil.copyfile(run / name, temporary)
+
+
+def _print_run(folder: Path, dropped: tuple[str, ...]) -> None:
+    """Read the run that was written, and say what it is."""
+    from atrous.models.runs import load_run
+
+    run = load_run(folder)
+    model, data = run.run["model"], run.run["data"]
+    parameters = sum(parameter.numel() for parameter in run.network.parameters())
+    print(f"found    {model['name']} on {model['backbone']}, layout of {run.run['layout']}")
+    print(f"         output stride {model['output_stride']}, {parameters:,} parameters")
+    print(f"classes  {run.taxonomy.num_classes}, those of {data['name']}")
+    if published := data.get("published"):
+        print(f"score    mIoU {100 * published['miou']:.1f}, published ({published['protocol']})")
+    if dropped:
+        print(f"dropped  {', '.join(dropped)}")
+    print(f"wrote    {folder}")

@@ -1,0 +1,88 @@
+"""A scatter chart as plain numbers, which a template draws as SVG."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 420, 280
+LEFT, RIGHT, TOP, BOTTOM = 44, 408, 12, 240
+"""The field within it, in units of the drawing; the rest is for labels."""
+
+_MARKS = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point with its interval, in units of the drawing."""
+
+    number: int
+    color: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Ready to be drawn."""
+
+    title: str
+    """Of the horizontal axis."""
+    columns: Sequence[tuple[float, str]]
+    """Where its marks are, and what they say."""
+    rows: Sequence[tuple[float, str]]
+    """Of the vertical axis."""
+    points: Sequence[Point]
+
+
+def chart(
+    title: str,
+    colors: Sequence[str],
+    x: Sequence[float],
+    y: Sequence[tuple[float, float, float]],
+) -> Chart:
+    """Place points, numbered from 1, between round marks; the horizontal axis begins at 0.
+
+    Args:
+        title: of the horizontal axis.
+        colors: of each point.
+        x: of each, 0 or more; where it is NaN there is no point.
+        y: of each, and the ends of its interval; where these are NaN there is none.
+    """
+    known = [i for i in range(len(x)) if not (math.isnan(x[i]) or math.isnan(y[i][0]))]
+    ends = [[y[i][0] if math.isnan(value) else value for value in y[i]] for i in known]
+    across, up = (
+        marks([0.0, *(x[i] for i in known)]),
+        marks([v for each in ends for v in each] or [0.0]),
+    )
+
+    def column(value: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * value / across[-1], 1)
+
+    def row(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (value - up[0]) / (up[-1] - up[0]), 1)
+
+    return Chart(
+        title,
+        columns=[(column(mark), f"{mark:g}") for mark in across],
+        rows=[(row(mark), f"{mark:g}") for mark in up],
+        points=[
+            Point(i + 1, colors[i], column(x[i]), *map(row, values))
+            for i, values in zip(known, ends, strict=True)
+        ],
+    )
+
+
+def marks(values: Sequence[float]) -> list[float]:
+    """About five round numbers around all of `values`.
+
+    >>> marks([0.0, 17.3])
+    [0.0, 5.0, 10.0, 15.0, 20.0]
+    """
+    low, high = min(values), max(values)
+    rough = max(high - low, 1e-3) / _MARKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough)
+    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
+    return [round(step * i, 9) for i in range(first, last + 1)]

@@ -1,0 +1,197 @@
+"""`atrous compare`, as a person types it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atrous import recipes
+from atrous.cli import main
+from atrous.data.shapes import write_shapes
+from atrous.images import write_image, write_label
+from atrous.infer.segmenter import load
+from atrous.taxonomy import Taxonomy
+from atrous.train.recipe import Recipe
+
+TINY = Recipe(
+    backbone="mobilenetv3_small_050",
+    pretrained=False,
+    crop_size=(32, 48),
+    batch_size=2,
+    num_steps=2,
+    num_workers=0,
+    aspp_channels=8,
+    decoder_channels=8,
+    warmup_steps=1,
+)
+
+DESCRIPTION = """\
+name = "paint"
+licence = "CC0-1.0"
+[labels]
+encoding = "index"
+ignore = [255]
+classes = ["red", "green", "blue", "grey"]
+[splits.val]
+images = "images/{key}.png"
+labels = "masks/{key}.png"
+"""
+
+
+@pytest.fixture
+def paint_data(tmp_path: Path, paint: np.ndarray, tiny_bundle: Path) -> Path:
+    """Seven photos whose truth is nearly what the bundle sees."""
+    folder = tmp_path / "paint"
+    taxonomy = Taxonomy(name="paint", classes=("x",), colors=((0, 0, 0),))
+    for number in range(7):
+        image = np.roll(paint, number, axis=1)
+        label = load(tiny_bundle).predict(image).copy()
+        label[0], label[1, : 3 * number] = 255, 3
+        write_image(folder / "images" / f"{number}.png", image)
+        write_label(folder / "masks" / f"{number}.png", label, taxonomy)
+    (folder / "dataset.toml").write_text(DESCRIPTION)
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path, tiny_bundle: Path) -> list[str]:
+    """Two bundles."""
+    paths = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    for path in paths:
+        shutil.copy(tiny_bundle, path)
+    return list(map(str, paths))
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A study of two recipes of two steps."""
+    members = {"slow": TINY, "fast": Recipe(**TINY.to_dict() | {"base_lr": 0.01})}
+    monkeypatch.setitem(recipes.STUDIES, "tiny_study", lambda: members)
+    return "tiny_study"
+
+
+def test_a_study_is_trained_once_and_compared(
+    tmp_path: Path, study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shapes(tmp_path / "shapes", num_train=3, num_val=2, size=(50, 70))
+    out = tmp_path / "out"
+    command = ["compare", study, "--data", str(data), "--out", str(out), "--json"]
+    speed = ["--runtime", "torch", "--rounds", "2", "--threads", "1"]
+    assert main([*command, *speed]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.count("deeplabv3plus on mobilenetv3_small_050 (from nothing)") == 2
+    document = json.loads(shown.out, parse_constant=pytest.fail)  # no NaN
+    assert document == json.loads((out / "compare.json").read_text())
+    assert {model["name"] for model in document["models"]} == {"slow", "fast"}
+    assert document["size"] == [50, 70]
+    model = document["models"][0]
+    assert model["multiply_adds"] > model["parameters"] > 1e5
+    assert 0 < model["runtimes"]["torch"]["seconds"] < 60
+    first, second = (out / model["name"] / "last.pt" for model in document["models"])
+    first.unlink()
+    written = second.stat().st_mtime_ns
+    assert main([*command, "--no-latency"]) == 0  # what is finished is not trained again
+    again = json.loads(capsys.readouterr().out)
+    assert not first.exists() and second.stat().st_mtime_ns == written
+    assert [m["miou"] for m in again["models"]] == [m["miou"] for m in document["models"]]
+    assert again["models"][0]["runtimes"] == {}
+
+
+def test_bundles_need_no_torch(paint_data: Path, two: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from atrous.cli import main; sys.modules['torch'] = None;"
+        "sys.modules['onnx'] = None; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "compare", *two, "--data", str(paint_data)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--rounds", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime" in done.stdout and "not told apart" in done.stdout
+
+
+def test_nine_models_fit_into_80_columns(
+    paint_data: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{'a rather long name ' * (i % 2)}{i}.onnx" for i in range(9)]
+    for path in paths:
+        shutil.copy(tiny_bundle, path)
+    out = tmp_path / "out"
+    speed = ["--rounds", "1", "--runtime", "onnxruntime", "--size", "60", "80"]
+    items = list(map(str, paths))
+    assert main(["compare", *items, "--data", str(paint_data), "--out", str(out), *speed]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    text = "\n".join(lines)
+    assert "9 models, 7 images, 4 classes" in text
+    assert "one image of 80x60; milliseconds in each runtime" in text
+    assert "adjusted for 36 pairs after Holm" in text
+    assert lines[-1] == f"wrote {out / 'compare.html'}  {out / 'compare.json'}"
+    assert len(re.findall(r" \+0\.0(?![*\d])", text)) == 36
+
+
+def test_two_of_one_name_have_their_whole_path(
+    paint_data: Path, two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other" / "one.onnx"
+    other.parent.mkdir()
+    shutil.copy(two[0], other)
+    command = ["compare", two[0], str(other), two[1], "--data", str(paint_data), "--no-latency"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--json"]) == 0
+    names = {model["name"] for model in json.loads(capsys.readouterr().out)["models"]}
+    assert names == {two[0], str(other), "two"}
+
+
+def test_scores_are_those_of_evaluate(
+    paint_data: Path, two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol = ["--protocol", "per-image", "--json"]
+    options = ["--data", str(paint_data), "--out", str(tmp_path / "out"), "--no-latency"]
+    assert main(["compare", *two, *options, *protocol]) == 0
+    model = json.loads(capsys.readouterr().out)["models"][1]
+    command = ["evaluate", two[1], str(paint_data), "--boundary", "--against", two[0]]
+    assert main([*command, *protocol]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert model["intervals"]["miou"] == alone["interval"]
+    shared = model.keys() & alone.keys() - {"model"}
+    assert {"miou", "fwiou", "macc", "pacc", "iou", "acc", "boundary_iou", "boundary_mf"} <= shared
+    assert {name: model[name] for name in shared} == {name: alone[name] for name in shared}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one.onnx"], "give two or more different models"),
+        (["one.onnx", "one.onnx"], "give two or more different models"),
+        (["one.onnx", "no.onnx"], "no.onnx: no such file"),
+        (["one.onnx", "tiny_stud"], "no model, recipe or study. Did you mean tiny_study?"),
+        (["one.onnx", "tiny_study/slo"], "tiny_study/slow"),
+        (["one.onnx", "camvid"], "knows 11 classes, where paint has 4"),
+        (["camvid", "tiny_study"], "knows 11 classes, where paint has 4"),
+        (["one.onnx", "two.onnx", "--protocol", "coco"], "no metric protocol 'coco'"),
+        (["one.onnx", "two.onnx", "--split", "test"], "no split 'test'; it has val"),
+        (["one.onnx", "two.onnx", "--rounds", "0"], "take numbers of 1 or more"),
+        (["one.onnx", "two.onnx", "--threads", "0"], "take numbers of 1 or more"),
+        (["one.onnx", "two.onnx", "--runtime", "tensorrt"], "no such runtime. There are: onnx"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_work(
+    arguments: list[str],
+    message: str,
+    paint_data: Path,
+    two: list[str],
+    study: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *arguments, "--data", str(paint_data)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

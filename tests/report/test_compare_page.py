@@ -1,0 +1,110 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from html_page import Page
+
+from atrous.compare.cost import Cost
+from atrous.compare.speed import Speed
+from atrous.compare.weighing import Weighed, Weighing, scenes
+from atrous.data.sample import Sample
+from atrous.evaluate import Predicted, Tally
+from atrous.metrics import Boundary, Confusion
+from atrous.report.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marks
+from atrous.report.compare_page import write_page
+from atrous.taxonomy import Taxonomy
+
+STRANGE = "<img src=x onerror=alert(1)>"
+TAXONOMY = Taxonomy(name="x", classes=("a", STRANGE), colors=((255, 0, 0), (0, 0, 255)))
+
+
+def weighed(name: str, samples: list[Sample], wrong: int) -> Weighed:
+    """A model that gets `wrong` rows of each image wrong."""
+    tally = Tally(Confusion(2), Boundary(2))
+    for sample in samples:
+        tally.update(Predicted(sample.key, predict(wrong)(sample.image), sample.label))
+    speeds = {"onnxruntime": Speed(0.1 * wrong + 0.1, 50_000_000)} if wrong < 3 else {}
+    return Weighed(
+        name=name,
+        model=name,
+        tally=tally,
+        protocol="pooled",
+        cost=Cost(1_500_000, 10**9 * (1 + wrong)),
+        speeds=speeds,
+    )
+
+
+def predict(wrong: int):
+    def labels(image: np.ndarray) -> np.ndarray:
+        seen = image[:, :, 0] // 255
+        seen[:wrong] = 1 - seen[:wrong]
+        return seen
+
+    return labels
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> tuple[str, Page]:
+    label = np.zeros((40, 60), np.uint8)
+    label[:, 30:] = 1
+    image = np.stack([255 * label] * 3, 2)
+    samples = [Sample(image, np.roll(label, n, 0), f"{STRANGE}{n}") for n in range(7)]
+    models = [weighed(name, samples, n) for n, name in enumerate(["best", STRANGE, "c", "last"])]
+    weighing = Weighing(
+        data="x",
+        split="val",
+        missing=3,
+        taxonomy=TAXONOMY,
+        protocol="pooled",
+        size=(40, 60),
+        machine={"processor": "any", "threads": 1},
+        lacking={"openvino": "not installed"},
+        models=models,
+    )
+    by_name = {model.name: predict(n) for n, model in enumerate(models)}
+    write_page(tmp_path / "page.html", weighing, scenes(weighing, by_name, samples))
+    text = (tmp_path / "page.html").read_text("utf-8")
+    return text, Page(text)
+
+
+def test_a_page_is_one_file_that_loads_nothing(page: tuple[str, Page]) -> None:
+    text, parsed = page
+    assert parsed.sources and all(s.startswith("data:image/jpeg;base64,") for s in parsed.sources)
+    assert not {"script", "link", "iframe"} & {*parsed.tags}
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert STRANGE in parsed.text and STRANGE not in text
+    # two of seven images lie five apart: photo, truth, differences and four models for each
+    assert parsed.tags.count("img") == 2 * (3 + 4)
+    for part in (
+        "best",
+        "1.50 M",
+        "4.00 G",
+        "200.0 ms",
+        "50 MB",
+        "openvino: not installed",
+        "6 pairs",
+    ):
+        assert part in parsed.text
+
+
+def test_each_chart_shows_the_models_that_were_measured(page: tuple[str, Page]) -> None:
+    text, _ = page
+    charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert [each.count("<circle") for each in charts] == [4, 3]
+    assert "nan" not in "".join(charts).lower()
+
+
+def test_points_stand_between_their_marks() -> None:
+    drawn = chart("x", ["red", "blue"], [5.0, 20.0], [(50.0, 40.0, 60.0), (70.0, np.nan, np.nan)])
+    assert [text for _, text in drawn.columns] == ["0", "5", "10", "15", "20"]
+    assert [text for _, text in drawn.rows] == ["40", "50", "60", "70"]
+    first, second = drawn.points
+    assert (first.x, second.x) == (LEFT + (RIGHT - LEFT) / 4, RIGHT)
+    assert (first.low, second.y, second.low, second.high) == (BOTTOM, TOP, TOP, TOP)
+    assert first.y == pytest.approx(BOTTOM - (BOTTOM - TOP) / 3, abs=0.06)
+
+
+def test_a_chart_without_points_is_empty() -> None:
+    assert not chart("x", ["red"], [np.nan], [(50.0, 40.0, 60.0)]).points
+    assert marks([3.0, 3.0])[0] <= 3 <= marks([3.0, 3.0])[-1]

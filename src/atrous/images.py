@@ -227,7 +227,9 @@ def _palette_png(labels: NDArray[np.integer[Any]], palette: NDArray[np.uint8]) -
 
 
 def no_such_file(path: Path) -> InputError:
-    """Return the error for a file that is not there; it offers the nearest name of its folder."""
+    """Return the error for what is no file; it offers the nearest name of its folder."""
+    if path.exists():
+        return InputError(f"{path}: no file, but a folder or a device; give a file")
     siblings: list[str] = []
     if path.parent.is_dir():
         siblings = [file.name for file in islice(path.parent.iterdir(), 2000)]

@@ -135,6 +135,32 @@ def test_nine_models_fit_into_80_columns(
     assert len(re.findall(r" \+0\.0(?![*\d])", text)) == 36
 
 
+def test_one_image_has_no_p_value(
+    paint_data: Path, two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, 7):
+        (paint_data / "images" / f"{number}.png").unlink()
+        (paint_data / "masks" / f"{number}.png").unlink()
+    out = tmp_path / "out"
+    command = ["compare", *two, "--data", str(paint_data), "--out", str(out), "--no-latency"]
+    assert main(command) == 0
+    assert "too few images to tell them apart" in capsys.readouterr().out
+    page = (out / "compare.html").read_text("utf-8")
+    assert ">+0.0<" in page and "-0.0" not in page and "nan<" not in page
+
+
+def test_names_of_files_move_no_cursor(
+    paint_data: Path, two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = shutil.copy(two[0], tmp_path / "\x1b[31m<script>\nred.onnx")
+    out = tmp_path / "out"
+    command = ["compare", two[1], str(hostile), "--data", str(paint_data), "--no-latency"]
+    assert main([*command, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "?[31m<script>?red" in shown and "\x1b" not in shown
+    assert "<script>" not in (out / "compare.html").read_text("utf-8")
+
+
 def test_two_of_one_name_have_their_whole_path(
     paint_data: Path, two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,7 +197,7 @@ def test_scores_are_those_of_evaluate(
         (["one.onnx", "no.onnx"], "no.onnx: no such file"),
         (["one.onnx", "tiny_stud"], "no model, recipe or study. Did you mean tiny_study?"),
         (["one.onnx", "tiny_study/slo"], "tiny_study/slow"),
-        (["one.onnx", "camvid"], "knows 11 classes, where paint has 4"),
+        (["one.onnx", "camvid"], "error: camvid: knows 11 classes, where paint has 4"),
         (["camvid", "tiny_study"], "knows 11 classes, where paint has 4"),
         (["one.onnx", "two.onnx", "--protocol", "coco"], "no metric protocol 'coco'"),
         (["one.onnx", "two.onnx", "--split", "test"], "no split 'test'; it has val"),

@@ -85,7 +85,7 @@ def test_a_published_name_is_fetched_once_and_copied(published, photo, tmp_path,
             "a classifier's weights",
         ),
         (lambda path: torch.save({"layer.weight": torch.ones(2)}, path), "of no known layout"),
-        (lambda path: torch.save({"epoch": 3}, path), "is no tensor"),
+        (lambda path: torch.save({"epoch": 3}, path), "is no plain tensor"),
         (lambda path: None, "no such file"),
     ],
 )
@@ -151,6 +151,27 @@ def test_mistakes_with_published_names(published, tmp_path, capsys):
     assert "leave out all but --out" in capsys.readouterr().err
     assert main(["segment", "x.jpg", "--model", "vainf/smal"]) == 2
     assert "Did you mean vainf/small?" in capsys.readouterr().err
+
+
+def test_a_name_that_is_almost_published(tmp_path, capsys):
+    assert main(["convert", "torchvision/fcn_resnet5", "--out", str(tmp_path)]) == 2
+    assert "Did you mean torchvision/fcn_resnet50?" in capsys.readouterr().err
+
+
+def test_a_file_is_no_run_folder(checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.write_text("mine")
+    assert main(["convert", str(checkpoint), "--data", "voc2012", "--out", str(out)]) == 2
+    assert f"{out}: a file, where a run is a folder" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+def test_names_in_a_file_do_not_reach_the_terminal_as_they_are(tmp_path, capsys):
+    path = tmp_path / "theirs.pth"
+    state = Vainf(0, 21, plus=True).state_dict()
+    torch.save({**state, "a\nb\x1b[31mc": torch.ones(1)}, path)
+    assert main(["convert", str(path), "--data", "voc2012", "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.endswith("no place for a b?[31mc\n")
 
 
 def test_an_existing_run_is_left_alone(checkpoint, tmp_path, capsys):

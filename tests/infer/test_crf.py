@@ -160,6 +160,14 @@ def test_a_deviation_that_is_too_small_is_an_error(field: str, deviation: float)
         dense_crf(random_logits((2, 8, 9)), street(8, 9), crf)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_an_error(value: float) -> None:
+    logits = random_logits((2, 8, 9))
+    logits[1, 3, 4] = value
+    with pytest.raises(InputError, match="NaN or infinite logits"):
+        dense_crf(logits, street(8, 9), CRFS["deeplab"])
+
+
 def test_unknown_parameters_are_an_error() -> None:
     with pytest.raises(InputError, match=r"--crf deplab: .* take deeplab, kazuto, kraehenbuehl$"):
         crf_named("deplab")

@@ -48,7 +48,8 @@ def test_cascade_on_inverted_residuals_expands_the_stage_s_own_features(
     last = list(network.backbone.network.blocks[6].children())[-1]
     weight = network.block6.get_submodule(copied).weight
     assert torch.equal(weight, last.get_submodule(copied[2:]).weight)
-    assert network.block7(torch.randn(1, channels, 3, 4)).shape == (1, channels, 3, 4)
+    features = torch.randn(1, channels, 3, 4)
+    assert torch.equal(network.eval().block7(features), features)  # it begins with adding nothing
     assert {conv.dilation[0] for conv in spatial(network.block5)} == {2}
     assert {conv.dilation[0] for conv in spatial(network.block7)} == {8}
 
@@ -63,6 +64,16 @@ def test_cascade_repeats_the_second_unit_in_place_of_the_first(backbone):
     first, second, *_ = (list(unit.parameters()) for unit in network.block5)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert first[0] is not second[0]
+
+
+@pytest.mark.parametrize(
+    "model", ["fcn", "pspnet", "deeplabv3", "deeplabv3_cascade", "deeplabv3plus"]
+)
+def test_without_a_multi_grid_the_dilations_are_those_of_the_pretraining(model):
+    recipe = Recipe(model=model, backbone="resnet50", output_stride=16)
+    with torch.device("meta"):
+        network = build(**recipe.model_options(2))
+    assert dilations(network.backbone.network.layer4) == [1, 2, 2]
 
 
 def test_what_is_left_out_is_the_paper_s():
@@ -129,6 +140,10 @@ def test_json_lists_are_taken_as_tuples():
         ({"name": "unet", "pyramid_scales": (0.5, 1)}, "begin with 1"),
         ({"name": "unet", "pyramid_scales": (1, 0.3)}, "multiples of 0.25"),
         ({"name": "deeplabv3", "fusion_scales": (1, 0.5)}, "has no option fusion-scales"),
+        (
+            {"name": "deeplabv2", "fusion_scales": (1, 0.5), "pyramid_scales": (1, 0.5)},
+            "leave one out",
+        ),
     ],
 )
 def test_wrong_names_and_options_say_so(options, says):

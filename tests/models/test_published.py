@@ -18,6 +18,7 @@ from torchvision.models import segmentation
 from atrous.data import download as download_module
 from atrous.data.description import builtin_names
 from atrous.files import InputError
+from atrous.models import published as published_module
 from atrous.models.importers.convert import LAYOUTS
 from atrous.models.published import PUBLISHED, Published, fetch_run
 from atrous.models.runs import load_run
@@ -136,6 +137,28 @@ def test_what_does_not_fit_gives_no_run(server, published, tmp_path):
     with pytest.raises(InputError, match="21 classes"):
         fetch(replace(published, data="ade20k"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_never_fits_is_not_kept(server, published, tmp_path):
+    """Without a published checksum: the same call must not meet the same file again."""
+    content = server.files["/best.pth"]
+    server.files["/best.pth"] = b"<html>sorry</html>"
+    unsure = replace(published, sha256="")
+    with pytest.raises(InputError, match="vainf/small: what came is removed: a web page"):
+        fetch(unsure, tmp_path / "run")
+    assert left_over(tmp_path) == []
+    server.files["/best.pth"] = content
+    fetch(unsure, tmp_path / "run")
+
+
+def test_a_run_that_another_process_made_meanwhile_is_taken(published, tmp_path, monkeypatch):
+    def ask_late(*_):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "run.json").write_text("theirs")
+
+    monkeypatch.setattr(published_module, "ask", ask_late)
+    fetch(published, tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_text() == "theirs"
 
 
 def test_offline_is_said_at_once(published, tmp_path):

@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit complains
         return 1
     except (InputError, CycloptsError, OSError, ImportError) as error:
-        print(f"error: {_explain(error, called)}", file=sys.stderr)
+        line = _explain(error, called)  # with names of others' files, which may move the cursor
+        print(f"error: {''.join(c if c.isprintable() else '?' for c in line)}", file=sys.stderr)
         return 2
 
 

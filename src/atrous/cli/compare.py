@@ -86,12 +86,12 @@ def compare(
     truth = _Truth(dataset, split, dataset.split(split), protocol)
     wanted = _wanted(items)
     paths = {name: model for name, model in wanted.items() if isinstance(model, Path)}
-    opened = {name: _open(path, dataset, threads) for name, path in paths.items()}
+    opened = {name: _open(name, path, dataset, threads) for name, path in paths.items()}
     out.mkdir(parents=True, exist_ok=True)
     for name, model in wanted.items():
         if not isinstance(model, Path):
             paths[name] = _trained(model, data, root, out / name)
-            opened[name] = _open(paths[name], dataset, threads)
+            opened[name] = _open(name, paths[name], dataset, threads)
 
     weighing = _weigh(
         paths, opened, truth, _image(truth.samples, size), runtime if latency else (), rounds
@@ -216,18 +216,23 @@ def _model(item: str) -> tuple[str, str, Path]:
     from atrous.infer.bundle import find_model
 
     path = find_model(fetched(item))
-    return path.stem if path.suffix == ".onnx" else path.resolve().name, item, path
+    name = path.stem if path.suffix == ".onnx" else path.resolve().name
+    return _printable(name), _printable(item), path
 
 
-def _open(path: Path, dataset: "Dataset", threads: int) -> "Segmenter":
+def _printable(name: str) -> str:
+    """A file's name without what would move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def _open(name: str, path: Path, dataset: "Dataset", threads: int) -> "Segmenter":
     """Open a model that knows the classes of the data set, in its plain runtime."""
     from atrous.cli.evaluate import check_same_classes
     from atrous.infer.choice import plain_runtime
     from atrous.infer.segmenter import load
 
     segmenter = load(path, threads, plain_runtime(path))
-    taxonomy = segmenter.metadata.taxonomy
-    check_same_classes(taxonomy, dataset.taxonomy, str(path), dataset.name)
+    check_same_classes(segmenter.metadata.taxonomy, dataset.taxonomy, name, dataset.name)
     return segmenter
 
 

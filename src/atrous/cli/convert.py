@@ -33,16 +33,20 @@ def convert(
         backbone: timm's name of a file's backbone, where several have the same tensors.
     """
     from atrous.data.dataset import Dataset
-    from atrous.models.published import PUBLISHED
+    from atrous.models.published import PUBLISHED, no_such_weights
 
     if (out / "run.json").exists():
         raise InputError(f"{out}: holds a run already; give another --out")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file, where a run is a folder; give another --out")
     dropped: tuple[str, ...] = ()
     if checkpoint in PUBLISHED and not Path(checkpoint).exists():
         if data or layout or output_stride or backbone:
             raise InputError(f"{checkpoint}: what it is, is known; leave out all but --out")
         data = PUBLISHED[checkpoint].data
         _copy(Path(fetched(checkpoint)), out)
+    elif not Path(checkpoint).exists():
+        raise no_such_weights(checkpoint)
     elif data is None:
         raise InputError(f"{checkpoint}: say what its classes are with --data SET|FOLDER")
     else:
@@ -56,7 +60,8 @@ def convert(
         dropped = imported.dropped
     _print_run(out, dropped)
     print(f"next: atrous segment PHOTO --model {out}")
-    print(f"      atrous evaluate {out} {data} --root FOLDER")
+    root = "" if Path(data).exists() else " --root FOLDER"
+    print(f"      atrous evaluate {out} {data}{root}")
 
 
 def fetched(model: str) -> str:

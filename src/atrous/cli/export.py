@@ -36,7 +36,7 @@ def export(
     more than the budget, no bundle is written and the exit code is 1.
 
     Args:
-        run: Run folder.
+        run: Run folder, or a published name.
         out: Bundle to write; by default RUN.onnx in the current folder.
         int8: Quantise to 8 bits, calibrated on images of the split train: smaller and faster.
         budget: Most points of IoU (hundredths) that a class may lose.
@@ -55,6 +55,7 @@ def export(
     # torch and onnx are not part of the core install
     import onnx
 
+    from atrous.cli.convert import fetched
     from atrous.cli.evaluate import check_same_classes
     from atrous.cli.progress import watched
     from atrous.export.certificate import compare
@@ -62,6 +63,7 @@ def export(
     from atrous.export.quantize import quantize
     from atrous.infer.segmenter import load
 
+    run = Path(fetched(str(run)))
     segmenter = load(run, runtime="torch")
     taxonomy = segmenter.metadata.taxonomy
     dataset = _dataset(run, data, root)

@@ -7,7 +7,7 @@ import numpy as np
 from atrous.compare.weighing import Weighing
 from atrous.metrics.interval import SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS, percent
-from atrous.metrics.table import SHOWN, amount, between, fit, grid
+from atrous.metrics.table import SHOWN, amount, between, fit, grid, signed
 
 _NAME = 19
 """Columns for the name of a model or a class."""
@@ -89,7 +89,7 @@ def _differences(weighing: Weighing, names: Sequence[str]) -> Iterator[str]:
     for pair in pairs:
         mark = "*" if pair.real else " "
         row, column = place[pair.first], place[pair.second]
-        cells[column][row] = f"{100 * pair.comparison.difference:+.1f}{mark}"
+        cells[column][row] = signed(pair.comparison.difference) + mark
     yield from grid(names, {str(i): column for i, column in enumerate(cells, start=1)})
 
 

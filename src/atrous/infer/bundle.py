@@ -165,11 +165,8 @@ def find_model(model: str | Path) -> Path:
 def _published(name: str) -> Path:
     """Return the run folder of a published checkpoint."""
     from atrous.infer.weights import published_run  # which the other models need not pay for
-    from atrous.models.published import PUBLISHED
+    from atrous.models.published import PUBLISHED, no_such_weights
 
-    if name in PUBLISHED:
-        return published_run(name)
-    near = get_close_matches(name, PUBLISHED, n=1, cutoff=0.8)
-    if near:
-        raise InputError(f"{name}: no such file or published weights. Did you mean {near[0]}?")
-    raise no_such_file(Path(name))
+    if name not in PUBLISHED:
+        raise no_such_weights(name)
+    return published_run(name)

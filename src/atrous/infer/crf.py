@@ -143,15 +143,15 @@ def dense_crf(
     """Return the probabilities (K, H, W) of the classes after mean field inference.
 
     Args:
-        logits: (K, H, W), finite; or logarithms of probabilities, since what all classes of a
-            pixel have in common changes nothing.
+        logits: (K, H, W), neither NaN nor infinite; or logarithms of probabilities, since what
+            all classes of a pixel have in common changes nothing.
         image: (H, W, 3) sRGB.
         crf: the parameters.
         threads: how many to compute in; by default as many as this process may run on. They do
             not change the result.
 
     Raises:
-        InputError: a standard deviation is too small.
+        InputError: a standard deviation is too small, or a logit NaN or infinite.
         ValueError: the shapes do not go together.
     """
     kernels = _kernels(logits, image, crf)
@@ -178,6 +178,8 @@ def _kernels(
     """The appearance and the smoothness kernel of an image (H, W, 3)."""
     if logits.ndim != 3 or logits.size == 0 or image.shape != (*logits.shape[1:], 3):
         raise ValueError(f"logits {logits.shape} and image {image.shape} do not go together")
+    if not logits.max() < np.inf:  # one such pixel would spread over the image
+        raise InputError("dense CRF: the network gives NaN or infinite logits; take other weights")
     y, x = np.indices(image.shape[:2], np.float32).reshape(2, -1)  # (N,) each
     colors = image.reshape(-1, 3).T.astype(np.float32)  # (3, N)
     place, color = np.float32(crf.position), np.float32(crf.color)

@@ -78,6 +78,15 @@ def between(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{percent(low).strip()} to {percent(high).strip()}"
 
 
+def signed(difference: float) -> str:
+    """A difference of two fractions, in points; a dash where it is undefined.
+
+    >>> signed(0.0123), signed(-0.0), signed(float("nan"))
+    ('+1.2', '+0.0', '-')
+    """
+    return "-" if np.isnan(difference) else f"{100 * difference + 0.0:+.1f}"
+
+
 def amount(number: int, one: str, many: str = "") -> str:
     """A number of things in words.
 

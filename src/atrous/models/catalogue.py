@@ -161,6 +161,8 @@ def build(
     if has_backbone == (backbone == "none"):
         mend = "give it one, such as resnet50" if has_backbone else 'give it "none"'
         raise InputError(f"{name}: backbone {backbone!r}; {mend}")
+    if scales and fusion_scales:
+        raise InputError(f"{name}: pyramid-scales stand in for fusion-scales; leave one out")
     if output_stride not in (None, *strides):
         supported = ", ".join(map(str, sorted(strides)))
         raise InputError(f"{name}: output stride {output_stride}; it works with {supported}")

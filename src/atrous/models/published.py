@@ -10,6 +10,7 @@ import os
 import shutil
 import tomllib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from atrous.data.description import builtin_text, read_classes, read_taxonomy
@@ -17,6 +18,7 @@ from atrous.data.download import Say, ask, download, forget
 from atrous.data.fetch import alone
 from atrous.data.unpack import Progress
 from atrous.files import InputError
+from atrous.images import no_such_file
 
 PATIENCE = 5.0
 """Seconds until a server that does not answer counts as out of reach."""
@@ -168,6 +170,14 @@ _ALL = (
 PUBLISHED = {entry.name: entry for entry in _ALL}
 
 
+def no_such_weights(name: str) -> InputError:
+    """Return the error for what is neither a file nor one of `PUBLISHED`; it offers the nearest."""
+    near = get_close_matches(name, PUBLISHED, n=1, cutoff=0.8)
+    if not near:
+        return no_such_file(Path(name))
+    return InputError(f"{name}: no such file or published weights. Did you mean {near[0]}?")
+
+
 def fetch_run(published: Published, out: Path, progress: Progress, say: Say) -> None:
     """Download a checkpoint, verify and convert it; `out` is a whole run folder, or is not there.
 
@@ -204,10 +214,17 @@ def fetch_run(published: Published, out: Path, progress: Progress, say: Say) -> 
         "published": {"miou": published.miou, "protocol": published.protocol},
     }
     with alone(out.parent):
+        if (out / "run.json").exists():  # another process was first
+            return
         _download(published, part, size, progress, say)
         shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-        imported = import_weights(part, published.layout)
-        write_run(imported, taxonomy, unfinished, about)
+        try:
+            imported = import_weights(part, published.layout)
+            write_run(imported, taxonomy, unfinished, about)
+        except InputError as error:
+            forget(part)  # or it would be taken up again, and never fit
+            reason = str(error).removeprefix(f"{part}: ")
+            raise InputError(f"{published.name}: what came is removed: {reason}") from None
         unfinished.replace(out)
         forget(part)
 

@@ -12,7 +12,7 @@ from atrous.evaluate import Labels
 from atrous.files import replacing
 from atrous.metrics.interval import MEANS, SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS, percent
-from atrous.metrics.table import amount, between
+from atrous.metrics.table import amount, between, signed
 from atrous.report import page
 from atrous.report.chart import Chart, chart
 from atrous.report.page import css_color, data_uri
@@ -134,10 +134,11 @@ def _differences(weighing: Weighing, row: int) -> list[Cell]:
     for pair in weighing.differences:
         sides = [names.index(pair.first), names.index(pair.second)]
         if row in sides:
-            points = 100 * pair.comparison.difference * (1 if row == sides[0] else -1)
-            kind = ("better" if points > 0 else "worse") if pair.real else ""
+            difference = pair.comparison.difference * (1 if row == sides[0] else -1)
+            kind = ("better" if difference > 0 else "worse") if pair.real else ""
+            note = "" if np.isnan(pair.p_adjusted) else f"p {pair.p_adjusted:.2g}"
             other = sides[1] if row == sides[0] else sides[0]
-            cells[other] = Cell(f"{points:+.1f}", f"p {pair.p_adjusted:.2g}", kind)
+            cells[other] = Cell(signed(difference), note, kind)
     return cells
 
 

@@ -1,6 +1,7 @@
 """Checkpoint files of other projects: .pth and .pt of torch, .safetensors. No code in them runs."""
 
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by their names, out of any wrapper, on the CPU.
 
     Raises:
-        InputError: there is no such file, it is damaged or none of weights, or it holds code.
+        InputError: there is no such file, it is damaged or none of weights, or it holds code or
+            numbers that are not finite.
     """
     if not path.is_file():
         raise no_such_file(path)
@@ -41,10 +43,30 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: holds no weights by name; save the network's state_dict()")
-    if odd := [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
-        raise InputError(f"{path}: {odd[0]!r} is no tensor; save the network's state_dict() alone")
+    if odd := [k for k, v in content.items() if not (isinstance(k, str) and _is_plain(v))]:
+        name = f"{odd[0]!r:.100}"
+        raise InputError(
+            f"{path}: {name} is no plain tensor; save the network's state_dict() alone"
+        )
+    if odd := [name for name, tensor in content.items() if not tensor.float().isfinite().all()]:
+        name = f"{odd[0]!r:.100}"
+        raise InputError(f"{path}: {name} holds NaN or infinity; take an earlier checkpoint")
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor with a number in memory for each of its elements, and has some.
+
+    An expanded one can claim any size.
+    """
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+        and 0 < value.nbytes <= value.untyped_storage().nbytes()
+    )
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -61,6 +83,7 @@ def _torch(path: Path) -> Any:
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise InputError(f"{path}: a web page, no weights; download the file itself")
     try:
+        _check_is_stored(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on what the error tells better
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -69,3 +92,15 @@ def _torch(path: Path) -> Any:
             f"{path}: not loaded: no checkpoint of torch, cut off, or it holds Python objects, "
             "whose code would run; fetch it again, or save the network's state_dict() alone"
         ) from None
+
+
+def _check_is_stored(path: Path) -> None:
+    """Refuse an archive that is larger when unpacked: torch does not compress, a bomb does.
+
+    Raises:
+        ValueError: it is.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("compressed")

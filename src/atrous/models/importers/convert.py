@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -80,7 +81,8 @@ def import_weights(
         layout = layout or detect(state)
         match = _recognised(state, layout, output_stride)
         options = _whole(match.options | ({"backbone": backbone} if backbone else {}))
-        network = build(**options)
+        with torch.device("meta"):  # nothing is drawn that is replaced at once
+            network = build(**options)
         dropped = load_strictly(network, match)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -116,6 +118,7 @@ def load_strictly(network: nn.Module, match: Match) -> tuple[str, ...]:
     """Copy the tensors of `match` into `network`, and return the names of those dropped.
 
     Counters of batches (num_batches_tracked) may be missing; files older than they are have none.
+    The network may be without data, on the meta device.
 
     Raises:
         InputError: not all of them fit; the line names every tensor that does not.
@@ -127,7 +130,14 @@ def load_strictly(network: nn.Module, match: Match) -> tuple[str, ...]:
     faults = _faults(theirs, places, ours)
     if faults:
         raise InputError(f"does not fit {match.options['name']}: {'; '.join(faults)}")
-    network.load_state_dict({places[name]: theirs[name] for name in theirs}, strict=False)
+    tensors = {places[name]: tensor for name, tensor in theirs.items()}
+    network.load_state_dict(
+        {
+            our: tensors.get(our, torch.zeros(())).to(like.dtype, copy=True).contiguous()
+            for our, like in ours.items()
+        },
+        assign=True,
+    )
     return dropped
 
 
@@ -141,6 +151,13 @@ def _faults(theirs: State, places: Mapping[str, str], ours: State) -> list[str]:
         for name, place in places.items()
         if place in ours and theirs[name].shape != ours[place].shape
     ]
+    whole = [
+        name
+        for name, place in places.items()
+        if place in ours
+        and ours[place].is_floating_point()
+        and not theirs[name].is_floating_point()
+    ]
     by_place: dict[str, list[str]] = {}
     for name, place in places.items():
         if place in ours:
@@ -150,6 +167,7 @@ def _faults(theirs: State, places: Mapping[str, str], ours: State) -> list[str]:
         "no place for": unplaced,
         "nothing for": empty,
         "another shape:": misshapen,
+        "whole numbers:": whole,
         "one place for": twice,
     }
     return [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
@@ -167,6 +185,8 @@ def _recognised(state: State, layout: str, output_stride: int | None) -> Match:
         match: Match = getattr(importlib.import_module(module), function)(state, output_stride)
     except KeyError as error:
         raise InputError(f"not of layout {layout}: it has no {error}") from None
+    except (IndexError, TypeError, RuntimeError):  # a vector for a convolution, say
+        raise InputError(f"not of layout {layout}: its tensors have other shapes") from None
     return match
 
 

@@ -89,8 +89,8 @@ def resnet_name(state: State, prefix: str = "") -> str:
     """
     kind = "basic"
     if f"{prefix}layer1.0.conv3.weight" in state:
-        outputs, inputs = state[f"{prefix}layer1.0.conv2.weight"].shape[:2]
-        kind = "bottleneck" if outputs == inputs else "grouped"
+        shape = state[f"{prefix}layer1.0.conv2.weight"].shape
+        kind = "bottleneck" if shape[0] == shape[1] else "grouped"
     one, two, three, four = (count_children(state, f"{prefix}layer{i}.") for i in (1, 2, 3, 4))
     name = RESNETS.get((kind, one, two, three, four))
     if name is None:

@@ -94,4 +94,4 @@ def test_one_graph_for_all_sizes_is_near_torch(model, backbone, options, samples
             expected = photo(torch.from_numpy(photos)).numpy()
         np.testing.assert_allclose(fp32(photos), expected, rtol=1e-3, atol=1e-3 * expected.std())
         assert int8(photos).shape == expected.shape
-        assert relative_noise(expected, int8(photos)) < 0.1  # without training: 0.15
+        assert relative_noise(expected, int8(photos)) < 0.1  # an untrained FRRN has 0.15

@@ -32,8 +32,6 @@ def enlarge(x: Tensor, weight: Tensor) -> Tensor:  # (B, C, h, w), (C, 1, 2f, 2f
     """Return `F.conv_transpose2d(x, weight, stride=f, padding=f / 2, groups=C)`, by one product.
 
     The f x f pixels between the centres of four neighbouring cells follow from these four alone.
-    On two cores, with gradients, 8 x 11 x 6 x 8 cells times 32 took 0.05 s in bf16, where torch's
-    own took 2 s.
     """
     (batch, channels, height, width), factor = x.shape, weight.shape[-1] // 2
     corners = F.pad(x, (1, 1, 1, 1)).unfold(2, 2, 1).unfold(3, 2, 1)  # (B, C, h + 1, w + 1, 2, 2)

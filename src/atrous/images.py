@@ -162,6 +162,26 @@ def read_colors(path: Path | str, data: bytes | None = None) -> NDArray[np.int32
     return (codes & 0xFFFFFF).astype(np.int32)
 
 
+def read_brightness(path: Path | str) -> NDArray[np.integer[Any]]:
+    """Read how bright a binary mask is drawn, (H, W): the largest of red, green and blue.
+
+    A palette counts by its colours, transparent pixels as 0. Where all pixels have one colour and
+    only their opacity differs, that is the mask. Grey of more than 8 bits is read as it is.
+
+    Raises:
+        InputError: the file is missing, no image, damaged or too large.
+    """
+    path = Path(path)
+    image = _decode(path, None)
+    if image.mode not in _COLOR_MODES:
+        return read_label(path)
+    pixels = np.asarray(image.convert("RGBA"))  # (H, W, 4)
+    values, alpha = pixels[..., :3].max(2), pixels[..., 3]
+    if alpha.min(initial=255) < alpha.max(initial=0) and not np.ptp(pixels[..., :3], (0, 1)).any():
+        return alpha
+    return np.where(alpha > 0, values, 0)
+
+
 def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     """Write uint8 (H, W, 3) in the format that the suffix of `path` names.
 

@@ -23,6 +23,7 @@ _ENCODINGS = {
     "coco-json": "COCO JSON, outlines and runs",
     "coco-panoptic": "COCO panoptic, PNGs of segments with a JSON",
     "polygons": "polygons, one file for each image",
+    "binary-masks": "a binary mask for each class",
 }
 
 

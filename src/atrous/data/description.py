@@ -18,8 +18,11 @@ _ENCODINGS: dict[str, set[str]] = {
     "coco-json": {"background"},
     "coco-panoptic": set(),
     "polygons": {"background"},
+    "binary-masks": {"background", "foreground"},
 }
 """Each with the fields of [labels] that it alone has."""
+_BY_NAME = ("polygons", "binary-masks")
+"""Encodings that know classes by their names."""
 _FIELDS = {"name", "licence", "source", "labels", "splits", "archives", "manual"}
 _CLASS_FIELDS = {"name", "color", "thing", "group"}
 _LABEL_FIELDS = {"encoding", "classes", "ignore", "map", "unknown"}
@@ -170,11 +173,12 @@ def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> E
     return Encoding(
         name=name,
         table=lookup_table(train_ids, ignored, beyond, COLORS if name == "rgb" else IDS),
-        names=_read_names(labels, classes) if name == "polygons" else {},
+        names=_read_names(labels, classes) if name in _BY_NAME else {},
         background=_read_background(labels, classes),
         nearest=(*train_ids, *ignored) if unknown == "nearest" else (),
         divisor=_divisor(labels["divisor"]) if "divisor" in labels else None,
         variable=read_text("labels.variable", labels.get("variable", "S")),
+        foreground=_foreground(labels.get("foreground", 1)),
     )
 
 
@@ -186,16 +190,18 @@ def check_split(where: str, encoding: str, table: Any) -> None:
     """
     read_table(where, table)
     needed = {"shards"} if "shards" in table else _SPLIT_FIELDS.get(encoding, {"images", "labels"})
-    _check_fields(where, table, needed if "shards" in table else needed | {"list"})
+    _check_fields(where, table, needed if "shards" in table else needed | {"list", "valid"})
     for field in sorted(needed):
         if field not in table:
             raise ValueError(f"{where}.{field} is missing")
     for field, value in table.items():
         if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_PATH:
             raise ValueError(f"{where}.{field} is {short(value)}, where a path was expected")
-    for field in needed & {"images", "labels"}:
+    for field in table.keys() & {"images", "labels", "valid"}:
         if "{key}" not in table[field]:
             raise ValueError(f"{where}.{field} has no {{key}} in it")
+    if encoding == "binary-masks" and "{class}" not in table.get("labels", "{class}"):
+        raise ValueError(f"{where}.labels has no {{class}} in it")
     if "images" in needed and table["images"].count("{key}") > 1:
         raise ValueError(f"{where}.images has {{key}} in it more than once")
 
@@ -211,7 +217,7 @@ def _read_ids(
     labels: Mapping[str, Any], classes: list[dict[str, Any]]
 ) -> tuple[dict[int, int], list[int]]:
     """Dataset ids that are integers: the train ids of those mapped, and those ignored."""
-    names = labels["encoding"] == "polygons"  # LabelMe's have no place in this table
+    names = labels["encoding"] in _BY_NAME  # names have no place in this table
     train_ids = {
         _id(key): _train_id(key, value, len(classes))
         for key, value in labels.get("map", {str(i): i for i in range(len(classes))}).items()
@@ -240,7 +246,7 @@ def _read_colors(
 
 
 def _read_names(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> dict[str, int]:
-    """The train ids of LabelMe's names: those of the classes and of the map; and those ignored."""
+    """The train ids of names: those of the classes and of the map; and those ignored."""
     names = {entry["name"]: i for i, entry in enumerate(classes)}
     for name, value in labels.get("map", {}).items():
         names[name] = _train_id(name, value, len(classes))
@@ -295,6 +301,12 @@ def _code(value: Any) -> int:
 def _divisor(value: Any) -> int:
     if not _is_integer(value, 2, IDS):
         raise ValueError(f"labels.divisor is {short(value)}; it is a number like 1000")
+    return int(value)
+
+
+def _foreground(value: Any) -> int:
+    if not _is_integer(value, 1, IDS - 1):
+        raise ValueError(f"labels.foreground is {short(value)}; it is a value like 1 or 128")
     return int(value)
 
 

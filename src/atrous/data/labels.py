@@ -1,6 +1,6 @@
 """Masks that are pictures: their ids -> train ids, through one look-up table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
-from atrous.images import has_palette, read_colors, read_label
+from atrous.images import has_palette, read_brightness, read_colors, read_label
 from atrous.taxonomy import IGNORE_INDEX
 
 UNKNOWN = -1
@@ -31,15 +31,17 @@ class Encoding:
     table: NDArray[np.int16]
     """From `lookup_table`: the train id of each dataset id, or colour."""
     names: Mapping[str, int] = field(default_factory=dict)
-    """LabelMe: the train id of each name."""
+    """The train id of each name: of LabelMe's shapes, or of the files of binary masks."""
     background: int = IGNORE_INDEX
-    """Train id of the pixels that no polygon covers."""
+    """Train id of the pixels that no polygon, or no binary mask, covers."""
     nearest: tuple[int, ...] = ()
     """Known colours, of which an unknown one counts as the nearest; empty: it does not."""
     divisor: int | None = None
     """Ids from it on are category * divisor + instance."""
     variable: str = "S"
     """Of a MATLAB file."""
+    foreground: int = 1
+    """The least value of a binary mask that belongs to its class."""
 
     def train_id(self, dataset_id: int | str, where: str) -> int:
         """Look one id or name up; `where` begins the line if it is unknown.
@@ -143,6 +145,72 @@ def read_rgb(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
     if encoding.nearest:
         _enter_nearest(codes, encoding)
     return to_train_ids(codes, encoding.table, path)
+
+
+def binary_masks(
+    masks: Iterable[tuple[int, Path]], foreground: int
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield the number of each mask of an image, in order, and which pixels are in it, (H, W).
+
+    Args:
+        masks: a number and a file each.
+        foreground: the least value that is in a mask.
+
+    Raises:
+        InputError: a mask is not what it should be, or sizes differ.
+    """
+    first: NDArray[np.bool_] | None = None
+    for number, path in sorted(masks):
+        values = read_brightness(path)
+        brightest = int(values.max(initial=0))
+        if 0 < brightest < foreground and path.suffix.lower() not in (".jpg", ".jpeg"):
+            raise InputError(
+                f"{path}: no value over {brightest}, where a mask begins at {foreground}; "
+                f"change its {brightest} to 255, or labels.foreground in dataset.toml"
+            )
+        inside = values >= foreground
+        first = inside if first is None else first
+        check_same_size(inside, first, path)
+        yield number, inside
+
+
+def read_binary_masks(
+    masks: Iterable[tuple[int, Path]], where: str, encoding: Encoding
+) -> NDArray[np.uint8]:
+    """Read the binary masks of one image: (H, W) train ids.
+
+    Where masks overlap, the largest train id counts, so that what is ignored covers all else.
+
+    Args:
+        masks: the train id of each file.
+        where: begins the line if there is none.
+        encoding: tells the foreground of a mask, and the background.
+
+    Raises:
+        InputError: there is no mask, one is not what it should be, or sizes differ.
+    """
+    label: NDArray[np.uint8] | None = None
+    for train_id, inside in binary_masks(masks, encoding.foreground):
+        if label is None:
+            label = np.full(inside.shape, encoding.background, np.uint8)
+        label[inside] = train_id
+    if label is None:
+        raise InputError(f"{where}: there is no mask of any class; add one or leave the image out")
+    return label
+
+
+def check_same_size(one: NDArray[Any], other: NDArray[Any], path: Path) -> None:
+    """Check that two masks of an image, (H, W), have one size; `path` is that of the first.
+
+    Raises:
+        InputError: they have not.
+    """
+    if one.shape != other.shape:
+        (height, width), (rows, columns) = one.shape, other.shape
+        raise InputError(
+            f"{path}: {width}x{height}, but another mask of its image is {columns}x{rows}; "
+            "export both in the image's size"
+        )
 
 
 def _enter_nearest(codes: NDArray[np.int32], encoding: Encoding) -> None:

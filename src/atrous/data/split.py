@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.coco import draw, read_instances
-from atrous.data.labels import Encoding, read_index, read_palette, read_rgb
+from atrous.data.labels import (
+    Encoding,
+    check_same_size,
+    read_binary_masks,
+    read_index,
+    read_palette,
+    read_rgb,
+)
 from atrous.data.mat import read_mat
 from atrous.data.panoptic import (
     PanopticEntry,
@@ -25,7 +32,7 @@ from atrous.data.panoptic import (
 from atrous.data.polygons import read_polygons
 from atrous.data.sample import Sample, paired
 from atrous.files import InputError
-from atrous.images import read_image, read_label
+from atrous.images import read_brightness, read_image, read_label
 from atrous.metrics.panoptic_quality import Panoptic
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -40,7 +47,7 @@ class Split(Sequence[Sample]):
     images: str
     """Pattern with {key}, from `folder`."""
     labels: str
-    """Likewise; or the one file that holds all labels."""
+    """Likewise; or the one file that holds all labels. Of binary masks with {class}, too."""
     keys: tuple[str, ...]
     encoding: Encoding
     things: frozenset[int] = frozenset()
@@ -49,6 +56,8 @@ class Split(Sequence[Sample]):
     """How many of the listed images are not there."""
     annotations: Mapping[str, Any] = field(default_factory=dict)
     """What the JSON says of each key: a `PanopticEntry`, or a `CocoImage`."""
+    valid: str = ""
+    """Pattern of masks whose 0 marks pixels to ignore, such as those out of the field of view."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,13 +84,26 @@ class Split(Sequence[Sample]):
         """Where the label of `key` lies."""
         return self.folder / self.labels.replace("{key}", key)
 
+    def class_masks(self, key: str) -> list[tuple[int, Path]]:
+        """The train id and the file of each binary mask that there is of `key`."""
+        pattern = str(self.label_path(key))
+        paths = ((i, Path(pattern.replace("{class}", n))) for n, i in self.encoding.names.items())
+        return [(train_id, path) for train_id, path in paths if _is_file(path)]
+
     def label(self, index: int) -> NDArray[np.uint8]:
         """Read the label of sample `index`, (H, W) train ids, without the image's pixels.
 
         Raises:
             InputError: the file is not what it should be, or an id is unknown.
         """
-        return _READERS[self.encoding.name](self, self.keys[index])
+        key = self.keys[index]
+        label = _READERS[self.encoding.name](self, key)
+        if self.valid:
+            path = self.folder / self.valid.replace("{key}", key)
+            valid = read_brightness(path) > 0
+            check_same_size(valid, label, path)
+            label = np.where(valid, label, np.uint8(IGNORE_INDEX))
+        return label
 
     def panoptic(self, index: int) -> Panoptic:
         """Read the segments of sample `index`, their categories in train ids.
@@ -94,6 +116,8 @@ class Split(Sequence[Sample]):
         """
         key, encoding = self.keys[index], self.encoding
         path = self.label_path(key)
+        if self.valid:
+            raise InputError(f"{path}: a split with `valid` masks has no panoptic truth")
         if encoding.name == "coco-panoptic":
             truth = read_panoptic(path, self.annotations[key].segments)
         elif encoding.divisor is not None:
@@ -142,9 +166,12 @@ def find_split(
         if missing:
             problem += f" that is there as {folder / images} ({missing} are not)"
         raise InputError(f"{problem}, so split {name!r} is empty; check folder, list and pattern")
-    split = Split(folder, images, labels, keys, encoding, things, missing, annotations)
+    valid = table.get("valid", "")
+    split = Split(folder, images, labels, keys, encoding, things, missing, annotations, valid)
+    by_class = encoding.name == "binary-masks"
     for key in keys:
-        if not _is_file(path := split.label_path(key)):
+        path = split.label_path(key)
+        if not (split.class_masks(key) if by_class else _is_file(path)):
             raise InputError(
                 f"{path}: no such file, so {key!r} of split {name!r} has no mask; "
                 "add the file or list the keys to use"
@@ -164,6 +191,9 @@ _READERS: dict[str, Callable[[Split, str], NDArray[np.uint8]]] = {
     "mat": lambda split, key: read_mat(split.label_path(key), split.encoding),
     "polygons": lambda split, key: read_polygons(
         split.label_path(key), split.image_path(key), split.encoding
+    ),
+    "binary-masks": lambda split, key: read_binary_masks(
+        split.class_masks(key), str(split.label_path(key)), split.encoding
     ),
     "coco-json": lambda split, key: draw(split.annotations[key], split.encoding),
     "coco-panoptic": lambda split, key: _read_segments(

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset
 from atrous.data.doctor.findings import Finding
-from atrous.data.doctor.reading import Seen, census_of, label_reader, pairs_of
+from atrous.data.doctor.reading import label_reader
 from atrous.data.doctor.scheme import Scheme
+from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Files, Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, Reader, find_blurred, survey
 from atrous.data.labels import UNKNOWN, Encoding
@@ -28,7 +29,7 @@ def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list
     """
     dataset = Dataset.open(folder)
     splits, findings = _open_splits(dataset)
-    files = {name: Files(s.images, s.labels, s.keys) for name, s in splits.items()}
+    files = {name: Files(s.images, s.labels, s.keys, valid=s.valid) for name, s in splits.items()}
     encoding = dataset.encoding
     # Pictures are read as they are, so that unknown ids and blurred edges can be told.
     read = _raw_reader(folder, encoding) or label_reader(splits)

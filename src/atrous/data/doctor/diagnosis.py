@@ -20,8 +20,9 @@ from atrous.data.doctor.findings import Case, Finding, class_counts
 from atrous.data.doctor.layout import find_layout, walk
 from atrous.data.doctor.mask_faults import mask_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
-from atrous.data.doctor.reading import Seen, census_of, read_folder
+from atrous.data.doctor.reading import read_folder
 from atrous.data.doctor.scheme import Scheme, with_nearest
+from atrous.data.doctor.seen import Seen, census_of
 from atrous.data.doctor.splits import UNDIVIDED, Files, Layout
 from atrous.data.doctor.survey import Pair, Progress, Reading
 from atrous.files import InputError

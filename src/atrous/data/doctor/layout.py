@@ -8,13 +8,21 @@ dataset.toml names one pattern for each. Splits come from folder names or from l
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from atrous.data.doctor.rivals import (
+    SECOND_CHOICE,
+    Choice,
+    choose,
+    field_of_view,
+    fitting,
+    out_of_view,
+)
 from atrous.data.doctor.splits import (
     SPLIT_FOLDER,
     UNDIVIDED,
@@ -34,13 +42,12 @@ _MASK_FOLDER = re.compile(
 _IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
 _MASK_WORD = (
     r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|instanceIds|gt|gtFine|gtCoarse|target|"
-    r"ground_?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|colou?r)|[LP])"
+    r"ground_?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
+    r"|[LP])"
 )
-_IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test"
+_IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test|0000"
 _TAIL = re.compile(rf"(?P<mask>(?:[_\-. ](?:{_MASK_WORD}))+)$|(?P<image>[_\-. ](?:{_IMAGE_WORD}))$")
 _HEAD = re.compile(rf"^(?:(?P<mask>(?:{_MASK_WORD})[_\-])|(?P<image>(?:{_IMAGE_WORD})[_\-]))")
-# Drawings for the eye, and masks of objects instead of classes, beside the masks that we want.
-_SECOND_CHOICE = re.compile(r"colou?r|object|instance|contour|overlay|vis|edge|bound", re.I)
 
 _WEIGHTS = {".mat": 0.5, ".json": 0.4, ".txt": 0.3}
 """Captions and boxes lie beside images too: where there are masks as pictures, they count more."""
@@ -87,7 +94,7 @@ class _Group:
     @property
     def weight(self) -> float:
         weight = next((w for end, w in _WEIGHTS.items() if self.suffix.lower().endswith(end)), 1.0)
-        return weight * (0.6 if _SECOND_CHOICE.search(self.prefix + self.suffix) else 1.0)
+        return weight * (0.6 if SECOND_CHOICE.search(self.prefix + self.suffix) else 1.0)
 
 
 _Pair = tuple[_Group, _Group]
@@ -106,19 +113,30 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     paths = sorted(paths)
     odd = tuple(repr(path)[1:-1] for path in paths if not _is_plain(path))
     kinds = (*IMAGE_SUFFIXES, *_WEIGHTS)
-    names = [_name(p) for p in paths if _is_plain(p) and p.lower().endswith(kinds)]
+    views, second_views = out_of_view(paths)
+    names = [
+        _name(path)
+        for path in paths
+        if _is_plain(path) and path.lower().endswith(kinds) and path not in views | second_views
+    ]
     groups = _groups(names)
-    pairs = (
-        _paired(groups) or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups))
-    )
-    if not pairs:
+    pairs = _paired(groups)
+    told = bool(pairs)
+    pairs = pairs or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups))
+    choices = _chosen(folder, names, pairs, told=told) or _in_parts(folder, names, groups)
+    if not choices:
         raise _nothing_paired(folder, sum(p.lower().endswith(IMAGE_SUFFIXES) for p in paths))
     splits = {
-        split: Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys)))
-        for split, (image, mask) in sorted(pairs.items(), key=lambda item: rank(item[0]))
+        split: replace(choice.files, valid=_view_of(folder, choice.files, split, views))
+        for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
     }
-    images, masks = (_unpaired(names, pairs.values(), side) for side in (0, 1))
-    layout = _with_elsewhere(Layout(folder, splits, "folders", images, masks, odd), names)
+    images, masks = (_unpaired(names, splits.values(), side) for side in (0, 1))
+    passed, unused = (
+        tuple(sorted({pattern for choice in choices.values() for pattern in patterns(choice)}))
+        for patterns in (lambda choice: choice.passed_over, lambda choice: choice.unused)
+    )
+    layout = Layout(folder, splits, "folders", images, masks, odd)
+    layout = _with_elsewhere(replace(layout, passed_over=passed, unused=unused), names)
     texts = [path for path in paths if path.lower().endswith(".txt")]
     listed, known = narrow_to_lists(folder, texts, splits)
     if "" not in splits:
@@ -129,14 +147,95 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     images, masks = (
         tuple(p for p in side if PurePosixPath(p).stem in known) for side in (images, masks)
     )
-    return Layout(folder, listed, "lists", images, masks, odd)
+    listed_layout = Layout(folder, listed, "lists", images, masks, odd)
+    return replace(listed_layout, passed_over=passed, unused=unused)
+
+
+def _chosen(
+    folder: Path, names: Sequence[_Name], pairs: Mapping[str, _Pair], *, told: bool
+) -> dict[str, Choice]:
+    """The masks of each split, where the pairs that names propose are not the only ones.
+
+    Args:
+        folder: where the files lie.
+        names: of all files.
+        pairs: of each split.
+        told: whether names tell which files are masks.
+    """
+    proposed = {
+        split: Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys)))
+        for split, (image, mask) in pairs.items()
+    }
+    images = {split: (image.pattern, image.keys) for split, (image, _) in pairs.items()}
+    taken = {path for files in proposed.values() for k in files.keys for path in files.masks(k)}
+    taken |= {p.replace("{key}", key) for p, keys in images.values() for key in keys}
+    rest = [name for name in names if name.path not in taken]
+    fits = {
+        split: _fitting(folder, rest, split, keys, told=told) for split, (_, keys) in images.items()
+    }
+
+    def choose_all(classes: set[str]) -> dict[str, Choice]:
+        return {
+            split: choose(folder, files, files.images, fits[split], classes)
+            for split, files in proposed.items()
+        }
+
+    choices = choose_all(set())
+    classes = {name for choice in choices.values() for name in choice.files.classes}
+    return choose_all(classes) if classes else choices
+
+
+def _in_parts(folder: Path, names: Sequence[_Name], groups: Sequence[_Group]) -> dict[str, Choice]:
+    """The masks of each split where those of an image are called after it and something else."""
+    choices: dict[str, Choice] = {}
+    images = [_without_extended(group) for group in groups if not group.is_mask]
+    images.sort(key=lambda group: (-len(group.keys), len(group.pattern), group.pattern))
+    for split in sorted({group.split for group in groups}, reverse=True):  # "" comes last
+        near = [group for group in images if group.split in (split, "")][:_MOST_GROUPS]
+        for group, told in product(near if split or not choices else [], (True, False)):
+            taken = {group.pattern.replace("{key}", key) for key in group.keys}
+            rest = [name for name in names if name.path not in taken]
+            fits = _fitting(folder, rest, split, group.keys, told=told)
+            if choice := choose(folder, None, group.pattern, fits, set()):
+                choices[split] = choice
+                break
+    return choices
+
+
+def _without_extended(group: _Group) -> _Group:
+    """The group less the keys that begin with another one: of x and x_car, x is the image."""
+    keys = group.keys
+
+    def is_extended(key: str) -> bool:
+        return any(key[: match.start()] in keys for match in re.finditer(r"[_\-. ]", key))
+
+    return replace(group, keys=frozenset(key for key in keys if not is_extended(key)))
+
+
+def _fitting(
+    folder: Path, names: Iterable[_Name], split: str, keys: Collection[str], *, told: bool
+) -> dict[str, set[str]]:
+    """The patterns of masks in the folders of a split, or of none, that fit images by `keys`."""
+    near = (name for name in names if split_of(name.places[-1][0]) in (split, ""))
+    fits = fitting((n.path for n in near if n.is_mask or not told), keys)
+    if told:
+        return fits
+    unnamed = {p: k for p, k in fits.items() if not _IMAGE_FOLDER.search(p.lower())}
+    return {
+        p: k for p, k in unnamed.items() if _has_few_colors(folder / p.replace("{key}", min(k)))
+    }
+
+
+def _view_of(folder: Path, files: Files, split: str, views: Iterable[str]) -> str:
+    near = [path for path in views if split_of(path.rpartition("/")[0]) in (split, "")]
+    return field_of_view(folder, files, fitting(near, files.keys))
 
 
 def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
     """Add the images that no pair is of, and that do not lie where they should have been one."""
     used = {*layout.unpaired_images, *layout.unpaired_masks}
     for files in layout.splits.values():
-        used |= {path for key in files.keys for path in (files.image(key), files.mask(key))}
+        used |= {path for key in files.keys for path in (files.image(key), *files.masks(key))}
     rest = [name for name in names if name.path not in used]
     images = [n.path for n in rest if not n.is_mask and n.path.lower().endswith(IMAGE_SUFFIXES)]
     pairs = _paired(_groups(rest)).values()
@@ -267,20 +366,25 @@ def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
     return pairs
 
 
-def _unpaired(names: Iterable[_Name], pairs: Iterable[_Pair], side: int) -> tuple[str, ...]:
-    """The images (side 0) or masks (side 1) in the folders of `pairs` that belong to none."""
+def _unpaired(names: Sequence[_Name], splits: Iterable[Files], side: int) -> tuple[str, ...]:
+    """The images (side 0) or masks (side 1) in the folders of `splits` that belong to none."""
     paths: set[str] = set()
-    for pair in pairs:
-        chosen, keys = pair[side], pair[0].keys & pair[1].keys
-        kinds = tuple(e for e in _WEIGHTS if chosen.suffix.lower().endswith(e)) or IMAGE_SUFFIXES
-        paths |= {
-            name.path
-            for name in names
-            if chosen.folder in (place for place, _ in name.places)
-            and name.is_mask == chosen.is_mask
-            and name.path.lower().endswith(kinds)
-            and not name.keys & keys  # objects beside classes are a second mask, no stray one
-        }
+    for files in splits:
+        keys = set(files.keys)
+        used = {path for key in keys for path in files.masks(key)}
+        for name_of_class in files.classes or ("",) if side else ("",):
+            pattern = (files.labels if side else files.images).replace("{class}", name_of_class)
+            folder = pattern[: pattern.index("{key}")].rpartition("/")[0]
+            kinds = tuple(e for e in _WEIGHTS if pattern.lower().endswith(e)) or IMAGE_SUFFIXES
+            paths |= {
+                name.path
+                for name in names
+                if (f"{folder}/" if folder else "") in (place for place, _ in name.places)
+                and name.is_mask == bool(side)
+                and name.path.lower().endswith(kinds)
+                and not name.keys & keys  # objects beside classes are a second mask, no stray one
+                and name.path not in used
+            }
     return tuple(sorted(paths))
 
 

@@ -44,6 +44,7 @@ def describe(
         lines += ["", f"[splits.{split}]", f"images = {_text(files.images)}"]
         lines += [f"labels = {_text(files.labels)}"] if files.labels else []
         lines += [f"annotations = {_text(files.annotations)}"] if files.annotations else []
+        lines += [f"valid = {_text(files.valid)}"] if files.valid else []
         lines += [f'list = "{list_name(split)}"']
     return "\n".join(lines) + "\n"
 
@@ -143,7 +144,10 @@ def divide(keys: Sequence[str], present: NDArray[np.bool_]) -> tuple[list[str], 
 def _labels(scheme: Scheme) -> list[str]:
     by_color = scheme.encoding == "rgb"
     lines = ["[labels]", f"encoding = {_text(scheme.encoding)}"]
-    lines += [f"{field} = {json.dumps(value)}" for field, value in scheme.extra.items()]
+    lines += [
+        f"{field} = {json.dumps(value, ensure_ascii=False)}"
+        for field, value in scheme.extra.items()
+    ]
     if scheme.ignore:
         ignored = [_text(color_name(i)) if by_color else str(i) for i in scheme.ignore]
         lines.append(f"ignore = [{', '.join(ignored)}]")

@@ -1,25 +1,25 @@
 """The masks of a folder that nothing describes: how they are stored, what they hold and mean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from atrous.data.doctor.annotations import labelme_names, mat_variable, polygons_scheme, yolo_names
+from atrous.data.doctor.binary import read_binary
 from atrous.data.doctor.class_names import NamedClass
 from atrous.data.doctor.proposal import open_unwritten
 from atrous.data.doctor.scheme import (
-    Census,
     Color,
     Scheme,
     color_of,
     colors_scheme,
     ids_scheme,
-    take_census,
 )
-from atrous.data.doctor.splits import Files, Layout
+from atrous.data.doctor.seen import Seen, census_of, pairs_of
+from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, Reader, Reading, find_blurred, survey
 from atrous.data.labels import Encoding, lookup_table
 from atrous.data.mat import read_mat
@@ -34,34 +34,6 @@ _PEEKED = 16
 _BACKGROUND = ("background", "_background_")
 _UNCOVERED = 0.25
 """Where polygons leave more of all pixels uncovered, these are a class, the background."""
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """Every pair, read; and what the values of the masks mean."""
-
-    scheme: Scheme
-    places: Mapping[int, int]
-    """The class of each value in the tallies: of dataset ids, or where these are drawn, train ids.
-    """
-    readings: Sequence[Reading]
-    blurred: Sequence[bool]
-    """Of each reading, whether its mask's edges are."""
-
-
-def census_of(readings: Sequence[Reading], blurred: Sequence[bool]) -> Census:
-    """The values of all masks together."""
-    both = [(r.tally, b) for r, b in zip(readings, blurred, strict=True) if r.tally]
-    return take_census([tally for tally, _ in both], [is_blurred for _, is_blurred in both])
-
-
-def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
-    """The pairs of all splits, in order."""
-    return [
-        Pair(split, key, files.image(key), files.mask(key))
-        for split, files in splits.items()
-        for key in files.keys
-    ]
 
 
 def read_folder(
@@ -80,6 +52,8 @@ def read_folder(
     """
     folder, pairs = layout.folder, pairs_of(layout.splits)
     kind = Path(pairs[0].mask).suffix.lower()
+    if "{class}" in pairs[0].mask:
+        return read_binary(layout, named, progress)
     if scheme is not None:
         return _read_drawn(layout, scheme, progress)
     if kind == ".json":

@@ -51,7 +51,7 @@ class Scheme:
     background: str = ""
     things: frozenset[int] = frozenset()
     """Train ids."""
-    extra: Mapping[str, str | int] = field(default_factory=dict)
+    extra: Mapping[str, str | int | list[str]] = field(default_factory=dict)
     """Further fields of [labels], such as a divisor."""
 
 
@@ -206,6 +206,11 @@ def color_of(code: int) -> Color:
 def is_background(name: str) -> bool:
     """Whether a class's name says that it is what no other class is."""
     return name.lower() in _BACKGROUND
+
+
+def is_void(name: str) -> bool:
+    """Whether a class's name says that its pixels are not labelled."""
+    return name.lower() in _VOID
 
 
 def _without_near(census: Census) -> list[int]:

@@ -29,6 +29,10 @@ class Files:
     keys: tuple[str, ...]
     annotations: str = ""
     """COCO: the JSON; instances and stuff have no labels besides."""
+    classes: tuple[str, ...] = ()
+    """Of binary masks: what may stand for {class} in `labels`."""
+    valid: str = ""
+    """Pattern of masks whose 0 marks pixels to ignore."""
 
     def image(self, key: str) -> str:
         """The path of an image."""
@@ -37,6 +41,12 @@ class Files:
     def mask(self, key: str) -> str:
         """The path of what holds its mask."""
         return self.labels.replace("{key}", key) or self.annotations
+
+    def masks(self, key: str) -> list[str]:
+        """The paths of all files that may hold a part of its mask."""
+        mask = self.mask(key)
+        valid = [self.valid.replace("{key}", key)] if self.valid else []
+        return [mask.replace("{class}", name) for name in self.classes or ("",)] + valid
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,10 @@ class Layout:
     """Images in other folders, which no pair is of."""
     pairs_elsewhere: int = 0
     """How many of these have masks by their names, so that another pattern would be needed."""
+    passed_over: tuple[str, ...] = ()
+    """Patterns of masks that fit as well: drawings for the eye, and other forms of those chosen."""
+    unused: tuple[str, ...] = ()
+    """Patterns of masks that fit a few images, and are not read."""
 
 
 def split_of(path: str) -> str:

@@ -1,0 +1,120 @@
+"""One binary mask for each class of an image: read as codes that tell all classes of a pixel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from atrous.data.doctor.class_names import NamedClass
+from atrous.data.doctor.scheme import Scheme, check_count, is_background, is_void
+from atrous.data.doctor.seen import Seen, census_of, pairs_of
+from atrous.data.doctor.splits import Layout
+from atrous.data.doctor.survey import Ids, Pair, Progress, survey
+from atrous.data.labels import binary_masks
+from atrous.files import InputError
+from atrous.images import read_brightness
+from atrous.taxonomy import IGNORE_INDEX, distinct_colors
+
+_FIRST_BIT = 8
+"""Of a code; 0 stands for no class at all, and 255 for what is ignored."""
+_VOID = 1 << 62
+_MOST_CLASSES = 54
+_SAMPLES = 64
+"""Masks that are read to tell how bright the foreground is."""
+_BRIGHT = 128
+
+
+def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Seen:
+    """Read the binary masks of a layout and tell the order of their classes.
+
+    Where masks overlap, a later class covers an earlier one. So the order is by area, the largest
+    first; or that of a file which names these very classes.
+
+    Args:
+        layout: the pairs, whose masks have {class} in their patterns.
+        named: what a file says of the classes; empty if there is none.
+        progress: told how many pairs are read, and of how many.
+
+    Raises:
+        InputError: names cannot stand in a dataset.toml, or there are too many classes.
+    """
+    folder, splits = layout.folder, layout.splits
+    names = sorted({name for files in splits.values() for name in files.classes})
+    _check_names(folder, names)
+    bits = {n: _VOID if is_void(n) else 1 << _FIRST_BIT + i for i, n in enumerate(names)}
+    masks = {
+        pair: [
+            (bit, path)
+            for name, bit in bits.items()
+            if (path := folder / pair.mask.replace("{class}", name)).is_file()
+        ]
+        for pair in pairs_of(splits)
+    }
+    foreground = _foreground([path for entries in masks.values() for _, path in entries])
+
+    def read(pair: Pair) -> Ids:
+        codes: Ids = np.zeros(0, np.int64)
+        for bit, inside in binary_masks(masks[pair], foreground):
+            codes = codes if codes.size else np.zeros(inside.shape, np.int64)
+            codes[inside] |= bit
+        return np.where(codes >= _VOID, IGNORE_INDEX, codes)
+
+    readings = survey(folder, [*masks], read, progress, colors=False)
+    blurred = [False] * len(readings)
+    census = census_of(readings, blurred)
+    shown = [name for name in names if not is_void(name)]
+    area = {n: int(census.counts[(census.values & bits[n]) > 0].sum()) for n in shown}
+    given = [entry.name for entry in named if entry.name in area]
+    order = given if {*given} == {*shown} else sorted(shown, key=lambda name: (-area[name], name))
+    background = next(filter(is_background, order), "background" if 0 in census.values else "")
+    classes = tuple(dict.fromkeys([*filter(None, [background]), *order]))
+    check_count(len(classes))
+    place = {bits[name]: classes.index(name) for name in order}
+    places = {
+        int(code): max(i for bit, i in place.items() if code & bit)
+        for code in census.values
+        if code > IGNORE_INDEX
+    }
+    void = sorted({*names} - {*shown})
+    scheme = Scheme(
+        encoding="binary-masks",
+        classes=classes,
+        colors=distinct_colors(len(classes)),
+        train_ids={i: i for i in range(len(classes))},
+        background=background,
+        extra={"foreground": foreground, **({"ignore": void} if void else {})},
+    )
+    if background:
+        places[0] = classes.index(background)
+    return Seen(scheme, places, readings, blurred)
+
+
+def num_classes_of(code: int) -> int:
+    """How many classes a pixel is of, by the code that `read_binary` gives it."""
+    return (code >> _FIRST_BIT).bit_count()
+
+
+def _check_names(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if name != " ".join(name.split()):
+            raise InputError(f"{folder}: masks of {name!r}: take the spaces out of that name")
+    if len(names) > _MOST_CLASSES:
+        raise InputError(
+            f"{folder}: binary masks of {len(names)} classes, where the doctor tells "
+            f"{_MOST_CLASSES} apart; write a dataset.toml"
+        )
+
+
+def _foreground(paths: Sequence[Path]) -> int:
+    """The least value that is in a mask: 128 for JPEG, and where all masks are so bright."""
+    if any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths):
+        return _BRIGHT
+    tops = [top for top in map(_brightest, paths[:: len(paths) // _SAMPLES + 1]) if top]
+    return _BRIGHT if tops and min(tops) >= _BRIGHT else 1
+
+
+def _brightest(path: Path) -> int:
+    try:
+        return int(read_brightness(path).max(initial=0))
+    except InputError:
+        return 0  # the survey says what is wrong with it

@@ -1,0 +1,293 @@
+"""Which of several folders of masks is meant, where more than one fits the same images.
+
+Drawings for the eye and masks of objects are passed over. Binary masks that differ in one part of
+their paths, the class, are masks of one class each, unless names or contents say that they are
+drawings of several people, or of single objects. Other masks that differ are refused: a choice
+between them would be a guess.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.doctor.splits import Files
+from atrous.files import InputError
+from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
+
+SECOND_CHOICE = re.compile(
+    r"colou?r|object|instance|contour|overlay|vis|edge|bound|human|panoptic|preview|trainids", re.I
+)
+"""Drawings for the eye, and masks of objects instead of classes, beside the masks that we want."""
+_ROLE = re.compile(
+    r"masks?|labels?|lab|gt|gtfine|gtcoarse|ground|truth|groundtruth|targets?|seg(ment(ation)?s?)?"
+    r"|semantic|trimaps?|anno(tation)?s?|annots?|png|images?|img|photos?|pictures?|raw|rgb|[lp]",
+    re.I,
+)
+"""Words that say mask or image, and so name no class."""
+_NUMBERED = re.compile(
+    r"(?!(?:class|category|cat|label)[_\-. ]?\d)(?:.{0,12}?[_\-. ]?\d+|[a-z]|[0-9a-f]{16,})", re.I
+)
+_OF_PEOPLE = re.compile(
+    r"(?:^|[_\-. ])(?:annotators?|raters?|experts?|readers?|observers?|doctors?|graders?|users?|team"
+    r"|manual|auto|automatic|pred|predictions?|outputs?|results?|v|versions?|old|new|final|fixed"
+    r"|orig|original|corrected|refined|clean|coarse|fine|rough|backup|copy|first|second|1st|2nd)"
+    r"[_\-]?[a-z]?\d*(?:$|[_\-. ])",
+    re.I,
+)
+"""Names of people who draw, and of versions of a drawing."""
+_MANUAL = re.compile(r"(?<![a-z0-9])(?:1st|first)?_?manual(?:_?1)?(?![a-z0-9])|1stHO", re.I)
+_OTHER_MANUAL = re.compile(r"(?:2nd|second)_?manual|manual_?2|2ndHO", re.I)
+_VIEW = re.compile(r"(?:^|[/_\-. ])(?:masks?|fov|roi|field_?of_?view)(?=[/_\-. ]|$)", re.I)
+_SEPARATORS = "/_-. "
+_SAMPLES = 8
+"""Masks of a pattern that are read to tell what it holds."""
+_BRIGHT = 128
+_SAME = 0.5
+"""Two people's drawings of one thing have more than this of their union in common."""
+_NESTED = 0.98
+"""Of the smaller one, in the other: then one is a part of the other."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The masks of a split; and patterns that were not chosen."""
+
+    files: Files
+    passed_over: tuple[str, ...] = ()
+    """Drawings for the eye, other forms of the chosen masks, and copies of them."""
+    unused: tuple[str, ...] = ()
+    """Masks of few images, which may be missed."""
+
+
+def out_of_view(paths: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Of data of the retina: masks of the field of view, and those of a second person.
+
+    So they are called where others are called the manual ones: DRIVE, HRF, CHASE_DB1.
+    """
+    pictures = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
+    others = {path for path in pictures if _OTHER_MANUAL.search(path)}
+    manual = {path for path in pictures if _MANUAL.search(path)} - others
+    if not manual:
+        return set(), set()
+    return {path for path in pictures if _VIEW.search(path)} - manual - others, others
+
+
+def fitting(paths: Iterable[str], keys: Collection[str]) -> dict[str, set[str]]:
+    """The patterns of the pictures that hold one of `keys` as a whole part, and their keys."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        if path.lower().endswith(IMAGE_SUFFIXES):
+            for pattern, key in _patterns(path, keys):
+                found.setdefault(pattern, set()).add(key)
+    return found
+
+
+def choose(
+    folder: Path,
+    files: Files | None,
+    images: str,
+    fits: Mapping[str, set[str]],
+    classes: Collection[str],
+) -> Choice | None:
+    """Choose the masks of one split.
+
+    Args:
+        folder: that paths count from.
+        files: the pair that names alone propose; None if there is none.
+        images: the pattern of the images.
+        fits: other patterns of masks that fit these images, from `fitting`.
+        classes: that have masks of their own in other splits.
+
+    Returns:
+        None where nothing fits.
+
+    Raises:
+        InputError: masks fit that cannot all be meant.
+    """
+    masks = {**fits, **({files.labels: set(files.keys)} if files else {})}
+    second = {p for p in fits if SECOND_CHOICE.search(p.replace("{key}", ""))}
+    masks = {pattern: keys for pattern, keys in masks.items() if pattern not in second}
+    family = _by_class(folder, masks, classes)
+    if family is not None:
+        pattern, members = family
+        keys = tuple(sorted(set().union(*members.values())))
+        files = Files(images, pattern, keys, classes=tuple(sorted(members)))
+        own = {pattern.replace("{class}", name) for name in members}
+    elif files is None:
+        if len(masks) > 1:
+            raise _ambiguous(folder, *sorted(masks)[:2])
+        return None
+    else:
+        own = {files.labels}
+    rest = {p: keys & {*files.keys} for p, keys in masks.items() if p not in own}
+    equal = [p for p, keys in rest.items() if 2 * len(keys) >= len(files.keys)]
+    for pattern in equal:
+        if family or not _same_content(folder, files.labels, pattern, rest[pattern]):
+            raise _ambiguous(folder, files.labels, pattern)
+    unused = rest.keys() - {*equal}
+    return Choice(files, tuple(sorted(second.union(equal))), tuple(sorted(unused)))
+
+
+def field_of_view(folder: Path, files: Files, fits: Mapping[str, set[str]]) -> str:
+    """The pattern of the masks of the field of view that all images of a split have; or "".
+
+    Raises:
+        InputError: labels lie outside of it: then it is something else.
+    """
+    keys = set(files.keys)
+    pattern = next((p for p, k in sorted(fits.items()) if k >= keys), "")
+    for key in _some(keys) if pattern else ():
+        label, inside = (_read(folder, p.replace("{key}", key)) for p in (files.labels, pattern))
+        if label is not None and inside is not None and label.shape == inside.shape:
+            drawn = label >= max(1, int(label.max(initial=0)) // 2)
+            if (drawn & (inside == 0)).sum() > (1 - _NESTED) * drawn.sum():
+                raise _ambiguous(folder, files.labels, pattern)
+    return pattern
+
+
+def _patterns(path: str, keys: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Patterns of a path, by its longest key, which may stand in it more than once."""
+    stem, dot, suffix = path.rpartition(".")
+    starts = [0, *(i + 1 for i, letter in enumerate(stem) if letter in _SEPARATORS)]
+    ends = [*(i for i, letter in enumerate(stem) if letter in _SEPARATORS), len(stem)]
+    found = [(i, j) for i in starts for j in ends if i < j and stem[i:j] in keys]
+    if not found:
+        return
+    start, end = max(found, key=lambda place: (place[1] - place[0], place))
+    key = stem[start:end]
+    yield f"{stem[:start]}{{key}}{stem[end:]}{dot}{suffix}", key
+    if len([0 for i, j in found if stem[i:j] == key]) > 1:
+        whole = rf"(?<![^{re.escape(_SEPARATORS)}]){re.escape(key)}(?![^{re.escape(_SEPARATORS)}])"
+        yield re.sub(whole, "{key}", stem) + dot + suffix, key
+
+
+def _by_class(
+    folder: Path, masks: Mapping[str, set[str]], names: Collection[str]
+) -> tuple[str, dict[str, set[str]]] | None:
+    """The pattern with {class} that most masks fit, and the keys of each class.
+
+    Raises:
+        InputError: masks are binary and fit, but are no classes.
+    """
+    families: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for pattern, keys in masks.items():
+        for before, name, after in _slots(pattern):
+            families.setdefault((before, after), {})[name] = keys
+    fit = {c: f for c, f in families.items() if len(f) > 1 or {*f} <= {*names}}
+    if not fit:
+        return None
+    (before, after), members = max(
+        fit.items(), key=lambda item: (sum(map(len, item[1].values())), len("".join(item[1])))
+    )
+    patterns = {name: f"{before}{name}{after}" for name in members}
+    for name, keys in members.items():
+        if not _is_binary(folder, [patterns[name].replace("{key}", key) for key in _some(keys)]):
+            return None
+    pattern = f"{before}{{class}}{after}"
+    if {*members} <= {*names}:
+        return pattern, members
+    if all(_NUMBERED.fullmatch(name) for name in members):
+        raise InputError(
+            f"{folder}: masks that are told apart by numbers ({_named(pattern, members)}): of "
+            "single objects, or of several people? Draw those of an image into one mask of classes"
+        )
+    pairs = list(combinations(members, 2))
+    common = [members[a] & members[b] for a, b in pairs]
+    if not any(common):
+        raise InputError(
+            f"{folder}: every image has a mask in one of {_named(pattern, members)} only: are they "
+            "classes, or parts of the set? Put the masks in one folder, or write a dataset.toml"
+        )
+    for (a, b), keys in zip(pairs, common, strict=True):
+        of_people = _OF_PEOPLE.search(a) and _OF_PEOPLE.search(b)
+        if of_people or _are_alike(folder, patterns[a], patterns[b], keys):
+            raise _ambiguous(folder, patterns[a], patterns[b])
+    return pattern, members
+
+
+def _slots(pattern: str) -> Iterator[tuple[str, str, str]]:
+    """Every part of a pattern that may name a class, and what stands before and after it."""
+    stem = pattern.rpartition(".")[0]
+    for part in re.finditer("[^/]+", stem):
+        tokens = list(re.finditer(r"[^_\-. ]+", part[0]))
+        for first, last in ((i, j) for i in range(len(tokens)) for j in range(i, len(tokens))):
+            start, end = part.start() + tokens[first].start(), part.start() + tokens[last].end()
+            words = tokens[first : last + 1]
+            if not any("{key}" in word[0] or _ROLE.fullmatch(word[0]) for word in words):
+                yield pattern[:start], pattern[start:end], pattern[end:]
+
+
+def _is_binary(folder: Path, paths: Sequence[str]) -> bool:
+    """Whether masks hold two values, or two and what blur makes of them."""
+    for mask in _masks(folder, paths):
+        top = int(mask.max(initial=0))
+        between = (mask > top // 8) & (mask < top - top // 8)
+        if len(np.unique(mask)) > 2 and (top < _BRIGHT or between.mean() > 0.2):
+            return False
+    return True
+
+
+def _are_alike(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
+    """Whether binary masks show one thing, as two people, or two versions, draw it."""
+    common, union, smaller = 0, 0, 0
+    for key in _some(keys):
+        a, b = (_read(folder, pattern.replace("{key}", key)) for pattern in (one, other))
+        if a is None or b is None or a.shape != b.shape:
+            continue
+        a, b = (mask >= max(1, int(mask.max(initial=0)) // 2) for mask in (a, b))
+        common, union = common + int((a & b).sum()), union + int((a | b).sum())
+        smaller += min(int(a.sum()), int(b.sum()))
+    if common <= _SAME * union:
+        return False
+    return common < _NESTED * smaller or common > 0.9 * union
+
+
+def _same_content(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
+    """Whether two patterns hold the same masks, in the same or in different files."""
+    shared = [k for k in _some(keys) if (folder / other.replace("{key}", k)).is_file()]
+    for key in shared:
+        try:
+            a, b = (read_colors(folder / p.replace("{key}", key)) for p in (one, other))
+        except InputError:
+            return False
+        if not np.array_equal(a, b):
+            return False
+    return bool(shared)
+
+
+def _some(keys: Iterable[str]) -> list[str]:
+    ordered = sorted(keys)
+    return ordered[:: len(ordered) // _SAMPLES + 1]
+
+
+def _masks(folder: Path, paths: Iterable[str]) -> Iterator[NDArray[np.integer]]:
+    for path in paths:
+        if (mask := _read(folder, path)) is not None:
+            yield mask
+
+
+def _read(folder: Path, path: str) -> NDArray[np.integer] | None:
+    """A mask; None where it cannot be read, which the survey of all masks will say."""
+    try:
+        return read_brightness(folder / path)
+    except InputError:
+        return None
+
+
+def _named(pattern: str, names: Iterable[str]) -> str:
+    shown = sorted(names)
+    more = ", ..." if len(shown) > 3 else ""
+    return ", ".join(pattern.replace("{class}", n).replace("{key}", "*") for n in shown[:3]) + more
+
+
+def _ambiguous(folder: Path, *patterns: str) -> InputError:
+    one, other = (pattern.replace("{key}", "*").replace("{class}", "CLASS") for pattern in patterns)
+    return InputError(
+        f"{folder}: two kinds of masks fit the same images, {one} and {other}; remove or rename "
+        "the one that is not meant, or write a dataset.toml"
+    )

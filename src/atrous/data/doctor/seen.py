@@ -1,0 +1,36 @@
+"""Every pair of a folder, read: what readers of all kinds of masks return."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from atrous.data.doctor.scheme import Census, Scheme, take_census
+from atrous.data.doctor.splits import Files
+from atrous.data.doctor.survey import Pair, Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Every pair, read; and what the values of the masks mean."""
+
+    scheme: Scheme
+    places: Mapping[int, int]
+    """The class of each value in the tallies: of dataset ids, or where these are drawn, train ids.
+    """
+    readings: Sequence[Reading]
+    blurred: Sequence[bool]
+    """Of each reading, whether its mask's edges are."""
+
+
+def census_of(readings: Sequence[Reading], blurred: Sequence[bool]) -> Census:
+    """The values of all masks together."""
+    both = [(r.tally, b) for r, b in zip(readings, blurred, strict=True) if r.tally]
+    return take_census([tally for tally, _ in both], [is_blurred for _, is_blurred in both])
+
+
+def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
+    """The pairs of all splits, in order."""
+    return [
+        Pair(split, key, files.image(key), files.mask(key))
+        for split, files in splits.items()
+        for key in files.keys
+    ]

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from atrous.data.doctor.annotations import find_coco
 from atrous.data.doctor.class_faults import class_findings
-from atrous.data.doctor.class_names import find_class_names
+from atrous.data.doctor.class_names import NamedClass, find_class_names
 from atrous.data.doctor.described import read_described
 from atrous.data.doctor.file_faults import file_findings
 from atrous.data.doctor.findings import Case, Finding, class_counts
+from atrous.data.doctor.folder_faults import folder_findings
+from atrous.data.doctor.known import as_known, names_of_layout
 from atrous.data.doctor.layout import find_layout, walk
 from atrous.data.doctor.mask_faults import mask_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
@@ -103,11 +105,17 @@ def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diag
         return _diagnose(layout, seen, faults, "", toml)
     paths = list(walk(folder))
     layout, scheme = find_coco(folder, paths) or (find_layout(folder, paths), None)
-    names_file, named = find_class_names(folder, paths) if scheme is None else ("", ())
+    names_file: str = ""
+    named: tuple[NamedClass, ...] = ()
+    if scheme is None:
+        names_file, named = names_of_layout(folder, paths, layout)
+    if scheme is None and not named:
+        names_file, named = find_class_names(folder, paths)
     seen = read_folder(layout, scheme, named, progress)
+    seen, notes = as_known(layout, seen, named)
     if not {entry.name for entry in named} & {*seen.scheme.classes}:
         names_file = ""
-    return _diagnose(layout, seen, [], names_file, "")
+    return _diagnose(layout, seen, notes, names_file, "")
 
 
 def _diagnose(
@@ -129,7 +137,7 @@ def _diagnose(
         census=census,
         described=bool(toml),
     )
-    findings = [*faults, *file_findings(case), *mask_findings(case)]
+    findings = [*faults, *file_findings(case), *folder_findings(case), *mask_findings(case)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
     splits, seed = dict(layout.splits), None
     if not toml:

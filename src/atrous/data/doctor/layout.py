@@ -130,11 +130,9 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
         split: replace(choice.files, valid=_view_of(folder, choice.files, split, views))
         for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
     }
-    images, masks = (_unpaired(names, splits.values(), side) for side in (0, 1))
-    passed, unused = (
-        tuple(sorted({pattern for choice in choices.values() for pattern in patterns(choice)}))
-        for patterns in (lambda choice: choice.passed_over, lambda choice: choice.unused)
-    )
+    passed = tuple(sorted({p for choice in choices.values() for p in choice.passed_over}))
+    unused = tuple(sorted({p for choice in choices.values() for p in choice.unused}))
+    images, masks = (_unpaired(names, splits.values(), side, (*passed, *unused)) for side in (0, 1))
     layout = Layout(folder, splits, "folders", images, masks, odd)
     layout = _with_elsewhere(replace(layout, passed_over=passed, unused=unused), names)
     texts = [path for path in paths if path.lower().endswith(".txt")]
@@ -176,8 +174,9 @@ def _chosen(
 
     def choose_all(classes: set[str]) -> dict[str, Choice]:
         return {
-            split: choose(folder, files, files.images, fits[split], classes)
+            split: choice
             for split, files in proposed.items()
+            if (choice := choose(folder, files, files.images, fits[split], classes))
         }
 
     choices = choose_all(set())
@@ -366,12 +365,18 @@ def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
     return pairs
 
 
-def _unpaired(names: Sequence[_Name], splits: Iterable[Files], side: int) -> tuple[str, ...]:
-    """The images (side 0) or masks (side 1) in the folders of `splits` that belong to none."""
+def _unpaired(
+    names: Sequence[_Name], splits: Iterable[Files], side: int, others: Sequence[str]
+) -> tuple[str, ...]:
+    """The images (side 0) or masks (side 1) in the folders of `splits` that belong to none.
+
+    Masks of the patterns `others` are not of these.
+    """
     paths: set[str] = set()
     for files in splits:
         keys = set(files.keys)
         used = {path for key in keys for path in files.masks(key)}
+        used |= {pattern.replace("{key}", key) for pattern in others for key in keys}
         for name_of_class in files.classes or ("",) if side else ("",):
             pattern = (files.labels if side else files.images).replace("{class}", name_of_class)
             folder = pattern[: pattern.index("{key}")].rpartition("/")[0]

@@ -7,10 +7,12 @@ between them would be a guess.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,12 @@ from atrous.data.doctor.splits import Files
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
 
-SECOND_CHOICE = re.compile(
-    r"colou?r|object|instance|contour|overlay|vis|edge|bound|human|panoptic|preview|trainids", re.I
-)
+_DRAWN = re.compile(r"colou?r|overlay|(?<![a-z])vis|preview|trainids|panoptic|instance", re.I)
+SECOND_CHOICE = re.compile(rf"{_DRAWN.pattern}|object|contour|edge|bound|human", re.I)
 """Drawings for the eye, and masks of objects instead of classes, beside the masks that we want."""
 _ROLE = re.compile(
-    r"masks?|labels?|lab|gt|gtfine|gtcoarse|ground|truth|groundtruth|targets?|seg(ment(ation)?s?)?"
-    r"|semantic|trimaps?|anno(tation)?s?|annots?|png|images?|img|photos?|pictures?|raw|rgb|[lp]",
+    r".*(?:mask|label|segment|annot|truth|instance).*|gt|gt(?:fine|coarse)|ground|targets?|seg|sem"
+    r"|semantic|trimaps?|machine|png|images?|img|photos?|pictures?|raw|rgb|[lp]",
     re.I,
 )
 """Words that say mask or image, and so name no class."""
@@ -33,8 +34,8 @@ _NUMBERED = re.compile(
     r"(?!(?:class|category|cat|label)[_\-. ]?\d)(?:.{0,12}?[_\-. ]?\d+|[a-z]|[0-9a-f]{16,})", re.I
 )
 _OF_PEOPLE = re.compile(
-    r"(?:^|[_\-. ])(?:annotators?|raters?|experts?|readers?|observers?|doctors?|graders?|users?|team"
-    r"|manual|auto|automatic|pred|predictions?|outputs?|results?|v|versions?|old|new|final|fixed"
+    r"(?:^|[_\-. ])(?:annotators?|raters?|experts?|readers?|observers?|doctors?|graders?|users?"
+    r"|team|manual|auto|automatic|pred|predictions?|outputs?|results?|v|versions?|old|new|final|fixed"
     r"|orig|original|corrected|refined|clean|coarse|fine|rough|backup|copy|first|second|1st|2nd)"
     r"[_\-]?[a-z]?\d*(?:$|[_\-. ])",
     re.I,
@@ -78,12 +79,18 @@ def out_of_view(paths: Iterable[str]) -> tuple[set[str], set[str]]:
 
 
 def fitting(paths: Iterable[str], keys: Collection[str]) -> dict[str, set[str]]:
-    """The patterns of the pictures that hold one of `keys` as a whole part, and their keys."""
+    """The patterns of the pictures that hold one of `keys` as a whole part, and their keys.
+
+    Of several patterns of a picture the one counts that most pictures have.
+    """
+    every = {
+        path: dict(_patterns(path, keys)) for path in paths if path.lower().endswith(IMAGE_SUFFIXES)
+    }
+    times = Counter(pattern for patterns in every.values() for pattern in patterns)
     found: dict[str, set[str]] = {}
-    for path in paths:
-        if path.lower().endswith(IMAGE_SUFFIXES):
-            for pattern, key in _patterns(path, keys):
-                found.setdefault(pattern, set()).add(key)
+    for patterns in filter(None, every.values()):
+        pattern = max(patterns, key=lambda pattern: (times[pattern], pattern))
+        found.setdefault(pattern, set()).add(patterns[pattern])
     return found
 
 
@@ -110,9 +117,14 @@ def choose(
         InputError: masks fit that cannot all be meant.
     """
     masks = {**fits, **({files.labels: set(files.keys)} if files else {})}
-    second = {p for p in fits if SECOND_CHOICE.search(p.replace("{key}", ""))}
-    masks = {pattern: keys for pattern, keys in masks.items() if pattern not in second}
-    family = _by_class(folder, masks, classes)
+    usual = files.labels if files else images
+    second, drawn = (
+        {p for p in fits if words.search(_apart(p, usual))} for words in (SECOND_CHOICE, _DRAWN)
+    )
+    family = None
+    for out in (drawn, second):
+        family = family or _by_class(folder, _less(masks, out), second, classes)
+    masks = _less(masks, second)
     if family is not None:
         pattern, members = family
         keys = tuple(sorted(set().union(*members.values())))
@@ -124,13 +136,13 @@ def choose(
         return None
     else:
         own = {files.labels}
-    rest = {p: keys & {*files.keys} for p, keys in masks.items() if p not in own}
+    rest = {p: keys & {*files.keys} for p, keys in _less(masks, own).items()}
     equal = [p for p, keys in rest.items() if 2 * len(keys) >= len(files.keys)]
     for pattern in equal:
         if family or not _same_content(folder, files.labels, pattern, rest[pattern]):
             raise _ambiguous(folder, files.labels, pattern)
     unused = rest.keys() - {*equal}
-    return Choice(files, tuple(sorted(second.union(equal))), tuple(sorted(unused)))
+    return Choice(files, tuple(sorted(second.union(equal) - own)), tuple(sorted(unused)))
 
 
 def field_of_view(folder: Path, files: Files, fits: Mapping[str, set[str]]) -> str:
@@ -151,25 +163,35 @@ def field_of_view(folder: Path, files: Files, fits: Mapping[str, set[str]]) -> s
 
 
 def _patterns(path: str, keys: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Patterns of a path, by its longest key, which may stand in it more than once."""
+    """Patterns of a path, and its key: the longest, which may stand in it more than once."""
     stem, dot, suffix = path.rpartition(".")
     starts = [0, *(i + 1 for i, letter in enumerate(stem) if letter in _SEPARATORS)]
     ends = [*(i for i, letter in enumerate(stem) if letter in _SEPARATORS), len(stem)]
     found = [(i, j) for i in starts for j in ends if i < j and stem[i:j] in keys]
-    if not found:
-        return
-    start, end = max(found, key=lambda place: (place[1] - place[0], place))
-    key = stem[start:end]
-    yield f"{stem[:start]}{{key}}{stem[end:]}{dot}{suffix}", key
-    if len([0 for i, j in found if stem[i:j] == key]) > 1:
-        whole = rf"(?<![^{re.escape(_SEPARATORS)}]){re.escape(key)}(?![^{re.escape(_SEPARATORS)}])"
-        yield re.sub(whole, "{key}", stem) + dot + suffix, key
+    longest = max((j - i for i, j in found), default=0)
+    for i, j in found:
+        if j - i == longest:
+            key, sides = stem[i:j], f"[^{re.escape(_SEPARATORS)}]"
+            yield f"{stem[:i]}{{key}}{stem[j:]}{dot}{suffix}", key
+            whole = rf"(?<!{sides}){re.escape(key)}(?!{sides})"
+            yield re.sub(whole, "{key}", stem) + dot + suffix, key
+
+
+def _less(masks: Mapping[str, set[str]], patterns: Collection[str]) -> dict[str, set[str]]:
+    return {pattern: keys for pattern, keys in masks.items() if pattern not in patterns}
+
+
+def _apart(pattern: str, other: str) -> str:
+    """The parts of a pattern that another one has not."""
+    return "/".join(part for part in pattern.split("/") if part not in other.split("/"))
 
 
 def _by_class(
-    folder: Path, masks: Mapping[str, set[str]], names: Collection[str]
+    folder: Path, masks: Mapping[str, set[str]], second: Collection[str], names: Collection[str]
 ) -> tuple[str, dict[str, set[str]]] | None:
     """The pattern with {class} that most masks fit, and the keys of each class.
+
+    One of them at least is not among `second`.
 
     Raises:
         InputError: masks are binary and fit, but are no classes.
@@ -178,7 +200,12 @@ def _by_class(
     for pattern, keys in masks.items():
         for before, name, after in _slots(pattern):
             families.setdefault((before, after), {})[name] = keys
-    fit = {c: f for c, f in families.items() if len(f) > 1 or {*f} <= {*names}}
+    fit = {
+        (before, after): family
+        for (before, after), family in families.items()
+        if (len(family) > 1 or {*family} <= {*names})
+        and any(f"{before}{name}{after}" not in second for name in family)
+    }
     if not fit:
         return None
     (before, after), members = max(
@@ -239,25 +266,27 @@ def _are_alike(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
         a, b = (_read(folder, pattern.replace("{key}", key)) for pattern in (one, other))
         if a is None or b is None or a.shape != b.shape:
             continue
-        a, b = (mask >= max(1, int(mask.max(initial=0)) // 2) for mask in (a, b))
-        common, union = common + int((a & b).sum()), union + int((a | b).sum())
-        smaller += min(int(a.sum()), int(b.sum()))
+        inside, other_inside = (mask >= max(1, int(mask.max(initial=0)) // 2) for mask in (a, b))
+        common += int((inside & other_inside).sum())
+        union += int((inside | other_inside).sum())
+        smaller += min(int(inside.sum()), int(other_inside.sum()))
     if common <= _SAME * union:
         return False
     return common < _NESTED * smaller or common > 0.9 * union
 
 
 def _same_content(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
-    """Whether two patterns hold the same masks, in the same or in different files."""
-    shared = [k for k in _some(keys) if (folder / other.replace("{key}", k)).is_file()]
-    for key in shared:
+    """Whether two patterns hold the same masks, if by other values: each has one of the other."""
+    both: set[int] = set()
+    for key in _some(keys):
         try:
             a, b = (read_colors(folder / p.replace("{key}", key)) for p in (one, other))
         except InputError:
             return False
-        if not np.array_equal(a, b):
+        if a.shape != b.shape:
             return False
-    return bool(shared)
+        both |= {*np.unique(a.astype(np.int64) << 24 | b).tolist()}
+    return len(both) == len({code >> 24 for code in both}) == len({c & 0xFFFFFF for c in both})
 
 
 def _some(keys: Iterable[str]) -> list[str]:
@@ -265,13 +294,13 @@ def _some(keys: Iterable[str]) -> list[str]:
     return ordered[:: len(ordered) // _SAMPLES + 1]
 
 
-def _masks(folder: Path, paths: Iterable[str]) -> Iterator[NDArray[np.integer]]:
+def _masks(folder: Path, paths: Iterable[str]) -> Iterator[NDArray[np.integer[Any]]]:
     for path in paths:
         if (mask := _read(folder, path)) is not None:
             yield mask
 
 
-def _read(folder: Path, path: str) -> NDArray[np.integer] | None:
+def _read(folder: Path, path: str) -> NDArray[np.integer[Any]] | None:
     """A mask; None where it cannot be read, which the survey of all masks will say."""
     try:
         return read_brightness(folder / path)

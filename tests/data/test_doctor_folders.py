@@ -307,6 +307,15 @@ def test_scenes_that_images_share_are_no_classes(tmp_path: Path) -> None:
     assert dataset.taxonomy.num_classes == 2 and len(labels(dataset)) == 8
 
 
+def test_sites_with_images_of_their_own_are_no_classes(tmp_path: Path) -> None:
+    for site in range(3):
+        for number in range(4):
+            save(tmp_path / f"site{site}/images/{number}.png", photo(number + 10 * site))
+            save(tmp_path / f"site{site}/masks/{number}.png", binary(number, "car"))
+    diagnosis = examine(tmp_path)
+    assert diagnosis.scheme.encoding == "index" and "unused-image" in codes(diagnosis, "problem")
+
+
 def write_retina(folder: Path, patterns: tuple[str, ...], splits: tuple[str, ...]) -> None:
     image, first, view, second = patterns
     for split in splits:

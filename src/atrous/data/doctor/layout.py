@@ -169,7 +169,8 @@ def _chosen(
     taken |= {p.replace("{key}", key) for p, keys in images.values() for key in keys}
     rest = [name for name in names if name.path not in taken]
     fits = {
-        split: _fitting(folder, rest, split, keys, told=told) for split, (_, keys) in images.items()
+        split: _fitting(folder, rest, split, pattern, keys, told=told)
+        for split, (pattern, keys) in images.items()
     }
 
     def choose_all(classes: set[str]) -> dict[str, Choice]:
@@ -194,7 +195,7 @@ def _in_parts(folder: Path, names: Sequence[_Name], groups: Sequence[_Group]) ->
         for group, told in product(near if split or not choices else [], (True, False)):
             taken = {group.pattern.replace("{key}", key) for key in group.keys}
             rest = [name for name in names if name.path not in taken]
-            fits = _fitting(folder, rest, split, group.keys, told=told)
+            fits = _fitting(folder, rest, split, group.pattern, group.keys, told=told)
             if choice := choose(folder, None, group.pattern, fits, set()):
                 choices[split] = choice
                 break
@@ -212,13 +213,25 @@ def _without_extended(group: _Group) -> _Group:
 
 
 def _fitting(
-    folder: Path, names: Iterable[_Name], split: str, keys: Collection[str], *, told: bool
+    folder: Path,
+    names: Sequence[_Name],
+    split: str,
+    images: str,
+    keys: Collection[str],
+    *,
+    told: bool,
 ) -> dict[str, set[str]]:
-    """The patterns of masks in the folders of a split, or of none, that fit images by `keys`."""
-    near = (name for name in names if split_of(name.places[-1][0]) in (split, ""))
-    fits = fitting((n.path for n in near if n.is_mask or not told), keys)
+    """The patterns of masks that fit the images of a split by `keys`.
+
+    Neither those in folders of other splits, nor those in folders where other images lie.
+    """
+    near = [name for name in names if split_of(name.places[-1][0]) in (split, "")]
     if told:
-        return fits
+        parts = {part for name in names if not name.is_mask for part in name.path.split("/")[:-1]}
+        parts -= {*images.split("/")}
+        masks = (name.path for name in near if name.is_mask)
+        return fitting((path for path in masks if parts.isdisjoint(path.split("/")[:-1])), keys)
+    fits = fitting((name.path for name in near), keys)
     unnamed = {p: k for p, k in fits.items() if not _IMAGE_FOLDER.search(p.lower())}
     return {
         p: k for p, k in unnamed.items() if _has_few_colors(folder / p.replace("{key}", min(k)))

@@ -214,6 +214,10 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         ("ignore = [9]", "ignored = [9]", "labels has no field 'ignored'"),
         ("ignore = [9]", 'background = "sky"', "labels has no field 'background'"),
         ("ignore = [9]", 'unknown = "nearest"', "labels.unknown is 'nearest'"),
+        ('"index"\nignore = [9]', '"binary-masks"', r"splits.train.labels has no \{class\} in it"),
+        ("ignore = [9]", "foreground = 2", "labels has no field 'foreground'"),
+        ('"index"\nignore = [9]', '"binary-masks"\nforeground = 0', "labels.foreground is 0"),
+        ("[splits.train]", "[splits.train]\nvalid = 'x.png'", r"train.valid has no \{key\} in it"),
         ("ignore = [9]", "divisor = 1", "labels.divisor is 1"),
         ("ignore = [9]", f"divisor = {10**20}", "labels.divisor is 1000"),
         ("ignore = [9]", "divisor = true", "labels.divisor is True"),
@@ -282,13 +286,13 @@ def test_each_fault_of_a_description_is_one_line(
 FIELDS = {
     **dict.fromkeys(["name", "licence", "source", "labels", "splits", "archives"], ()),
     **dict.fromkeys(["encoding", "classes", "ignore", "map", "unknown", "divisor"], ("labels",)),
-    **dict.fromkeys(["variable", "background"], ("labels",)),
+    **dict.fromkeys(["variable", "background", "foreground"], ("labels",)),
     **dict.fromkeys(["train", "images"], ("splits",)),
 }
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("encoding", ["index", "rgb", "mat", "polygons"])
+@pytest.mark.parametrize("encoding", ["index", "rgb", "mat", "polygons", "binary-masks"])
 def test_any_value_of_any_field_is_read_or_refused(folder: Path, field: str, encoding: str) -> None:
     values = ["0", "-1", "1.5", "nan", "true", '""', '"\\u001b"', "[]", "[[]]", "[{}]", "{}"]
     values += ["{ a = 1 }", "{ 0 = {} }", "1979-05-27", f"{10**30}", f'"{"x" * 5000}"', "[0, [0]]"]

@@ -356,6 +356,7 @@ def test_what_is_out_of_view_is_ignored(
     write_retina(tmp_path, patterns, splits)
     diagnosis, dataset = read(tmp_path)
     assert not codes(diagnosis, "problem") & {"unused-mask", "stray-id"}
+    assert ("passed-over" in codes(diagnosis, "note")) == bool(patterns[3])
     found = labels(dataset)
     assert len(found) == 4  # of DRIVE's two splits the keys are the same here
     background, vessel = dataset.taxonomy.classes

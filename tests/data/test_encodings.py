@@ -101,6 +101,48 @@ def test_unknown_colors_count_as_the_nearest(tmp_path: Path, colors: np.ndarray)
     assert np.array_equal(read(tmp_path), nearest)
 
 
+@few
+@given(LABELS, st.sampled_from([1, 255]))
+def test_binary_masks(tmp_path: Path, label: np.ndarray, white: int) -> None:
+    """What is sky is in no mask; a class that is not in the image has no file."""
+    describe(
+        tmp_path,
+        'encoding = "binary-masks"\nignore = ["unknown"]\nmap = { auto = 2 }\nbackground = "sky"',
+        'labels = "masks/{class}/{key}.png"',
+    )
+    photo(tmp_path, label.shape)
+    names = {1: "road", 2: "auto", 3: "tree", 255: "unknown"}
+    for name in names.values():
+        (tmp_path / f"masks/{name}/a.png").unlink(missing_ok=True)
+    for i in np.unique([*np.unique(label), 1]).tolist():
+        if i in names:
+            save(tmp_path / f"masks/{names[i]}/a.png", (label == i) * np.uint8(white))
+    assert np.array_equal(read(tmp_path), label)
+
+
+def test_faults_of_binary_masks(tmp_path: Path) -> None:
+    describe(tmp_path, 'encoding = "binary-masks"', 'labels = "masks/{key}.{class}.png"')
+    photo(tmp_path, (5, 7))
+    assert "'a' of split 'train' has no mask" in fault_of(tmp_path)
+    save(tmp_path / "masks/a.car.png", np.ones((5, 7), np.uint8))
+    assert (read(tmp_path) == 2).all()
+    save(tmp_path / "masks/a.road.png", np.ones((5, 7), np.uint8))
+    assert (read(tmp_path) == 2).all()  # the later class covers the earlier one
+    save(tmp_path / "masks/a.tree.png", np.ones((7, 5), np.uint8))
+    assert "a.tree.png: 5x7, but another mask of its image is 7x5" in fault_of(tmp_path)
+
+
+@few
+@given(LABELS)
+def test_valid_masks(tmp_path: Path, label: np.ndarray) -> None:
+    split = 'labels = "masks/{key}.png"\nvalid = "valid/{key}.gif"'
+    describe(tmp_path, 'encoding = "index"', split)
+    photo(tmp_path, label.shape)
+    save(tmp_path / "masks/a.png", label % 4)
+    save(tmp_path / "valid/a.gif", (label < 2) * np.uint8(255))
+    assert np.array_equal(read(tmp_path), np.where(label < 2, label, 255))
+
+
 def test_unknown_ids_are_named_or_ignored(tmp_path: Path) -> None:
     labels = 'labels = "masks/{key}.tif"'
     describe(tmp_path, 'encoding = "index"', labels)
@@ -158,6 +200,11 @@ def write_any(folder: Path, encoding: str) -> Path:
             photo(folder, (5, 7))
             save(folder / "masks/a.png", picture)
             return folder / "masks/a.png"
+        case "binary-masks":
+            describe(folder, 'encoding = "binary-masks"', 'labels = "{class}/{key}.png"')
+            photo(folder, (5, 7))
+            save(folder / "road/a.png", label)
+            return folder / "road/a.png"
         case "mat" | "mat, packed":
             describe(folder, 'encoding = "mat"', 'labels = "masks/{key}.mat"')
             photo(folder, (5, 7))
@@ -177,7 +224,7 @@ def write_any(folder: Path, encoding: str) -> Path:
     return write_yolo(folder, (5, 7), "0 0 0 0.5 0 1 1\n1 0.1 0.2 0.3 0.4 0.5 0.6") / "shapes/a.txt"
 
 
-PICTURES = ["index", "palette", "rgb"]
+PICTURES = ["index", "palette", "rgb", "binary-masks"]
 FILES = ["mat", "mat, packed", "coco-json", "coco-panoptic", "labelme", "yolo"]
 
 

@@ -30,8 +30,8 @@ def _passed_over(case: Case) -> Iterator[Finding]:
             code="passed-over",
             severity="note",
             count=len(patterns),
-            message=f"masks passed over, as drawings or other forms of those read: "
-            f"{_shown(patterns)}",
+            message="masks passed over, as drawings, other forms or another person's of those read:"
+            f" {_shown(patterns)}",
             examples=patterns,
             mend="none needed; to read them instead, write a dataset.toml",
         )

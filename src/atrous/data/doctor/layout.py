@@ -19,9 +19,9 @@ from atrous.data.doctor.rivals import (
     SECOND_CHOICE,
     Choice,
     choose,
-    field_of_view,
     fitting,
-    out_of_view,
+    views_and_seconds,
+    with_view,
 )
 from atrous.data.doctor.splits import (
     SPLIT_FOLDER,
@@ -113,11 +113,11 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     paths = sorted(paths)
     odd = tuple(repr(path)[1:-1] for path in paths if not _is_plain(path))
     kinds = (*IMAGE_SUFFIXES, *_WEIGHTS)
-    views, second_views = out_of_view(paths)
+    views, seconds = views_and_seconds(paths)
     names = [
         _name(path)
         for path in paths
-        if _is_plain(path) and path.lower().endswith(kinds) and path not in views | second_views
+        if _is_plain(path) and path.lower().endswith(kinds) and path not in views | seconds
     ]
     groups = _groups(names)
     pairs = _paired(groups)
@@ -126,10 +126,11 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     choices = _chosen(folder, names, pairs, told=told) or _in_parts(folder, names, groups)
     if not choices:
         raise _nothing_paired(folder, sum(p.lower().endswith(IMAGE_SUFFIXES) for p in paths))
-    splits = {
-        split: replace(choice.files, valid=_view_of(folder, choice.files, split, views))
+    choices = {
+        split: with_view(folder, choice, *(_of_split(paths, split) for paths in (views, seconds)))
         for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
     }
+    splits = {split: choice.files for split, choice in choices.items()}
     passed = tuple(sorted({p for choice in choices.values() for p in choice.passed_over}))
     unused = tuple(sorted({p for choice in choices.values() for p in choice.unused}))
     images, masks = (_unpaired(names, splits.values(), side, (*passed, *unused)) for side in (0, 1))
@@ -225,22 +226,22 @@ def _fitting(
 
     Neither those in folders of other splits, nor those in folders where other images lie.
     """
-    near = [name for name in names if split_of(name.places[-1][0]) in (split, "")]
+    near = {*_of_split((name.path for name in names), split)}
     if told:
         parts = {part for name in names if not name.is_mask for part in name.path.split("/")[:-1]}
         parts -= {*images.split("/")}
-        masks = (name.path for name in near if name.is_mask)
-        return fitting((path for path in masks if parts.isdisjoint(path.split("/")[:-1])), keys)
-    fits = fitting((name.path for name in near), keys)
+        near &= {name.path for name in names if name.is_mask}
+        return fitting((path for path in near if parts.isdisjoint(path.split("/")[:-1])), keys)
+    fits = fitting(near, keys)
     unnamed = {p: k for p, k in fits.items() if not _IMAGE_FOLDER.search(p.lower())}
     return {
         p: k for p, k in unnamed.items() if _has_few_colors(folder / p.replace("{key}", min(k)))
     }
 
 
-def _view_of(folder: Path, files: Files, split: str, views: Iterable[str]) -> str:
-    near = [path for path in views if split_of(path.rpartition("/")[0]) in (split, "")]
-    return field_of_view(folder, files, fitting(near, files.keys))
+def _of_split(paths: Iterable[str], split: str) -> list[str]:
+    """The paths in folders of a split, or of none."""
+    return [path for path in paths if split_of(path.rpartition("/")[0]) in (split, "")]
 
 
 def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:

@@ -9,7 +9,7 @@ between them would be a guess.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from atrous.data.doctor.splits import Files
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
 
-_DRAWN = re.compile(r"colou?r|overlay|(?<![a-z])vis|preview|trainids|panoptic|instance", re.I)
+_DRAWN = re.compile(
+    r"colou?r|overlay|(?<![a-z])vi[sz]|depth|disparity|preview|blend|trainids|panoptic|instance",
+    re.I,
+)
 SECOND_CHOICE = re.compile(rf"{_DRAWN.pattern}|object|contour|edge|bound|human", re.I)
 """Drawings for the eye, and masks of objects instead of classes, beside the masks that we want."""
 _ROLE = re.compile(
@@ -60,12 +63,12 @@ class Choice:
 
     files: Files
     passed_over: tuple[str, ...] = ()
-    """Drawings for the eye, other forms of the chosen masks, and copies of them."""
+    """Drawings for the eye, other forms of the chosen masks, and those of a second person."""
     unused: tuple[str, ...] = ()
     """Masks of few images, which may be missed."""
 
 
-def out_of_view(paths: Iterable[str]) -> tuple[set[str], set[str]]:
+def views_and_seconds(paths: Iterable[str]) -> tuple[set[str], set[str]]:
     """Of data of the retina: masks of the field of view, and those of a second person.
 
     So they are called where others are called the manual ones: DRIVE, HRF, CHASE_DB1.
@@ -145,21 +148,32 @@ def choose(
     return Choice(files, tuple(sorted(second.union(equal) - own)), tuple(sorted(unused)))
 
 
-def field_of_view(folder: Path, files: Files, fits: Mapping[str, set[str]]) -> str:
-    """The pattern of the masks of the field of view that all images of a split have; or "".
+def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Iterable[str]) -> Choice:
+    """Add the masks of the field of view, and pass those of a second person over.
+
+    Args:
+        folder: that paths count from.
+        choice: the masks of a split.
+        views: paths that may be masks of the field of view.
+        seconds: masks that a second person drew.
 
     Raises:
-        InputError: labels lie outside of it: then it is something else.
+        InputError: labels lie outside of the field of view: then it is something else.
     """
-    keys = set(files.keys)
-    pattern = next((p for p, k in sorted(fits.items()) if k >= keys), "")
+    files, keys = choice.files, set(choice.files.keys)
+    fits = fitting(views, keys)
+    pattern = next((p for p, held in sorted(fits.items()) if held == keys), "")
     for key in _some(keys) if pattern else ():
-        label, inside = (_read(folder, p.replace("{key}", key)) for p in (files.labels, pattern))
-        if label is not None and inside is not None and label.shape == inside.shape:
-            drawn = label >= max(1, int(label.max(initial=0)) // 2)
-            if (drawn & (inside == 0)).sum() > (1 - _NESTED) * drawn.sum():
+        label, view = (_read(folder, p.replace("{key}", key)) for p in (files.labels, pattern))
+        if label is not None and view is not None and label.shape == view.shape:
+            drawn = _inside(label)
+            if (drawn & (view == 0)).sum() > (1 - _NESTED) * drawn.sum():
                 raise _ambiguous(folder, files.labels, pattern)
-    return pattern
+    return Choice(
+        replace(files, valid=pattern),
+        (*choice.passed_over, *sorted(fitting(seconds, keys))),
+        (*choice.unused, *sorted(fits.keys() - {pattern})),
+    )
 
 
 def _patterns(path: str, keys: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -266,7 +280,7 @@ def _are_alike(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
         a, b = (_read(folder, pattern.replace("{key}", key)) for pattern in (one, other))
         if a is None or b is None or a.shape != b.shape:
             continue
-        inside, other_inside = (mask >= max(1, int(mask.max(initial=0)) // 2) for mask in (a, b))
+        inside, other_inside = _inside(a), _inside(b)
         common += int((inside & other_inside).sum())
         union += int((inside | other_inside).sum())
         smaller += min(int(inside.sum()), int(other_inside.sum()))
@@ -287,6 +301,11 @@ def _same_content(folder: Path, one: str, other: str, keys: Iterable[str]) -> bo
             return False
         both |= {*np.unique(a.astype(np.int64) << 24 | b).tolist()}
     return len(both) == len({code >> 24 for code in both}) == len({c & 0xFFFFFF for c in both})
+
+
+def _inside(mask: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """What is at least half as bright as the brightest pixel of a binary mask, (H, W)."""
+    return np.asarray(mask >= max(1, int(mask.max(initial=0)) // 2))
 
 
 def _some(keys: Iterable[str]) -> list[str]:

@@ -177,6 +177,25 @@ def test_order_decides_where_masks_overlap_and_it_is_said(tmp_path: Path) -> Non
         assert (label[10:20, 15:30] != "disc").all()
 
 
+def test_masks_that_leave_nothing_over_have_no_background(tmp_path: Path) -> None:
+    for number in range(COUNT):
+        save(tmp_path / f"images/{number}.png", photo(number))
+        save(tmp_path / f"masks/ground/{number}.png", binary(number, "car"))
+        save(tmp_path / f"masks/human/{number}.png", 255 - binary(number, "car"))
+    _, dataset = read(tmp_path)
+    assert dataset.taxonomy.classes == ("human", "ground")
+    for key, label in labels(dataset).items():
+        assert np.array_equal(label == "ground", binary(number_of(key), "car") > 0)
+
+
+def test_a_file_of_names_gives_the_order(tmp_path: Path) -> None:
+    write_parts(tmp_path, "images/x{}.jpg", "masks/{c}/x{}.png")
+    (tmp_path / "classes.txt").write_text("tree\ncar\n")
+    diagnosis, dataset = read(tmp_path)
+    assert dataset.taxonomy.classes == ("background", "tree", "car")
+    assert diagnosis.names_file == "classes.txt"
+
+
 def test_what_is_missing_among_binary_masks(tmp_path: Path) -> None:
     write_parts(tmp_path, "images/x{}.jpg", "masks/{c}/x{}.png")
     for name in NAMES[1:]:
@@ -276,6 +295,8 @@ def test_parts_of_a_set_are_no_classes(tmp_path: Path) -> None:
         beside("gray_labels/{}.png", lambda n: mask(n, range(4)) * 60),
         beside("masks/{}_overlay.png", photo),
         beside("SegmentationObject/{}.png", shifted, "SegmentationClass/{}.png"),
+        beside("SegmentationClassVisualization/{}.jpg", photo, "SegmentationClass/{}.png"),
+        beside("gtCoarse/{}_gtCoarse_labelIds.png", shifted, "gtFine/{}_gtFine_labelIds.png"),
     ],
 )
 def test_other_forms_of_the_masks_are_passed_over(

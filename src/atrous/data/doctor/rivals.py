@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.doctor.findings import some
 from atrous.data.doctor.splits import Files
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
 
 _DRAWN = re.compile(
-    r"colou?r|overlay|(?<![a-z])vi[sz]|depth|disparity|preview|blend|trainids|panoptic|instance",
+    r"colou?r|overlay|visuali[sz]|vi[sz](?![a-z])|depth|disparity|preview|blend|trainids|panoptic"
+    r"|instance|gtcoarse",
     re.I,
 )
 SECOND_CHOICE = re.compile(rf"{_DRAWN.pattern}|object|contour|edge|bound|human", re.I)
 """Drawings for the eye, and masks of objects instead of classes, beside the masks that we want."""
 _ROLE = re.compile(
-    r".*(?:mask|label|segment|annot|truth|instance).*|gt|gt(?:fine|coarse)|ground|targets?|seg|sem"
+    r".*(?:mask|label|segment|annot|truth|instance).*|gt|gt(?:fine|coarse)|targets?|seg|sem"
     r"|semantic|trimaps?|machine|png|images?|img|photos?|pictures?|raw|rgb|[lp]",
     re.I,
 )
@@ -134,7 +136,7 @@ def choose(
         files = Files(images, pattern, keys, classes=tuple(sorted(members)))
         own = {pattern.replace("{class}", name) for name in members}
     elif files is None:
-        if len(masks) > 1:
+        if len(masks) > 1 and max(map(len, masks.values())) > 1:
             raise _ambiguous(folder, *sorted(masks)[:2])
         return None
     else:
@@ -328,9 +330,8 @@ def _read(folder: Path, path: str) -> NDArray[np.integer[Any]] | None:
 
 
 def _named(pattern: str, names: Iterable[str]) -> str:
-    shown = sorted(names)
-    more = ", ..." if len(shown) > 3 else ""
-    return ", ".join(pattern.replace("{class}", n).replace("{key}", "*") for n in shown[:3]) + more
+    paths = (pattern.replace("{class}", name).replace("{key}", "*") for name in sorted(names))
+    return some(paths, most=2)
 
 
 def _ambiguous(folder: Path, *patterns: str) -> InputError:

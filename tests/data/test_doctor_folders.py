@@ -269,6 +269,8 @@ def two_people(one: str, other: str):
         (two_people("masks/{}/1.png", "masks/{}/2.png"), ("numbers",)),
         (two_people("masks/{}_0.png", "masks/{}_1.png"), ("numbers",)),
         (two_people("gt/manual/{}.png", "gt/auto/{}.png"), ("gt/manual", "gt/auto")),
+        (two_people("masks/manual/{}.png", "masks/auto/{}.png"), ("masks/manual", "masks/auto")),
+        (two_people("manual/{}.png", "mask/{}.png"), ("manual/*.png", "mask/*.png")),
     ],
 )
 def test_two_kinds_of_masks_that_both_fit_are_refused(
@@ -398,6 +400,14 @@ def test_a_mask_beside_manual_ones_that_is_no_field_of_view(tmp_path: Path) -> N
     assert "manual/*.png and mask/*.png" in refusal(tmp_path)
 
 
+def test_a_word_in_a_path_makes_no_field_of_view(tmp_path: Path) -> None:
+    for number in range(COUNT):
+        save(tmp_path / f"images/{number}.png", photo(number))
+        save(tmp_path / f"masks/{number}.png", mask(number))
+    save(tmp_path / "manual/figure.png", photo(99))
+    assert len(examine(tmp_path).readings) == COUNT
+
+
 def test_views_without_manual_masks_are_no_labels(tmp_path: Path) -> None:
     patterns = (
         "{s}/images/{:02}_{s}.tif",
@@ -462,6 +472,13 @@ def write_known(folder: Path, image: str, label: str, ids: list[int], **options)
         (
             "bdd100k/images/10k/train/0a0a0b1a-{:08x}.jpg",
             "bdd100k/labels/sem_seg/masks/train/0a0a0b1a-{:08x}.png",
+            [0, 13, 255],
+            "BDD100K",
+            ("road", "car", "ignored"),
+        ),
+        (
+            "seg/images/train/0a0a0b1a-{:08x}.jpg",
+            "seg/labels/train/0a0a0b1a-{:08x}_train_id.png",
             [0, 13, 255],
             "BDD100K",
             ("road", "car", "ignored"),

@@ -1,12 +1,13 @@
 """One binary mask for each class of an image: read as codes that tell all classes of a pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from atrous.data.doctor.class_names import NamedClass
-from atrous.data.doctor.scheme import Scheme, check_count, is_background, is_void
+from atrous.data.doctor.scheme import Census, Scheme, check_count, is_background, is_void
 from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, survey
@@ -61,32 +62,37 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
 
     readings = survey(folder, [*masks], read, progress, colors=False)
     blurred = [False] * len(readings)
-    census = census_of(readings, blurred)
-    shown = [name for name in names if not is_void(name)]
+    scheme, places = _scheme(bits, census_of(readings, blurred), named)
+    scheme = replace(scheme, extra={"foreground": foreground, **scheme.extra})
+    return Seen(scheme, places, readings, blurred)
+
+
+def _scheme(
+    bits: Mapping[str, int], census: Census, named: Sequence[NamedClass]
+) -> tuple[Scheme, dict[int, int]]:
+    """The classes in the order that decides where they overlap, and the class of each code."""
+    shown = [name for name in bits if not is_void(name)]
     area = {n: int(census.counts[(census.values & bits[n]) > 0].sum()) for n in shown}
     given = [entry.name for entry in named if entry.name in area]
     order = given if {*given} == {*shown} else sorted(shown, key=lambda name: (-area[name], name))
     background = next(filter(is_background, order), "background" if 0 in census.values else "")
     classes = tuple(dict.fromkeys([*filter(None, [background]), *order]))
     check_count(len(classes))
-    place = {bits[name]: classes.index(name) for name in order}
     places = {
-        int(code): max(i for bit, i in place.items() if code & bit)
+        int(code): max(classes.index(name) for name in shown if code & bits[name])
         for code in census.values
         if code > IGNORE_INDEX
     }
-    void = sorted({*names} - {*shown})
+    void = sorted({*bits} - {*shown})
     scheme = Scheme(
         encoding="binary-masks",
         classes=classes,
         colors=distinct_colors(len(classes)),
         train_ids={i: i for i in range(len(classes))},
         background=background,
-        extra={"foreground": foreground, **({"ignore": void} if void else {})},
+        extra={"ignore": void} if void else {},
     )
-    if background:
-        places[0] = classes.index(background)
-    return Seen(scheme, places, readings, blurred)
+    return scheme, places | ({0: classes.index(background)} if background else {})
 
 
 def num_classes_of(code: int) -> int:

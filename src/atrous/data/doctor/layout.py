@@ -41,7 +41,7 @@ _MASK_FOLDER = re.compile(
 )
 _IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
 _MASK_WORD = (
-    r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|instanceIds|gt|gtFine|gtCoarse|target|"
+    r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|train_id|instanceIds|gt|gtFine|gtCoarse|target|"
     r"ground_?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
     r"|[LP])"
 )

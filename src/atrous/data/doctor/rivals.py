@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.findings import some
-from atrous.data.doctor.splits import Files
+from atrous.data.doctor.splits import SPLIT_FOLDER, Files
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
 
@@ -57,6 +57,8 @@ _SAME = 0.5
 """Two people's drawings of one thing have more than this of their union in common."""
 _NESTED = 0.98
 """Of the smaller one, in the other: then one is a part of the other."""
+_LEAST_VIEW = 0.3
+"""Of an image; fields of view are round and as large as the photo allows, 0.69 in DRIVE."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,18 @@ class Choice:
 def views_and_seconds(paths: Iterable[str]) -> tuple[set[str], set[str]]:
     """Of data of the retina: masks of the field of view, and those of a second person.
 
-    So they are called where others are called the manual ones: DRIVE, HRF, CHASE_DB1.
+    So they are called where as many others are called the manual ones: DRIVE, HRF, CHASE_DB1.
     """
     pictures = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
-    others = {path for path in pictures if _OTHER_MANUAL.search(path)}
-    manual = {path for path in pictures if _MANUAL.search(path)} - others
-    if not manual:
-        return set(), set()
-    return {path for path in pictures if _VIEW.search(path)} - manual - others, others
+    seconds = {path for path in pictures if _OTHER_MANUAL.search(path)}
+    manual = {path for path in pictures if _MANUAL.search(path)} - seconds
+    folders = {part for path in manual for part in path.split("/")[:-1]}
+    views = {
+        path
+        for path in {*pictures} - seconds - manual
+        if _VIEW.search("/".join(part for part in path.split("/") if part not in folders))
+    }
+    return (views, seconds) if 2 * len(manual) >= max(1, len(views)) else (set(), set())
 
 
 def fitting(paths: Iterable[str], keys: Collection[str]) -> dict[str, set[str]]:
@@ -88,9 +94,8 @@ def fitting(paths: Iterable[str], keys: Collection[str]) -> dict[str, set[str]]:
 
     Of several patterns of a picture the one counts that most pictures have.
     """
-    every = {
-        path: dict(_patterns(path, keys)) for path in paths if path.lower().endswith(IMAGE_SUFFIXES)
-    }
+    pictures = (path for path in sorted(paths) if path.lower().endswith(IMAGE_SUFFIXES))
+    every = {path: dict(_patterns(path, keys)) for path in pictures}
     times = Counter(pattern for patterns in every.values() for pattern in patterns)
     found: dict[str, set[str]] = {}
     for patterns in filter(None, every.values()):
@@ -160,7 +165,8 @@ def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Itera
         seconds: masks that a second person drew.
 
     Raises:
-        InputError: labels lie outside of the field of view: then it is something else.
+        InputError: labels lie outside of the field of view, or it is small: then it is something
+            else.
     """
     files, keys = choice.files, set(choice.files.keys)
     fits = fitting(views, keys)
@@ -169,7 +175,8 @@ def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Itera
         label, view = (_read(folder, p.replace("{key}", key)) for p in (files.labels, pattern))
         if label is not None and view is not None and label.shape == view.shape:
             drawn = _inside(label)
-            if (drawn & (view == 0)).sum() > (1 - _NESTED) * drawn.sum():
+            outside = (drawn & (view == 0)).sum() > (1 - _NESTED) * drawn.sum()
+            if outside or (view > 0).mean() < _LEAST_VIEW:
                 raise _ambiguous(folder, files.labels, pattern)
     return Choice(
         replace(files, valid=pattern),
@@ -261,18 +268,24 @@ def _slots(pattern: str) -> Iterator[tuple[str, str, str]]:
         for first, last in ((i, j) for i in range(len(tokens)) for j in range(i, len(tokens))):
             start, end = part.start() + tokens[first].start(), part.start() + tokens[last].end()
             words = tokens[first : last + 1]
-            if not any("{key}" in word[0] or _ROLE.fullmatch(word[0]) for word in words):
+            if not any("{key}" in word[0] or _is_role(word[0]) for word in words):
                 yield pattern[:start], pattern[start:end], pattern[end:]
+
+
+def _is_role(word: str) -> bool:
+    """Whether a word says mask, image or the name of a split, and so names no class."""
+    return bool(_ROLE.fullmatch(word) or SPLIT_FOLDER.fullmatch(word.lower()))
 
 
 def _is_binary(folder: Path, paths: Sequence[str]) -> bool:
     """Whether masks hold two values, or two and what blur makes of them."""
-    for mask in _masks(folder, paths):
+    masks = [mask for path in paths if (mask := _read(folder, path)) is not None]
+    for mask in masks:
         top = int(mask.max(initial=0))
         between = (mask > top // 8) & (mask < top - top // 8)
         if len(np.unique(mask)) > 2 and (top < _BRIGHT or between.mean() > 0.2):
             return False
-    return True
+    return bool(masks)
 
 
 def _are_alike(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
@@ -313,12 +326,6 @@ def _inside(mask: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
 def _some(keys: Iterable[str]) -> list[str]:
     ordered = sorted(keys)
     return ordered[:: len(ordered) // _SAMPLES + 1]
-
-
-def _masks(folder: Path, paths: Iterable[str]) -> Iterator[NDArray[np.integer[Any]]]:
-    for path in paths:
-        if (mask := _read(folder, path)) is not None:
-            yield mask
 
 
 def _read(folder: Path, path: str) -> NDArray[np.integer[Any]] | None:

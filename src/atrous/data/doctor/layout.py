@@ -8,21 +8,21 @@ dataset.toml names one pattern for each. Splits come from folder names or from l
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from atrous.data.doctor.rivals import (
-    SECOND_CHOICE,
-    Choice,
-    choose,
-    fitting,
-    views_and_seconds,
-    with_view,
+from atrous.data.doctor.choices import (
+    IMAGE_FOLDER,
+    MOST_GROUPS,
+    Images,
+    choose_all,
+    has_few_colors,
+    in_parts,
+    of_split,
 )
+from atrous.data.doctor.rivals import SECOND_CHOICE, views_and_seconds, with_view
 from atrous.data.doctor.splits import (
     SPLIT_FOLDER,
     UNDIVIDED,
@@ -33,13 +33,12 @@ from atrous.data.doctor.splits import (
     split_of,
 )
 from atrous.files import InputError
-from atrous.images import IMAGE_SUFFIXES, read_colors
+from atrous.images import IMAGE_SUFFIXES
 
 _MASK_FOLDER = re.compile(
     r"mask|(?<!un)label|annot|segment|seg(?![a-z])|(?<![a-z])gt|ground.?truth|stuffthing|pixelmap"
     r"|panoptic|(?<![a-z])ann(?![a-z])|target|(?<![a-z])manual"
 )
-_IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
 _MASK_WORD = (
     r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|train_id|instanceIds|gt|gtFine|gtCoarse|target|"
     r"ground_?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
@@ -51,8 +50,6 @@ _HEAD = re.compile(rf"^(?:(?P<mask>(?:{_MASK_WORD})[_\-])|(?P<image>(?:{_IMAGE_W
 
 _WEIGHTS = {".mat": 0.5, ".json": 0.4, ".txt": 0.3}
 """Captions and boxes lie beside images too: where there are masks as pictures, they count more."""
-_MOST_GROUPS = 12
-_FEW_COLORS = 64
 
 
 @dataclass(frozen=True)
@@ -92,6 +89,10 @@ class _Group:
         return f"{self.prefix}{{key}}{self.suffix}"
 
     @property
+    def images(self) -> Images:
+        return Images(self.split, self.pattern, self.keys)
+
+    @property
     def weight(self) -> float:
         weight = next((w for end, w in _WEIGHTS.items() if self.suffix.lower().endswith(end)), 1.0)
         return weight * (0.6 if SECOND_CHOICE.search(self.prefix + self.suffix) else 1.0)
@@ -123,11 +124,15 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     pairs = _paired(groups)
     told = bool(pairs)
     pairs = pairs or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups))
-    choices = _chosen(folder, names, pairs, told=told) or _in_parts(folder, names, groups)
+    roles = {name.path: name.is_mask for name in names}
+    may_be = [group.images for group in groups if not group.is_mask]
+    choices = choose_all(folder, roles, _proposed(pairs), told=told) or in_parts(
+        folder, roles, may_be
+    )
     if not choices:
         raise _nothing_paired(folder, sum(p.lower().endswith(IMAGE_SUFFIXES) for p in paths))
     choices = {
-        split: with_view(folder, choice, *(_of_split(paths, split) for paths in (views, seconds)))
+        split: with_view(folder, choice, *(of_split(paths, split) for paths in (views, seconds)))
         for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
     }
     splits = {split: choice.files for split, choice in choices.items()}
@@ -150,98 +155,15 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     return replace(listed_layout, passed_over=passed, unused=unused)
 
 
-def _chosen(
-    folder: Path, names: Sequence[_Name], pairs: Mapping[str, _Pair], *, told: bool
-) -> dict[str, Choice]:
-    """The masks of each split, where the pairs that names propose are not the only ones.
-
-    Args:
-        folder: where the files lie.
-        names: of all files.
-        pairs: of each split.
-        told: whether names tell which files are masks.
-    """
-    proposed = {
-        split: Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys)))
+def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Images, Files]]:
+    """All images of each split, and the pairs among them."""
+    return [
+        (
+            replace(image.images, split=split),
+            Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys))),
+        )
         for split, (image, mask) in pairs.items()
-    }
-    images = {split: (image.pattern, image.keys) for split, (image, _) in pairs.items()}
-    taken = {path for files in proposed.values() for k in files.keys for path in files.masks(k)}
-    taken |= {p.replace("{key}", key) for p, keys in images.values() for key in keys}
-    rest = [name for name in names if name.path not in taken]
-    fits = {
-        split: _fitting(folder, rest, split, pattern, keys, told=told)
-        for split, (pattern, keys) in images.items()
-    }
-
-    def choose_all(classes: set[str]) -> dict[str, Choice]:
-        return {
-            split: choice
-            for split, files in proposed.items()
-            if (choice := choose(folder, files, files.images, fits[split], classes))
-        }
-
-    choices = choose_all(set())
-    classes = {name for choice in choices.values() for name in choice.files.classes}
-    return choose_all(classes) if classes else choices
-
-
-def _in_parts(folder: Path, names: Sequence[_Name], groups: Sequence[_Group]) -> dict[str, Choice]:
-    """The masks of each split where those of an image are called after it and something else."""
-    choices: dict[str, Choice] = {}
-    images = [_without_extended(group) for group in groups if not group.is_mask]
-    images.sort(key=lambda group: (-len(group.keys), len(group.pattern), group.pattern))
-    for split in sorted({group.split for group in groups}, reverse=True):  # "" comes last
-        near = [group for group in images if group.split in (split, "")][:_MOST_GROUPS]
-        for group, told in product(near if split or not choices else [], (True, False)):
-            taken = {group.pattern.replace("{key}", key) for key in group.keys}
-            rest = [name for name in names if name.path not in taken]
-            fits = _fitting(folder, rest, split, group.pattern, group.keys, told=told)
-            if choice := choose(folder, None, group.pattern, fits, set()):
-                choices[split] = choice
-                break
-    return choices
-
-
-def _without_extended(group: _Group) -> _Group:
-    """The group less the keys that begin with another one: of x and x_car, x is the image."""
-    keys = group.keys
-
-    def is_extended(key: str) -> bool:
-        return any(key[: match.start()] in keys for match in re.finditer(r"[_\-. ]", key))
-
-    return replace(group, keys=frozenset(key for key in keys if not is_extended(key)))
-
-
-def _fitting(
-    folder: Path,
-    names: Sequence[_Name],
-    split: str,
-    images: str,
-    keys: Collection[str],
-    *,
-    told: bool,
-) -> dict[str, set[str]]:
-    """The patterns of masks that fit the images of a split by `keys`.
-
-    Neither those in folders of other splits, nor those in folders where other images lie.
-    """
-    near = {*_of_split((name.path for name in names), split)}
-    if told:
-        parts = {part for name in names if not name.is_mask for part in name.path.split("/")[:-1]}
-        parts -= {*images.split("/")}
-        near &= {name.path for name in names if name.is_mask}
-        return fitting((path for path in near if parts.isdisjoint(path.split("/")[:-1])), keys)
-    fits = fitting(near, keys)
-    unnamed = {p: k for p, k in fits.items() if not _IMAGE_FOLDER.search(p.lower())}
-    return {
-        p: k for p, k in unnamed.items() if _has_few_colors(folder / p.replace("{key}", min(k)))
-    }
-
-
-def _of_split(paths: Iterable[str], split: str) -> list[str]:
-    """The paths in folders of a split, or of none."""
-    return [path for path in paths if split_of(path.rpartition("/")[0]) in (split, "")]
+    ]
 
 
 def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
@@ -296,7 +218,7 @@ def _name(path: str) -> _Name:
     *folders, name = path.split("/")
     telling = 0
     for number, part in enumerate(folders, 1):
-        if any(p.search(part.lower()) for p in (_MASK_FOLDER, _IMAGE_FOLDER, SPLIT_FOLDER)):
+        if any(p.search(part.lower()) for p in (_MASK_FOLDER, IMAGE_FOLDER, SPLIT_FOLDER)):
             telling = number
     places = [
         ("".join(f"{part}/" for part in folders[:n]), "".join(f"{part}/" for part in folders[n:]))
@@ -321,7 +243,7 @@ def _is_mask(folders: Sequence[str], otherwise: bool) -> bool:
     for part in reversed(folders):
         if _MASK_FOLDER.search(part.lower()):
             return True
-        if _IMAGE_FOLDER.search(part.lower()):
+        if IMAGE_FOLDER.search(part.lower()):
             return False
     return otherwise
 
@@ -344,19 +266,12 @@ def _pngs_as_masks(groups: Iterable[_Group]) -> list[_Group]:
 
 def _looked_at(folder: Path, groups: Iterable[_Group]) -> list[_Group]:
     """Where names tell nothing: what has few colours is a mask; one file of each group is read."""
-    largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:_MOST_GROUPS]
+    largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MOST_GROUPS]
     first = [group.pattern.replace("{key}", min(group.keys)) for group in largest]
     return [
-        replace(group, is_mask=_has_few_colors(folder / path))
+        replace(group, is_mask=has_few_colors(folder / path))
         for group, path in zip(largest, first, strict=True)
     ]
-
-
-def _has_few_colors(path: Path) -> bool:
-    try:
-        return len(np.unique(read_colors(path))) <= _FEW_COLORS
-    except InputError:
-        return False
 
 
 def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
@@ -370,7 +285,7 @@ def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
         images, masks = ([g for g in near if g.is_mask == side] for side in (False, True))
         scored = [
             (len(image.keys & mask.keys) * mask.weight, image, mask)
-            for image, mask in product(images[:_MOST_GROUPS], masks[:_MOST_GROUPS])
+            for image, mask in product(images[:MOST_GROUPS], masks[:MOST_GROUPS])
             if split in (image.split, mask.split)
         ]
         best = max(scored, key=lambda entry: entry[0], default=None)

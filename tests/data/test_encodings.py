@@ -28,6 +28,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy.io import savemat
 
+from atrous.data.dataset import Dataset
 from atrous.files import InputError
 
 
@@ -118,6 +119,15 @@ def test_binary_masks(tmp_path: Path, label: np.ndarray, white: int) -> None:
         if i in names:
             save(tmp_path / f"masks/{names[i]}/a.png", (label == i) * np.uint8(white))
     assert np.array_equal(read(tmp_path), label)
+
+
+def test_a_valid_mask_that_is_missing_is_said_before_any_is_read(tmp_path: Path) -> None:
+    split = 'labels = "masks/{key}.png"\nvalid = "valid/{key}.gif"'
+    describe(tmp_path, 'encoding = "index"', split)
+    photo(tmp_path, (5, 7))
+    save(tmp_path / "masks/a.png", np.zeros((5, 7), np.uint8))
+    with pytest.raises(InputError, match=r"valid/a\.gif: no such file, and splits\.train\.valid"):
+        Dataset.open(tmp_path).split("train")
 
 
 def test_faults_of_binary_masks(tmp_path: Path) -> None:

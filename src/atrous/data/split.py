@@ -176,6 +176,10 @@ def find_split(
                 f"{path}: no such file, so {key!r} of split {name!r} has no mask; "
                 "add the file or list the keys to use"
             )
+        if valid and not _is_file(mask := folder / valid.replace("{key}", key)):
+            raise InputError(
+                f"{mask}: no such file, and splits.{name}.valid names it; add the file"
+            )
         if annotations and key not in annotations:
             raise InputError(
                 f"{folder / table['annotations']}: does not list the image of {key!r}, "

@@ -6,6 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from color_bundle import write_color_bundle
+from hypothesis import settings
+
+# `pytest --hypothesis-profile thorough`: for once by hand.
+settings.register_profile("ci", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session", autouse=True)

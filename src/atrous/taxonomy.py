@@ -7,6 +7,7 @@ told in `atrous.data.labels`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from reprlib import repr as short
 from typing import Any
 
@@ -89,12 +90,22 @@ class Taxonomy:
             InputError: a field is missing or of the wrong kind.
         """
         try:
+            classes, groups = table["classes"], table.get("groups", [])
+            for names in (classes, groups):
+                if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                    raise ValueError(f"{short(names)}, where a list of names was expected")
+            colors = tuple((red, green, blue) for red, green, blue in table["colors"])
+            things = {*table["things"]}
+            if wrong := {*chain(*colors)} - {*range(256)}:
+                raise ValueError(f"a colour of {short(wrong.pop())}, where 0 to 255 can be")
+            if wrong := things - {*range(len(classes))}:
+                raise ValueError(f"the thing {short(wrong.pop())}, which is no class")
             return cls(
                 name=str(table["name"]),
-                classes=tuple(str(name) for name in table["classes"]),
-                colors=tuple((int(r), int(g), int(b)) for r, g, b in table["colors"]),
-                things=frozenset(int(i) for i in table["things"]),
-                groups=tuple(str(group) for group in table.get("groups", ())),
+                classes=tuple(classes),
+                colors=colors,
+                things=frozenset(things),
+                groups=tuple(groups),
             )
         except InputError:
             raise

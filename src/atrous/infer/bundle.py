@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from atrous import __version__
 from atrous.files import InputError
@@ -74,10 +78,8 @@ class BundleMetadata:
             return cls._from_values(values)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{name}: its metadata are damaged ({error}); export the bundle again"
-            ) from None
+        except (ValueError, RecursionError) as error:
+            raise damaged(name, error) from None
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any], *, stride: int) -> "BundleMetadata":
@@ -101,24 +103,60 @@ class BundleMetadata:
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "BundleMetadata":
-        if int(values["format"]) > FORMAT:
+        if missing := _KINDS.keys() - values.keys():
+            raise ValueError(f"{min(missing)} is missing")
+        for name, kind in _KINDS.items():
+            if type(values[name]) is not kind:  # and no bool for an int
+                raise ValueError(f"{name} is {short(values[name])}, not of type {kind.__name__}")
+        if values["format"] > FORMAT:
             raise InputError("written by a newer atrous; upgrade with: pip install -U atrous")
         if values["precision"] not in get_args(Precision):
-            raise ValueError(f"precision {values['precision']!r}")
-        if int(values["stride"]) < 1:
-            raise ValueError(f"stride {values['stride']!r}")
-        return cls(
-            taxonomy=Taxonomy.from_dict(values["taxonomy"]),
-            task=str(values["task"]),
-            stride=int(values["stride"]),
-            precision=values["precision"],
-            model=str(values["model"]),
-            licence=str(values["licence"]),
-            preprocessing=dict(values["preprocessing"]),
-            recipe=dict(values["recipe"]),
-            scores=dict(values["scores"]),
-            version=str(values["version"]),
+            raise ValueError(f"precision {short(values['precision'])}")
+        if values["stride"] < 1:
+            raise ValueError(f"stride {short(values['stride'])}")
+        known = {name: values[name] for name in _KINDS if name != "format"}
+        return cls(**known | {"taxonomy": Taxonomy.from_dict(values["taxonomy"])})
+
+
+_KINDS: dict[str, type] = {
+    "format": int,
+    "taxonomy": dict,
+    "task": str,
+    "stride": int,
+    "precision": str,
+    "model": str,
+    "licence": str,
+    "preprocessing": dict,
+    "recipe": dict,
+    "scores": dict,
+    "version": str,
+}
+"""What each property is as JSON."""
+
+
+def damaged(name: str, error: Exception) -> InputError:
+    """Return the error for metadata of the bundle `name` that cannot be read because of `error`."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{name}: its metadata are damaged ({reason}); export the bundle again")
+
+
+def checked_logits(
+    logits: NDArray[Any], images: NDArray[np.uint8], metadata: BundleMetadata, name: str
+) -> NDArray[np.float32]:
+    """Return what the graph of the bundle `name` gave for `images` (B, H, W, 3) as float32.
+
+    Raises:
+        InputError: it has not the shape that the metadata promise.
+    """
+    batch, height, width, _ = images.shape
+    stride, classes = metadata.stride, metadata.taxonomy.num_classes
+    promised = (batch, classes, -(-height // stride), -(-width // stride))
+    if logits.shape != promised:
+        raise InputError(
+            f"{name}: its graph gives logits {logits.shape}, where its metadata promise {promised};"
+            " export the bundle again"
         )
+    return np.asarray(logits, np.float32)
 
 
 def zoo_names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
-from atrous.infer.bundle import BundleMetadata
+from atrous.infer.bundle import BundleMetadata, checked_logits, damaged
 from atrous.kernels import usable_cores
 
 
@@ -34,7 +34,10 @@ class OnnxRuntime:
         options.log_severity_level = 4  # what goes wrong is raised; the rest is noise to a user
         try:
             self._session = onnxruntime.InferenceSession(
-                Path(path).read_bytes(), options, providers=["CPUExecutionProvider"]
+                Path(path).read_bytes(),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=False,  # which prints, and tries the same again
             )
         except OSError:
             raise
@@ -43,15 +46,26 @@ class OnnxRuntime:
                 f"{path}: onnxruntime cannot load it ({_reason(error)}); "
                 "give a bundle that atrous export wrote"
             ) from None
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata = BundleMetadata.from_properties(properties, str(path))
+        try:
+            properties = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise damaged(str(path), error) from None
+        self._path = str(path)
+        self.metadata = BundleMetadata.from_properties(properties, self._path)
         self.precision: str = self.metadata.precision
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
-        (logits,) = self._session.run(["logits"], {"image": images})
-        return np.asarray(logits, np.float32)
+        try:
+            (logits,) = self._session.run(["logits"], {"image": images})
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            height, width = images.shape[1:3]
+            raise InputError(
+                f"{self._path}: onnxruntime cannot run it on {width}x{height} pixels "
+                f"({_reason(error)}); export the bundle again"
+            ) from None
+        return checked_logits(logits, images, self.metadata, self._path)
 
 
 def import_onnxruntime() -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
-from atrous.infer.bundle import BundleMetadata
+from atrous.infer.bundle import BundleMetadata, checked_logits, damaged
 from atrous.infer.kept import file_hash, keep, read_kept
 from atrous.kernels import usable_cores
 
@@ -57,7 +57,8 @@ class OpenvinoRuntime:
         # for each other for ever.
         openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
         properties, compiled = _compiled(openvino, path, options)
-        self.metadata = BundleMetadata.from_properties(properties, str(path))
+        self._path = str(path)
+        self.metadata = BundleMetadata.from_properties(properties, self._path)
         self.precision = _computes_in(self.metadata.precision, bf16)
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(calls):
@@ -69,9 +70,16 @@ class OpenvinoRuntime:
         request = self._requests.get()
         try:
             request.infer([np.ascontiguousarray(images)], share_inputs=True)
-            return np.array(request.get_output_tensor(0).data, np.float32)  # ours to keep
+            logits = np.array(request.get_output_tensor(0).data)  # ours to keep
+        except RuntimeError as error:
+            height, width = images.shape[1:3]
+            raise InputError(
+                f"{self._path}: openvino cannot run it on {width}x{height} pixels "
+                f"({_reason(error)}); export the bundle again"
+            ) from None
         finally:
             self._requests.put(request)
+        return checked_logits(logits, images, self.metadata, self._path)
 
 
 def import_openvino() -> Any:
@@ -138,9 +146,16 @@ def _read(path: Path) -> tuple[dict[str, str], Any]:
     try:
         model = frontend.convert(frontend.load(str(path)))
     except Exception as error:  # OpenVINO's errors are RuntimeErrors of many lines
-        reason = str(error).strip().splitlines()[-1].rstrip(".")
         raise InputError(
-            f"{path}: openvino cannot load it ({reason}); give a bundle that atrous export wrote"
+            f"{path}: openvino cannot load it ({_reason(error)}); give a bundle that atrous export wrote"
         ) from None
-    properties = dict(model.get_rt_info().items()).get("framework", {})
-    return {name: str(value.value) for name, value in properties.items()}, model
+    try:
+        properties = dict(model.get_rt_info().items()).get("framework", {})
+        return {name: str(value.value) for name, value in properties.items()}, model
+    except UnicodeDecodeError as error:
+        raise damaged(str(path), error) from None
+
+
+def _reason(error: Exception) -> str:
+    """Take the last of the many lines of OpenVINO's errors."""
+    return str(error).strip().rpartition("\n")[2].rstrip(".")

@@ -74,7 +74,7 @@ class TorchRuntime:
         """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         import torch
 
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._way.device)
+        batch = torch.tensor(images).to(self._way.device)
         narrow = torch.autocast(self._way.device, torch.bfloat16) if self._way.bf16 else None
         with torch.inference_mode(), narrow or nullcontext():
             logits = self._network(batch)

@@ -84,8 +84,8 @@ def augment(sample: Sample, transforms: v2.Compose, seed: int) -> tuple[Tensor, 
     Returns:
         image (h, w, 3) uint8 and target (h, w) uint8 with 255 = ignored.
     """
-    image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (3, H, W)
-    mask = tv_tensors.Mask(torch.from_numpy(sample.label))  # (H, W)
+    image = tv_tensors.Image(torch.tensor(sample.image).permute(2, 0, 1))  # (3, H, W)
+    mask = tv_tensors.Mask(torch.tensor(sample.label))  # (H, W)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image, mask = transforms(image, mask)

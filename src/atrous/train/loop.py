@@ -277,7 +277,7 @@ class _Training:
 
         @torch.inference_mode()
         def predict(image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
-            logits = self.photo(torch.from_numpy(image)[None].to(accelerator.device))[0]
+            logits = self.photo(torch.tensor(image)[None].to(accelerator.device))[0]
             return labels_of(logits, stride, image.shape[:2])
 
         confusion = evaluate(predict, split, self.num_classes, indices=mine)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
+from atrous.cli.progress import watched
 from atrous.files import InputError
 from atrous.recipes import RECIPES, find
 from atrous.train.recipe import Recipe
@@ -81,7 +82,10 @@ def train_and_tell(
     from atrous.train.loop import train as run
 
     _say(_headline(recipe, data))
-    best = run(recipe, data, None if root is None else str(root), out, resume, _Watcher())
+    place = None if root is None else str(root)
+    best = run(
+        recipe, data, place, out, resume, _Watcher(), notify=_say_above, watch_counting=watched
+    )
     if best.get("miou") is not None:
         low, high = best.get("interval") or (None, None)
         margin = "" if low is None else f"+- {50 * (high - low):.1f} "  # half of the 95 % interval
@@ -102,10 +106,8 @@ def _recorded(
         recipe, place = Recipe.from_dict(run["recipe"]), run["data"]
         theirs = None if place["root"] is None else Path(place["root"])
         return recipe, data or str(place["data"]), root or theirs
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{out / 'run.json'}: {error} is missing; take a copy of the run"
-        ) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{out / 'run.json'}: damaged ({error}); take a copy of the run") from None
 
 
 def _headline(recipe: Recipe, data: str) -> str:
@@ -125,6 +127,11 @@ def _headline(recipe: Recipe, data: str) -> str:
 def _say(line: str) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         print(line, file=sys.stderr, flush=True)
+
+
+def _say_above(line: str) -> None:
+    """Say a line; the one that follows the training on a terminal is drawn anew below it."""
+    _say(f"\r\x1b[K{line}" if sys.stderr.isatty() else line)
 
 
 class _Watcher:

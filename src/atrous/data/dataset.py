@@ -34,6 +34,8 @@ class Dataset:
     """Labelled images on disk, as a dataset.toml describes them."""
 
     name: str
+    named: bool
+    """Whether the file gives the name; otherwise it is the folder's."""
     licence: str
     source: str
     folder: Path
@@ -110,6 +112,7 @@ def _parse(text: str, path: Path, folder: Path) -> Dataset:
             check_split(where, encoding.name, patterns)
         return Dataset(
             name=name,
+            named="name" in table,
             licence=read_text("licence", table.get("licence") or "not stated"),
             source=read_text("source", table.get("source") or "not stated"),
             folder=folder,

@@ -147,7 +147,8 @@ def _read(path: Path) -> tuple[dict[str, str], Any]:
         model = frontend.convert(frontend.load(str(path)))
     except Exception as error:  # OpenVINO's errors are RuntimeErrors of many lines
         raise InputError(
-            f"{path}: openvino cannot load it ({_reason(error)}); give a bundle that atrous export wrote"
+            f"{path}: openvino cannot load it ({_reason(error)}); "
+            "give a bundle that atrous export wrote"
         ) from None
     try:
         properties = dict(model.get_rt_info().items()).get("framework", {})

@@ -138,7 +138,7 @@ class Log:
             with replacing(path) as temporary:
                 temporary.write_text("".join(_lines_until(path, step)), "utf-8")
 
-    def write(self, values: Mapping[str, float | int | str | Mapping[str, Any]]) -> None:
+    def write(self, values: Mapping[str, float | int | str | Mapping[str, Any] | None]) -> None:
         """Append one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(values)) + "\n")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ from atrous.data.sample import Sample
 from atrous.evaluate import evaluate
 from atrous.files import InputError
 from atrous.metrics import Confusion, Scores
-from atrous.metrics.interval import interval
-from atrous.metrics.protocols import number
 from atrous.models.catalogue import build, normalization
 from atrous.models.importers.backbones import load_backbone
 from atrous.models.photo import PhotoNetwork
+from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
+from atrous.train.claim import claim, describe
+from atrous.train.data_check import Notify, Watch, checked_labels, has_labels, refuse_one_class
 from atrous.train.labels import labels_of
 from atrous.train.loader import batches, mixed_seed
 from atrous.train.optim import build_optimizer, learning_rate
 from atrous.train.recipe import Recipe
+from atrous.train.record import CALM, Record
 from atrous.train.upsampled_loss import upsampled_loss
 
 
@@ -49,7 +52,7 @@ class Status:
     num_steps: int
     seconds_per_step: float
     loss: float | None
-    """Mean since the last line of the log; None between two lines."""
+    """Mean since the last line of the log, of the steps that had labels; None between two lines."""
     lr: float
     scores: Scores | None
     """Of the validation after this step; None if there was none."""
@@ -63,6 +66,8 @@ def train(
     resume: bool = False,
     watch: Callable[[Status], None] | None = None,
     network: nn.Module | None = None,
+    notify: Notify = lambda line: None,
+    watch_counting: Watch = lambda what: nullcontext(lambda done, total: None),
 ) -> dict[str, Any]:
     """Train a network and keep its last and best weights in `out`.
 
@@ -76,19 +81,26 @@ def train(
         watch: called after each step.
         network: train this one instead of the recipe's: it takes what those of `atrous.models` take
             and returns their `Output`. Its run can be scored and resumed, but not loaded by name.
+        notify: told in lines what the data hold, and what is odd about them.
+        watch_counting: watches the count of the labels before the first step.
 
     Returns:
         The content of scores.json: the best validation, or the last step if there is no val split.
 
     Raises:
-        InputError: recipe, data or run folder are not usable, or the loss is not finite.
+        InputError: recipe, data or run folder are not usable, the data hold nothing to learn, a
+            run is resumed on other data, or the training diverges.
         OSError: the disk is full; the checkpoint before is kept.
     """
     dataset = Dataset.open(data, root)
+    refuse_one_class(dataset.taxonomy)
     samples = dataset.split("train")
     held_out = dataset.split("val") if "val" in dataset.splits else None
     if held_out is not None:
-        held_out[0]  # masks that cannot be read are told of now, not at the first validation
+        held_out[0]  # files that cannot be read are told of now, not at the first validation
+        if not has_labels(held_out):
+            notify("warning: no mask of split val holds a class, so nothing is validated")
+            held_out = None
     AcceleratorState._reset_state()  # of an earlier training in this process
     accelerator = Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
@@ -99,15 +111,18 @@ def train(
     fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
     training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network, fresh)
     if accelerator.is_main_process:  # not before: a start that fails leaves no folder
-        left_over = {"left_over": list(training.left_over)}  # of the backbone's weights
-        _claim(out, _description(recipe, dataset, data, root) | left_over, resume)
+        description = describe(recipe, dataset, samples, data, root)
+        description["left_over"] = list(training.left_over)  # of the backbone's weights
+        weights = recipe.class_weights
+        args = samples, dataset.taxonomy, weights, notify, watch_counting
+        claim(out, description, resume, notify, partial(checked_labels, *args))
     if state is not None:
         training.restore(state)
-    record = _Record(out, dataset.taxonomy.classes, training.step, accelerator)
+    record = Record(out, dataset.taxonomy.classes, training.step, accelerator, notify)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = batches(samples, recipe, training.step, rank, world_size)
 
-    losses: list[Tensor] = []
+    losses: list[Tensor] = []  # (2,) each
     first_step, started = training.step, time.perf_counter()
     while training.step < recipe.num_steps:
         loss, lr = training.advance(loader)
@@ -116,9 +131,12 @@ def train(
         seconds = (time.perf_counter() - started) / (step - first_step)
         mean_loss = scores = confusion = None
         if finished or step % recipe.log_every == 0:
-            mean_loss, losses = _finite_mean(losses, step), []
-            record.progress(step, mean_loss, lr, seconds)
-        if held_out is not None and (finished or step % recipe.validate_every == 0):
+            mean_loss, losses = record.progress(step, losses, lr, seconds), []
+        validated = held_out is not None and (finished or step % recipe.validate_every == 0)
+        saved = finished or step % recipe.checkpoint_every == 0
+        if validated or saved:
+            training.check_finite()
+        if held_out is not None and validated:
             confusion = training.validate(held_out)
             scores = confusion.scores()
             record.scores(step, scores)
@@ -126,48 +144,13 @@ def train(
             record.best(step, training.photo.network, confusion)
         if scores is not None:
             training.best = max(training.best, scores.miou)
-        if accelerator.is_main_process and (finished or step % recipe.checkpoint_every == 0):
+        if accelerator.is_main_process and saved:
             checkpoint.save_state(out, training.state())
         if watch:
             watch(Status(step, recipe.num_steps, seconds, mean_loss, lr, scores))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return checkpoint.read_json(out / "scores.json")
-
-
-class _Record:
-    """What the main process writes down of a training: log, events, best weights and scores."""
-
-    def __init__(
-        self, out: Path, classes: tuple[str, ...], step: int, accelerator: Accelerator
-    ) -> None:
-        self.out, self.classes, self.accelerator = out, classes, accelerator
-        self.main = accelerator.is_main_process
-        self.log = checkpoint.Log(out / "log.jsonl", step) if self.main else None
-        accelerator.init_trackers("events")
-
-    def progress(self, step: int, loss: float, lr: float, seconds: float) -> None:
-        values = {"loss": loss, "lr": lr, "seconds_per_step": round(seconds, 4)}
-        self.accelerator.log(values, step=step)
-        if self.log:
-            self.log.write({"step": step, **values})
-
-    def scores(self, step: int, scores: Scores) -> None:
-        self.accelerator.log({"miou": scores.miou}, step=step)
-        if self.log:
-            self.log.write({"step": step, "val": scores.to_dict(self.classes)})
-
-    def best(self, step: int, network: nn.Module, confusion: Confusion | None) -> None:
-        if not self.main:
-            return
-        checkpoint.save_weights(self.out / "best.safetensors", network)
-        summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
-        if confusion is not None:
-            ends = interval(confusion.counts())  # of mIoU, over the images
-            summary |= {"split": "val", "images": len(confusion.images)}
-            summary |= confusion.scores().to_dict(self.classes)
-            summary |= {"interval": [number(end) for end in ends]}
-        checkpoint.write_json(self.out / "scores.json", summary)
 
 
 class _Training:
@@ -235,7 +218,12 @@ class _Training:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def advance(self, loader: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
-        """Take one optimiser step; return its loss, on the device, and its learning rate."""
+        """Take one optimiser step.
+
+        Returns:
+            on the device, (2,): its loss, and 1 if any of its pixels has a label, otherwise 0; and
+            its learning rate.
+        """
         recipe, accelerator = self.recipe, self.accelerator
         torch.manual_seed(mixed_seed(recipe.seed, self.step, accelerator.process_index))
         lr = learning_rate(self.step, recipe)
@@ -243,6 +231,7 @@ class _Training:
             group["lr"] = lr * group["lr_factor"]
         self.wrapped.train()
         total = torch.zeros((), device=accelerator.device)
+        labelled = torch.zeros((), dtype=torch.bool, device=accelerator.device)
         for batch in range(recipe.accumulation):
             image, target = (part.to(accelerator.device) for part in next(loader))
             last = batch == recipe.accumulation - 1
@@ -250,6 +239,7 @@ class _Training:
                 loss = self._loss(image, target) / recipe.accumulation
                 accelerator.backward(loss)
             total += loss.detach()
+            labelled |= (target != IGNORE_INDEX).any()
         if recipe.clip_norm:
             accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.clip_norm)
         self.stepper.step()
@@ -257,7 +247,17 @@ class _Training:
         self.step += 1
         if self.average:
             self.average.update(self.network, self.step)
-        return total, lr
+        return torch.stack((total, labelled.float())), lr
+
+    def check_finite(self) -> None:
+        """Refuse weights that have become infinite or no number.
+
+        Raises:
+            InputError: they have.
+        """
+        for name, tensor in self.network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise InputError(f"after step {self.step}, {name} is not finite; {CALM}")
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
         output = self.forward(self.photo.normalize(image))
@@ -286,52 +286,3 @@ class _Training:
         for part in others:
             whole.merge(part)
         return whole
-
-
-def _description(recipe: Recipe, dataset: Dataset, data: str, root: str | None) -> dict[str, Any]:
-    """The content of run.json."""
-    mean, std = normalization(recipe.backbone)
-    return {
-        "format": 1,
-        "model": recipe.model_options(dataset.taxonomy.num_classes),
-        "normalization": {"mean": list(mean), "std": list(std)},
-        "taxonomy": dataset.taxonomy.to_dict(),
-        "data": {
-            "name": dataset.name,
-            "licence": dataset.licence,
-            "source": dataset.source,
-            "data": data,
-            "root": root,
-        },
-        "recipe": recipe.to_dict(),
-        "versions": checkpoint.versions(),
-        "commit": checkpoint.commit(),
-    }
-
-
-def _claim(out: Path, description: Mapping[str, Any], resume: bool) -> None:
-    """Write run.json; a folder that holds a run already is only gone on with, by its own recipe."""
-    path = out / "run.json"
-    for leftover in out.glob(".*.tmp*"):  # of a process that was killed while it wrote
-        leftover.unlink()
-    if not path.exists():
-        checkpoint.write_json(path, description)
-        return
-    if not resume:
-        raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
-    theirs = Recipe.from_dict(checkpoint.read_json(path)["recipe"]).to_dict()
-    mine = Recipe.from_dict(description["recipe"]).to_dict()
-    if changed := [name for name in mine if mine[name] != theirs[name]]:
-        raise InputError(
-            f"{out}: was started with {changed[0]} {theirs[changed[0]]}, "
-            f"not {mine[changed[0]]}; resume it without that option, or give another --out"
-        )
-
-
-def _finite_mean(losses: Sequence[Tensor], step: int) -> float:
-    mean = float(torch.stack(list(losses)).mean())
-    if not math.isfinite(mean):
-        raise InputError(
-            f"the loss at step {step} is {mean}; lower --base-lr, add --clip-norm 1 or use fp32"
-        )
-    return mean

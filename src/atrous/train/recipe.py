@@ -1,5 +1,6 @@
 """Recipe: every knob of a training, typed and documented."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -17,6 +18,12 @@ _POSITIVE = (
     "log_every",
     "aspp_channels",
     "decoder_channels",
+    "pyramid_scales",
+    "fusion_scales",
+    "atrous_rates",
+    "multi_grid",
+    "crop_size",
+    "scale",
 )
 
 
@@ -141,18 +148,29 @@ class Recipe:
     """Steps between lines of the log."""
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be over 0")
+        for field in fields(self):
+            value, positive = getattr(self, field.name), field.name in _POSITIVE
+            for number in value if isinstance(value, tuple) else (value,):
+                if not isinstance(number, int | float):
+                    continue
+                if not 0 <= number < math.inf or (positive and number == 0):
+                    least = "over 0" if positive else "0 or more"
+                    raise InputError(f"{field.name} is {value}; it must be {least}, and finite")
         for name in ("dropout", "flip", "batchnorm_decay", "ema_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         if not 0 < self.hard_pixels <= 1:
             raise InputError(f"hard_pixels is {self.hard_pixels}; it must be over 0 and up to 1")
-        if not 0 < self.scale[0] <= self.scale[1]:
+        if self.hue > 0.5:
+            raise InputError(f"hue is {self.hue}; it must be from 0 to 0.5")
+        if self.momentum >= 1:
+            raise InputError(f"momentum is {self.momentum}; it must be below 1")
+        if self.seed >= 1 << 63:
+            raise InputError(f"seed is {self.seed}; it must be below 2^63")
+        if self.scale[0] > self.scale[1]:
             raise InputError(f"scale is {self.scale}; it must be two factors over 0, smaller first")
-        if min(self.crop_size) <= 0:
-            raise InputError(f"crop_size is {self.crop_size}; both sides must be over 0")
+        if self.class_weights and not any(self.class_weights):
+            raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
 
     def model_options(self, num_classes: int) -> dict[str, Any]:
         """The arguments of `atrous.models.catalogue.build` for this recipe, JSON-ready."""

@@ -11,6 +11,7 @@ from panoptic_data import CATEGORIES, PANOPTIC, write_panoptic_data
 
 from atrous.data.dataset import Dataset
 from atrous.data.panoptic import evaluate_panoptic_files, write_panoptic
+from atrous.data.predictions import find_predictions
 from atrous.data.shapes import TAXONOMY, write_shapes
 from atrous.evaluate import (
     Predicted,
@@ -18,7 +19,6 @@ from atrous.evaluate import (
     count,
     evaluate,
     evaluate_panoptic,
-    find_predictions,
     read_predictions,
 )
 from atrous.files import InputError
@@ -119,7 +119,7 @@ def test_predictions_are_read_from_files(shapes: Dataset, tmp_path: Path, name: 
         label = samples.label(index)
         label[label == 255] = 77  # no truth there, so whatever a file says does not count
         write_label(tmp_path / name.format(key), label, TAXONOMY)
-    paths = find_predictions(tmp_path, samples.keys, range(3))
+    paths = find_predictions(tmp_path, samples, range(3)).paths
     tally = Tally(Confusion(4))
     count(read_predictions(paths, samples, 4), tally, 3, None)
     assert tally.confusion.scores().miou == 1
@@ -163,6 +163,11 @@ def test_colours_are_read_where_the_data_set_has_colours(tmp_path: Path) -> None
         (np.zeros((20, 31)), r"0000\.png: 31x20, but its truth is 30x20"),
         (np.full((20, 30), 255), r"0000\.png: holds 255 \(ignored\) where the truth is a class"),
         (np.full((20, 30), -1), r"0000\.png: holds -1, where train ids 0 to 3 can be"),
+        (np.full((20, 30), 50) * [[1, 2, 3, 4, 5] * 6], r"holds 50, 100, 150, 200, 250, where"),
+        (
+            np.arange(600).reshape(20, 30),
+            r"0000\.png: holds 4, 5, 6, 7, 8, \.\.\., where train ids",
+        ),
     ],
 )
 def test_a_prediction_that_does_not_fit_is_named(
@@ -189,24 +194,6 @@ def test_an_id_that_is_unknown_is_refused_only_where_it_counts(shapes, tmp_path)
     write_label(tmp_path / "0000.png", label, TAXONOMY)
     with pytest.raises(InputError, match=r"0000\.png: holds 77, no class, where the truth is one"):
         list(read_predictions(paths, samples, 4, shapes.encoding))
-
-
-def test_predictions_are_found_nested_or_flat(tmp_path: Path) -> None:
-    keys = ("bonn/a", "bonn/b", "jena/a")
-    for name in ("bonn/a.png", "b.labels.png", "jena/a.labels.png", "a.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = find_predictions(tmp_path, keys, range(3))
-    names = [path.relative_to(tmp_path).as_posix() for path in found.values()]
-    assert names == ["bonn/a.png", "b.labels.png", "jena/a.labels.png"]
-    (tmp_path / "jena/a.labels.png").unlink()  # a.png could be that of bonn/a as well
-    with pytest.raises(
-        InputError, match=r"no prediction of jena/a; looked for jena/a\.png, jena/a\.labels\.png$"
-    ):
-        find_predictions(tmp_path, keys, range(3))
-    assert find_predictions(tmp_path, keys, range(1)) == {0: tmp_path / "bonn/a.png"}
-    with pytest.raises(InputError, match="no such folder"):
-        find_predictions(tmp_path / "nowhere", keys, range(3))
 
 
 def test_a_panoptic_result_scores_as_its_files_do(tmp_path: Path) -> None:

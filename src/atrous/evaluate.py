@@ -5,7 +5,6 @@ Predictions come from a model, or from files that any program wrote. Both become
 counted behind it in another. No more than a few images are in memory, whatever their number.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from atrous.data.description import one_line
 from atrous.data.labels import UNKNOWN, Encoding, color_name, read_index, read_rgb
 from atrous.data.panoptic import PanopticEntry, read_annotations
+from atrous.data.predictions import stems
 from atrous.files import InputError
 from atrous.images import read_colors, read_label
 from atrous.infer.ordered import in_order
@@ -135,7 +135,7 @@ def read_predictions(
     """Read predictions and their truth, in order, in two threads; no image is read.
 
     Args:
-        paths: index of the sample -> its label PNG, as `find_predictions` finds them.
+        paths: index of the sample -> its label file; `atrous.data.predictions` finds them.
         samples: the truth.
         num_classes: K.
         encoding: that of the data set, where the files hold its dataset ids (or its colours);
@@ -167,41 +167,6 @@ def read_predictions(
         yield from in_order(readers, read, paths, ahead=3)
 
 
-def find_predictions(folder: Path, keys: Sequence[str], indices: Sequence[int]) -> dict[int, Path]:
-    """Find the label PNG of each sample: KEY.png or KEY.labels.png, in the key's folder or flat.
-
-    Args:
-        folder: where to look.
-        keys: of all samples.
-        indices: which of the samples are wanted.
-
-    Raises:
-        InputError: there is none for a key; the line says what was looked for.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that holds a PNG for each image")
-    stems = _stems(keys)
-    paths = {}
-    for index in indices:
-        names = [f"{stem}{end}" for stem in stems[index] for end in (".png", ".labels.png")]
-        found = next((name for name in names if (folder / name).is_file()), None)
-        if found is None:
-            looked = ", ".join(names)
-            raise InputError(f"{folder}: no prediction of {keys[index]}; looked for {looked}")
-        paths[index] = folder / found
-    return paths
-
-
-def _stems(keys: Sequence[str]) -> list[list[str]]:
-    """What the file of each key may be called: the key, or its last part if no other has that."""
-    flat = [key.rpartition("/")[2] for key in keys]
-    times = Counter(flat)
-    return [
-        list(dict.fromkeys([key, name] if times[name] == 1 else [key]))
-        for key, name in zip(keys, flat, strict=True)
-    ]
-
-
 def _read_ids(path: Path, encoding: Encoding | None) -> Labels:
     """Read a prediction, (H, W) train ids."""
     if encoding is None:
@@ -214,18 +179,18 @@ def _no_class(
 ) -> InputError:
     """What to say of a prediction that is no class at the pixels `wrong`, (H, W)."""
     colors = encoding is not None and encoding.name == "rgb"
-    value = int((read_colors(path) if colors else read_label(path))[wrong][0])
+    values = np.unique((read_colors(path) if colors else read_label(path))[wrong]).tolist()
+    named = ", ".join(color_name(value) if colors else str(value) for value in values[:5])
+    named += ", ..." if len(values) > 5 else ""
     if encoding is not None:
-        named = color_name(value) if colors else value
         mend = "predict one for every pixel"
         return InputError(f"{path}: holds {named}, no class, where the truth is one; {mend}")
-    if value == IGNORE_INDEX:
-        mend = "predict every pixel"
+    ids = f"train ids 0 to {num_classes - 1}"
+    if values == [IGNORE_INDEX]:
+        mend = f"predict every pixel, by {ids}"
         return InputError(f"{path}: holds 255 (ignored) where the truth is a class; {mend}")
     mend = "if these are the ids of the data set's own files, say --ids dataset"
-    return InputError(
-        f"{path}: holds {value}, where train ids 0 to {num_classes - 1} can be; {mend}"
-    )
+    return InputError(f"{path}: holds {named}, where {ids} can be; {mend}")
 
 
 def merge_parts(paths: Sequence[Path], keys: Sequence[str], about: Mapping[str, Any]) -> Confusion:
@@ -322,11 +287,11 @@ def _panoptic_predictions(result: Path, truth: "Split") -> "Split":
     categories = [{"id": i, "name": str(i), "isthing": 0} for i in known]
     entries = read_annotations(result, categories).images
     found: dict[str, PanopticEntry] = {}
-    for key, stems in zip(truth.keys, _stems(truth.keys), strict=True):
-        stem = next((stem for stem in stems if stem in entries), None)
+    for key, names in zip(truth.keys, stems([[key] for key in truth.keys]), strict=True):
+        stem = next((name for name in names if name in entries), None)
         if stem is None:
-            names = " or ".join(f"{stem}.png" for stem in stems)
-            raise InputError(f"{result}: no result of {key}; looked for the file_name {names}")
+            looked = " or ".join(f"{name}.png" for name in names)
+            raise InputError(f"{result}: no result of {key}; looked for the file_name {looked}")
         found[entries[stem].file_name] = entries[stem]
     return replace(
         truth,

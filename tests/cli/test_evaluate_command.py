@@ -157,7 +157,7 @@ def test_predictions_in_files_need_no_model(twelve, capsys):
     assert f"95 % interval of mIoU: {ends}" in text
     (good / "03.png").unlink()
     line = refused(capsys, data, "--predictions", good)
-    assert "no prediction of 03; looked for 03.png, 03.labels.png" in line
+    assert "no prediction of 03; looked for 03.labels.png, 03.labels.tif, 03.png, " in line
 
 
 def test_parts_merge_to_the_very_same_document(twelve, tmp_path, capsys):

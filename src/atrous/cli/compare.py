@@ -232,7 +232,8 @@ def _open(name: str, path: Path, dataset: "Dataset", threads: int) -> "Segmenter
     from atrous.infer.segmenter import load
 
     segmenter = load(path, threads, plain_runtime(path))
-    check_same_classes(segmenter.metadata.taxonomy, dataset.taxonomy, name, dataset.name)
+    classes = segmenter.metadata.taxonomy.classes
+    check_same_classes(classes, dataset.taxonomy.classes, name, dataset.name)
     return segmenter
 
 

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -75,11 +76,11 @@ def evaluate(
         tree: Score the groups of the class tree, too.
         pairs: List so many of the most frequent confusions.
         shard: Score a part of the images: I/N, 1/N to N/N.
-        runtime: What computes MODEL: auto, onnxruntime, openvino, torch, ...
-        threads: How many it uses; by default as many as this process may run on.
-        flip: MODEL sees each image mirrored, too, and the mean is taken.
-        scales: MODEL sees each image at these parts of its size, and the mean is taken.
-        crf: Refine MODEL's labels by a dense CRF, with these parameters: deeplab, kazuto or
+        runtime: What computes MODEL, and one of --against: auto, onnxruntime, openvino, torch, ...
+        threads: How many a model uses; by default as many as this process may run on.
+        flip: A model sees each image mirrored, too, and the mean is taken.
+        scales: A model sees each image at these parts of its size, and the mean is taken.
+        crf: Refine a model's labels by a dense CRF, with these parameters: deeplab, kazuto or
             kraehenbuehl.
         save: Write the counts to this file (.npz), to be merged or compared.
         merge: Files of --save, one for each part: score them as one.
@@ -123,14 +124,17 @@ def evaluate(
         _score_panoptic(predictions, dataset, split, samples, json_output)
         return
     truth = _Truth(dataset, split, samples, _part(shard, save, len(samples)))
+
+    def opened(model: str) -> "Segmenter":
+        return load(fetched(model), threads, runtime, flip=flip, scales=scales, crf=crf)
+
     if merge:
         source = _parts(merge, truth)
     elif predictions is not None:
         source = _files(predictions, ids, truth)
     else:
-        segmenter = load(fetched(model), threads, runtime, flip=flip, scales=scales, crf=crf)
-        source = _model(segmenter, model, calibration, truth)
-    rival = None if against is None else _rival(against, ids, truth)
+        source = _model(opened(model), model, calibration, truth)
+    rival = None if against is None else _rival(against, ids, truth, opened)
     if save is not None:
         _check_save(save)
 
@@ -140,6 +144,8 @@ def evaluate(
         Calibration() if calibration else None,
     )
     _fill(tally, source, len(truth.indices))
+    if shard == "1/1" and not confusion.matrix.any():
+        raise InputError(f"{dataset.name}: no mask of split {split} holds a class to score by")
     confusion.about |= {"model": source.name, **truth.about()}
     try:
         if save is not None:
@@ -190,7 +196,8 @@ def _model(segmenter: "Segmenter", model: str, confidence: bool, truth: _Truth) 
     from atrous.evaluate import predicted
 
     dataset = truth.dataset
-    check_same_classes(segmenter.metadata.taxonomy, dataset.taxonomy, model, dataset.name)
+    classes = segmenter.metadata.taxonomy.classes
+    check_same_classes(classes, dataset.taxonomy.classes, model, dataset.name)
 
     def predict(image: "NDArray[np.uint8]") -> "tuple[Labels, None]":
         return segmenter.predict(image), None
@@ -201,12 +208,38 @@ def _model(segmenter: "Segmenter", model: str, confidence: bool, truth: _Truth) 
 
 def _files(folder: Path, ids: str, truth: _Truth) -> _Source:
     """Find the predictions that any program wrote."""
-    from atrous.evaluate import find_predictions, read_predictions
+    from atrous.data.predictions import find_predictions
+    from atrous.evaluate import read_predictions
 
-    paths = find_predictions(folder, truth.samples.keys, truth.indices)
-    num_classes = truth.dataset.taxonomy.num_classes
+    paths, passed_over = find_predictions(folder, truth.samples, truth.indices)
+    if passed_over:
+        print(f"{folder}: passed over {passed_over}", file=sys.stderr)
+    taxonomy = truth.dataset.taxonomy
+    for path in paths.values() if ids == "train" else ():
+        _check_classes_beside(path, taxonomy, truth.dataset.name)
     encoding = truth.dataset.encoding if ids == "dataset" else None
-    return _Source(str(folder), read_predictions(paths, truth.samples, num_classes, encoding))
+    images = read_predictions(paths, truth.samples, taxonomy.num_classes, encoding)
+    return _Source(str(folder), images)
+
+
+def _check_classes_beside(path: Path, taxonomy: "Taxonomy", place: str) -> None:
+    """Refuse labels by a model of other classes, where `atrous segment` wrote which beside them.
+
+    Raises:
+        InputError: they are.
+    """
+    stem, ours, _ = path.name.rpartition(".labels.")
+    beside = path.with_name(f"{stem}.json")
+    if not ours or not beside.is_file():
+        return
+    from atrous.data.json_file import read_json
+
+    try:
+        classes = read_json(beside).get("classes")
+    except InputError:  # another program's
+        return
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        check_same_classes(tuple(classes), taxonomy.classes, str(beside), place)
 
 
 def _parts(paths: Sequence[Path], truth: _Truth) -> _Source:
@@ -218,10 +251,8 @@ def _parts(paths: Sequence[Path], truth: _Truth) -> _Source:
     return _Source(whole.about["model"], whole)
 
 
-def _rival(against: str, ids: str, truth: _Truth) -> _Source:
+def _rival(against: str, ids: str, truth: _Truth, opened: "Callable[[str], Segmenter]") -> _Source:
     """Open what the model is compared with: counts, a folder of predictions, or a model."""
-    from atrous.infer.segmenter import load
-
     path = Path(against)
     if path.suffix == ".npz":
         return _parts([path], truth)
@@ -231,7 +262,7 @@ def _rival(against: str, ids: str, truth: _Truth) -> _Source:
         raise InputError(
             f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
         )
-    return _model(load(fetched(against)), against, False, truth)
+    return _model(opened(against), against, False, truth)
 
 
 def _is_predictions(against: str) -> bool:
@@ -321,26 +352,26 @@ def _score_panoptic(
         print("\n".join([*lines, scores.table(len(samples))]))
 
 
-def check_same_classes(model: "Taxonomy", data: "Taxonomy", name: str, place: str) -> None:
+def check_same_classes(model: Sequence[str], data: Sequence[str], name: str, place: str) -> None:
     """Refuse to compare labels that mean different things.
 
     Raises:
         InputError: the classes differ, or their order does.
     """
-    if model.classes == data.classes:
+    if model == data:
         return
-    if sorted(model.classes) == sorted(data.classes):
+    if sorted(model) == sorted(data):
         raise InputError(
             f"{place}: its classes stand in another order than those of {name};"
-            f" order them so: {', '.join(model.classes)}"
+            f" order them so: {', '.join(model)}"
         )
-    known, wanted = set(model.classes), set(data.classes)
+    known, wanted = set(model), set(data)
     parts = [
         f"{kind} {', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''}"
         for kind, names in (("lacks", wanted - known), ("has besides", known - wanted))
         if names
     ]
     raise InputError(
-        f"{name}: knows {len(model.classes)} classes, where {place} has {len(data.classes)}:"
+        f"{name}: knows {len(model)} classes, where {place} has {len(data)}:"
         f" it {' and '.join(parts)}; evaluate a model that was trained on these classes"
     )

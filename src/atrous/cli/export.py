@@ -67,7 +67,7 @@ def export(
     segmenter = load(run, runtime="torch")
     taxonomy = segmenter.metadata.taxonomy
     dataset = _dataset(run, data, root)
-    check_same_classes(taxonomy, dataset.taxonomy, str(run), dataset.name)
+    check_same_classes(taxonomy.classes, dataset.taxonomy.classes, str(run), dataset.name)
     samples = dataset.split(split)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "fp32.onnx"
@@ -82,6 +82,11 @@ def export(
             now = load(bundle, runtime="onnxruntime").predict
             certificate = compare(
                 segmenter.predict, now, samples, taxonomy.classes, budget, progress
+            )
+        if not certificate.changes:
+            raise InputError(
+                f"{dataset.name}: no mask of split {split} holds a class, so nothing certifies the "
+                "bundle; give labels, another --split, or another set with --data"
             )
         if certificate.passed:
             scores = {"data": dataset.name, "split": split, **certificate.to_dict()}

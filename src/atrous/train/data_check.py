@@ -67,8 +67,9 @@ class LabelCounts:
             shown.append(
                 f"and ignored {_percent(self.ignored / (self.ignored + sum(self.pixels)))}"
             )
-        read = f"{self.masks:,} of {self.total:,}" if self.masks < self.total else f"{self.total:,}"
-        return f"labels of {read} training masks: {', '.join(shown)}"
+        part = f"{self.masks:,} of " if self.masks < self.total else ""
+        masks = amount(self.total, "training mask")
+        return f"labels of {part}{masks}: {', '.join(shown)}"
 
 
 def count_labels(
@@ -128,8 +129,8 @@ def checked_labels(
         )
     if len(seen) == 1:
         raise InputError(
-            f"{name}: its {amount(counts.total, 'training mask')} hold one class alone, "
-            f"{taxonomy.classes[seen[0]]}, so there is nothing to tell apart; {fix}"
+            f"{name}: {counts.line(taxonomy)}: one class alone, so there is nothing to tell apart; "
+            f"{fix}"
         )
     if class_weights and not any(class_weights[k] for k in seen):
         raise InputError(
@@ -138,7 +139,7 @@ def checked_labels(
         )
     notify(counts.line(taxonomy))
     if lacking := [c for k, c in enumerate(taxonomy.classes) if k not in seen]:
-        notify(f"warning: no training mask holds {_listed(lacking)}; it is not learned; {fix}")
+        notify(f"warning: no training mask holds {_listed(lacking)}, so it is never learned; {fix}")
     if counts.unlabelled:
         notify(
             f"warning: {counts.unlabelled} of {amount(counts.masks, 'training mask')} are ignored "

@@ -49,7 +49,7 @@ class Record:
             if not self.warned:
                 self.notify(
                     f"warning: {amount(unlabelled, 'step')} up to step {step:,} taught nothing: no "
-                    "pixel of the crops has a label (log.jsonl counts more of them, the loss leaves "
+                    "pixel of the crops has a label (log.jsonl counts more, the loss leaves "
                     "them out); check labels.ignore, or give a larger --crop-size"
                 )
             self.warned = True

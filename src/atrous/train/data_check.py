@@ -125,7 +125,7 @@ def checked_labels(
     fix = "check labels.map and labels.ignore in dataset.toml"
     if not seen:
         raise InputError(
-            f"{name}: every pixel of its {counts.total} training masks is ignored; {fix}"
+            f"{name}: every pixel of its {amount(counts.total, 'training mask')} is ignored; {fix}"
         )
     if len(seen) == 1:
         raise InputError(

@@ -9,7 +9,9 @@ import types
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import atrous
 from atrous import cli
@@ -153,3 +155,30 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_the_lines_of_pillow_and_its_libraries_stay_off_standard_error(tmp_path: Path) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 50
+    for name, options in (("lzw", {"compression": "tiff_lzw"}), ("exif", {"exif": exif})):
+        photo.save(tmp_path / f"{name}.tif", **options)
+    lzw, tags = (bytearray((tmp_path / f"{name}.tif").read_bytes()) for name in ("lzw", "exif"))
+    lzw[100:200] = bytes(range(100, 200))
+    place = tags.index(b"x" * 50)
+    samples = tags.index((277).to_bytes(2, "little")) + 8
+    (tmp_path / "lzw.tif").write_bytes(lzw)
+    (tmp_path / "samples.tif").write_bytes(tags[:samples] + b"\x07" + tags[samples + 1 :])
+    (tmp_path / "exif.tif").write_bytes(tags[:place])
+    code = (
+        "import sys; from pathlib import Path; from atrous.cli import main; main(['models'])\n"
+        "from atrous.files import InputError; from atrous.images import read_image\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
+        "    try: read_image(path)\n"
+        "    except InputError: print('refused', path.stem)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert "refused lzw" in done.stdout and "refused samples" in done.stdout

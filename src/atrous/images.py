@@ -13,6 +13,7 @@ read from the header and checked before anything is decoded, so a file that prom
 pixels costs nothing.
 """
 
+import ctypes
 import io
 import re
 import struct
@@ -22,11 +23,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
@@ -278,6 +281,8 @@ def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
         ):
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            if image.format == "TIFF":
+                _silence_libtiff()
             yield image
             return
     except (InputError, MemoryError):
@@ -302,6 +307,14 @@ def _open_header(file: BinaryIO) -> Image.Image:
     with _HEADER_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(file, formats=_FORMATS)
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep the lines of Pillow's libtiff off standard error: Pillow raises what they tell."""
+    home = Path(PIL.__file__).parent
+    for library in (*home.parent.glob("pillow.libs/libtiff*"), *home.glob(".dylibs/libtiff*")):
+        ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
 
 
 def _check_is_file(path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from atrous import recipes
 from atrous.cli import main
+from atrous.data.dataset import Dataset
 from atrous.data.shapes import write_shapes
 from atrous.images import write_image, write_label
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
+from atrous.train.data_check import identity
 from atrous.train.recipe import Recipe
 
 TINY = Recipe(
@@ -73,6 +75,25 @@ def study(monkeypatch: pytest.MonkeyPatch) -> str:
     members = {"slow": TINY, "fast": Recipe(**TINY.to_dict() | {"base_lr": 0.01})}
     monkeypatch.setitem(recipes.STUDIES, "tiny_study", lambda: members)
     return "tiny_study"
+
+
+def test_a_recipe_that_was_trained_on_other_data_is_refused(
+    tmp_path: Path, study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shapes(tmp_path / "shapes", 2, 1, size=(48, 64))
+    dataset = Dataset.open(data)
+    for name, recipe in recipes.STUDIES[study]().items():
+        run = tmp_path / "out" / name
+        run.mkdir(parents=True)
+        (run / "best.safetensors").touch()
+        (run / "log.jsonl").write_text('{"step": 2}\n')
+        place = identity(dataset, dataset.split("train")) | {"data": str(data), "root": None}
+        about = {"recipe": recipe.to_dict(), "data": place, "taxonomy": dataset.taxonomy.to_dict()}
+        (run / "run.json").write_text(json.dumps(about))
+    other = write_shapes(tmp_path / "more", 3, 1, size=(48, 64))
+    command = ["compare", study, "--data", str(other), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "was started on 2 training samples, not 3; " in capsys.readouterr().err
 
 
 def test_a_study_is_trained_once_and_compared(

@@ -97,10 +97,10 @@ def test_the_rest_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.labels.png", "a.overlay.jpg", "a.json", "b.labels.png", "b.json", "x0.png")
     samples = split_of("a", "b")
     passed_over = find_predictions(tmp_path, samples, range(1)).passed_over
-    assert passed_over == "x0.png, 2 .json, 1 .jpg"  # and not b's, which another part scores
+    assert passed_over == "x0.png, 1 .jpg, 2 .json"  # and not b's, which another part scores
     touch(tmp_path, *(f"y{i}.png" for i in range(9)))
     passed_over = find_predictions(tmp_path, samples, range(2)).passed_over
-    assert passed_over == "x0.png, y0.png, y1.png, y2.png, y3.png, 5 more such, 2 .json, 1 .jpg"
+    assert passed_over == "x0.png, y0.png, y1.png, y2.png, y3.png, 5 more such, 1 .jpg, 2 .json"
 
 
 @pytest.mark.parametrize(

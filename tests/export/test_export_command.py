@@ -3,10 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from atrous.cli import main
+from atrous.data.shapes import TAXONOMY
 from atrous.export import certificate
+from atrous.images import write_label
 from atrous.infer.runtimes import OnnxRuntime
 
 
@@ -84,3 +87,17 @@ def test_bad_options_are_one_line(run_folder, capsys, monkeypatch, tmp_path, arg
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ready_export")
+def test_a_split_without_labels_certifies_nothing(run_folder, shapes, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    for mask in (data / "val-labels").iterdir():
+        write_label(mask, np.full((50, 70), 255), TAXONOMY)
+    out = tmp_path / "tiny.onnx"
+    assert main(["export", str(run_folder), "--data", str(data), "--out", str(out)]) == 2
+    shown = capsys.readouterr()
+    assert "Train longer" not in shown.out and shown.err.count("\n") == 1
+    assert "shapes: no mask of split val holds a class, so nothing certifies" in shown.err
+    assert not out.exists()

@@ -20,6 +20,13 @@ def test_the_bundle_gives_torchs_logits_at_any_size(run_folder, float_bundle, sh
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * expected.std() + 1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_image_that_cannot_be_written_gives_no_warning(run_folder):
+    images = np.zeros((1, 20, 30, 3), np.uint8)
+    images.flags.writeable = False
+    assert TorchRuntime(run_folder, threads=1)(images).shape == (1, 4, 5, 8)
+
+
 def test_sizes_are_computed_for_the_padding_the_mean_and_the_crop_alone(float_bundle):
     graph = onnx.load(float_bundle).graph
     kinds = Counter(node.op_type for node in graph.node)

@@ -5,6 +5,7 @@ its traceback.
 """
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     called = arguments[0] if arguments else None
     warnings.filterwarnings("ignore", module="PIL")  # on metadata that no one asked about
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it cannot read, it raises
     try:
         _check_command(called)
         result = build_app(called)(

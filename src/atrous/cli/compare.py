@@ -90,7 +90,7 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     for name, model in wanted.items():
         if not isinstance(model, Path):
-            paths[name] = _trained(model, data, root, out / name)
+            paths[name] = _trained(model, dataset, data, root, out / name)
             opened[name] = _open(name, paths[name], dataset, threads)
 
     weighing = _weigh(
@@ -237,12 +237,24 @@ def _open(name: str, path: Path, dataset: "Dataset", threads: int) -> "Segmenter
     return segmenter
 
 
-def _trained(recipe: "Recipe", data: str, root: Path | None, run: Path) -> Path:
-    """Train by `recipe` into the folder `run`, if that was not done already; return `run`."""
+def _trained(recipe: "Recipe", dataset: "Dataset", data: str, root: Path | None, run: Path) -> Path:
+    """Train by `recipe` into the folder `run`, if that was not done already; return `run`.
+
+    Raises:
+        InputError: it was done on other data.
+    """
     from atrous.cli.train import train_and_tell
+    from atrous.train.data_check import check_same_data, identity
 
     if not _is_finished(run, recipe):
         train_and_tell(recipe, data, root, run, resume=(run / "run.json").exists())
+        return run
+    theirs = json.loads((run / "run.json").read_text("utf-8"))
+    place = {"data": data, "root": None if root is None else str(root)}
+    mine = identity(dataset, dataset.split("train")) | place
+    check_same_data(
+        str(run), theirs, {"data": mine, "taxonomy": dataset.taxonomy.to_dict()}, lambda line: None
+    )
     return run
 
 

@@ -164,6 +164,8 @@ def evaluate(
             pairs=pairs,
             rival=None if rival is None else _compared(confusion, rival, protocol),
         )
+        for note in dict.fromkeys(s.note for s in (source, rival) if s is not None and s.note):
+            print(note, file=sys.stderr)
         print(json.dumps(evaluation.to_dict(), indent=2) if json_output else evaluation)
 
 
@@ -189,6 +191,8 @@ class _Source(NamedTuple):
     name: str
     images: "Iterable[Predicted] | Confusion"
     """Yet to be counted, or counted already."""
+    note: str = ""
+    """What a person should know of it."""
 
 
 def _model(segmenter: "Segmenter", model: str, confidence: bool, truth: _Truth) -> _Source:
@@ -212,14 +216,13 @@ def _files(folder: Path, ids: str, truth: _Truth) -> _Source:
     from atrous.evaluate import read_predictions
 
     paths, passed_over = find_predictions(folder, truth.samples, truth.indices)
-    if passed_over:
-        print(f"{folder}: passed over {passed_over}", file=sys.stderr)
     taxonomy = truth.dataset.taxonomy
     for path in paths.values() if ids == "train" else ():
         _check_classes_beside(path, taxonomy, truth.dataset.name)
     encoding = truth.dataset.encoding if ids == "dataset" else None
     images = read_predictions(paths, truth.samples, taxonomy.num_classes, encoding)
-    return _Source(str(folder), images)
+    note = f"{folder}: passed over {passed_over}" if passed_over else ""
+    return _Source(str(folder), images, note)
 
 
 def _check_classes_beside(path: Path, taxonomy: "Taxonomy", place: str) -> None:

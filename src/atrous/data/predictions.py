@@ -145,4 +145,5 @@ def _in_words(names: set[str]) -> str:
     words = labels[:_MOST_NAMES]
     if len(labels) > _MOST_NAMES:
         words.append(f"{len(labels) - _MOST_NAMES} more such")
-    return ", ".join(words + [f"{n} {kind or 'without suffix'}" for kind, n in kinds.most_common()])
+    words += [f"{kinds[kind]} {kind or 'without suffix'}" for kind in sorted(kinds)]
+    return ", ".join(words)

@@ -74,6 +74,27 @@ def test_mistakes_are_one_line(
     assert not (here / "runs").exists()
 
 
+def test_a_resume_where_the_data_have_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "shapes", "shapes", "--train", "2", "--val", "1"])
+    assert main(["train", "--data", "shapes", "--out", "run", *TINY]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"\nlabels of 2 training masks: ground [\d.]+ %, ", err)
+    (here / "shapes").rename("moved")
+    assert main(["train", "--resume", "--out", "run"]) == 2
+    line = capsys.readouterr().err
+    assert "(the run's own data; another place: --data, --root)" in line and line.count("\n") == 1
+    assert main(["train", "--resume", "--out", "run", "--data", "moved"]) == 0
+    assert "moved: taken for the data that run was started on (shapes)" in capsys.readouterr().err
+    main(["data", "shapes", "more", "--train", "3", "--val", "1"])
+    assert main(["train", "--resume", "--out", "run", "--data", "more"]) == 2
+    assert "was started on 2 training samples, not 3" in capsys.readouterr().err
+    for content in ('{"recipe": [], "data": 5}', '{"recipe": {}, "data": 5}', '{"data": {}}', "[]"):
+        Path("run/run.json").write_text(content)
+        assert main(["train", "--resume", "--out", "run"]) == 2
+        line = capsys.readouterr().err
+        assert "run.json: " in line and line.count("\n") == 1
+
+
 def test_a_bad_mask_stops_a_training_in_one_line(here: Path) -> None:
     """Also from a process that reads ahead."""
     main(["data", "shapes", "shapes", "--train", "2", "--val", "1"])

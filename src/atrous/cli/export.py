@@ -66,7 +66,7 @@ def export(
     run = Path(fetched(str(run)))
     segmenter = load(run, runtime="torch")
     taxonomy = segmenter.metadata.taxonomy
-    dataset = _dataset(run, data, root)
+    dataset = dataset_of_run(run, data, root)
     check_same_classes(taxonomy.classes, dataset.taxonomy.classes, str(run), dataset.name)
     samples = dataset.split(split)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,8 +105,12 @@ def export(
     return 0
 
 
-def _dataset(run: Path, data: str | None, root: Path | None) -> "Dataset":
-    """Open the data set that is given, or else the one that the run was trained on."""
+def dataset_of_run(run: Path, data: str | None, root: Path | None) -> "Dataset":
+    """Open the data set that is given, or else the one that the run was trained on.
+
+    Raises:
+        InputError: it cannot be opened; of the run's own, the line says whose it is.
+    """
     from atrous.data.dataset import Dataset
     from atrous.train.checkpoint import read_json
 

@@ -99,15 +99,18 @@ def _recorded(
     out: Path, named: Recipe | None, data: str | None, root: Path | None
 ) -> tuple[Recipe, str, Path | None]:
     """What the run in `out` was started with; what is given again wins, and the run checks it."""
+    from atrous.cli.export import dataset_of_run
     from atrous.train.checkpoint import read_json
 
     run = read_json(out / "run.json")
     try:
         recipe, place = Recipe.from_dict(run["recipe"]), run["data"]
         theirs = None if place["root"] is None else Path(place["root"])
-        return recipe, data or str(place["data"]), root or theirs
+        found = recipe, data or str(place["data"]), root or theirs
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out / 'run.json'}: damaged ({error}); take a copy of the run") from None
+    dataset_of_run(out, data, root)  # whose error says it, where the run's data have moved
+    return found
 
 
 def _headline(recipe: Recipe, data: str) -> str:

@@ -64,7 +64,12 @@ class TorchRuntime:
         self.precision = "bf16" if way.bf16 else "fp32"
         self.threads = threads or usable_cores()
         torch.set_num_threads(max(1, self.threads // calls))  # of each thread that calls
-        self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
+        try:
+            self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{run_folder}/run.json: damaged ({error}); take a copy of the run"
+            ) from None
         self._way = way
         self._network = run.network.to(way.device).to(memory_format=torch.channels_last)
         if way.compiled:

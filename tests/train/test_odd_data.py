@@ -190,7 +190,7 @@ def test_a_run_is_resumed_on_its_own_data_alone(tmp_path: Path) -> None:
     before = (tmp_path / "cut/run.json").read_text()
     for dataset, message in (
         (other, "was started on the data set first, not other"),
-        (two, "was started on the classes bg, crack, rust, not bg, crack"),
+        (two, "was started on 3 classes with rust, not 2 with none in that place; "),
         (fewer, "was started on 3 training samples, not 2"),
     ):
         with pytest.raises(InputError, match=message):

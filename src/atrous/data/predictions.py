@@ -46,8 +46,8 @@ def find_predictions(folder: Path, samples: Split | Shards, indices: Sequence[in
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     ours, others = _by_stem(files, _OURS), _by_stem(files, _ANY)
     found: dict[int, str] = {}
-    for index, stems in enumerate(_names(samples)):
-        for names in (group[stem] for group in (ours, others) for stem in stems if stem in group):
+    for index, own in enumerate(_names(samples)):
+        for names in (group[stem] for group in (ours, others) for stem in own if stem in group):
             if len(names) > 1:
                 raise InputError(
                     f"{folder}: {names[0]} and {names[1]} could both be the prediction of "

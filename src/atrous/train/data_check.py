@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -200,13 +201,14 @@ def check_same_data(
     """
     old, new = theirs["data"], mine["data"]
     named = new["named"] or old.get("named", False)  # else the name is the folder's
-    classes = [", ".join(each["taxonomy"]["classes"][:6]) for each in (theirs, mine)]
+    classes = [each["taxonomy"]["classes"] for each in (theirs, mine)]
+    unlike = [pair for pair in zip_longest(*classes, fillvalue="none") if pair[0] != pair[1]]
     for differ, before, now in (
         (named and old["name"] != new["name"], f"the data set {old['name']}", new["name"]),
         (
-            theirs["taxonomy"]["classes"] != mine["taxonomy"]["classes"],
-            f"the classes {classes[0]}",
-            classes[1],
+            unlike,
+            f"{len(classes[0])} classes with {_listed([before for before, _ in unlike])}",
+            f"{len(classes[1])} with {_listed([now for _, now in unlike])} in that place",
         ),
         (
             old.get("samples", new["samples"]) != new["samples"],

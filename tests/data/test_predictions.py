@@ -66,6 +66,14 @@ def test_the_names_of_segment_and_of_others(tmp_path: Path, images: str, name: s
     assert found(tmp_path, split_of(*keys, images=images), range(1)) == [name]
 
 
+def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/a.png", "files/b.png")
+    (tmp_path / "files/bonn").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "files")
+    samples = split_of("bonn/a", "b")
+    assert found(tmp_path / "files", samples) == ["bonn/a.png", "b.png"]
+
+
 def test_what_segment_wrote_goes_before_the_photo_beside_it(tmp_path: Path) -> None:
     samples = split_of("a", "b", images="{key}.png", folder=tmp_path)
     touch(tmp_path, "a.png", "b.png", "a.labels.png", "a.overlay.jpg", "a.json")

@@ -5,6 +5,7 @@ moved. A process that is killed, or a disk that fills up, leaves the old file or
 one.
 """
 
+import codecs
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,30 @@ from pathlib import Path
 
 class InputError(ValueError):
     """What a person gave is wrong: one line that names it, what is wrong, and how to mend it."""
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that any program may have written: UTF-8, or UTF-16 that says so.
+
+    Raises:
+        InputError: it is of another encoding, of which there is no telling which, or no text.
+    """
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from None
+    if "\0" in text:
+        raise InputError(f"{path}: not a text file; save it as UTF-8 text")
+    return text
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
+    """Return the error for a text file of another encoding."""
+    fault = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+    fix = "save it as UTF-8, as by iconv -f CP1252 -t UTF-8 (from Chinese Windows: -f GBK)"
+    return InputError(f"{path}: not UTF-8 text ({fault}); {fix}")
 
 
 @contextmanager

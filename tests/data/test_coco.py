@@ -82,7 +82,7 @@ COCO_FAULTS = [
     ([["1", "1", "3", "3", "4", "5"]], "x, y, x, y"),
     ([[1, 1, 3, [3], 4, 5]], "x, y, x, y"),
     ([["x" * 10**6, *["y"] * 10**5]], "x, y, x, y"),  # not an array of a million letters each
-    ([1, 1, 3, 3, 4, 5], "x, y, x, y"),
+    ([1, 1, 3, 3, 4, "5"], "x, y, x, y"),
     ([{"x": 1}], "x, y, x, y"),
     ([[1, 1, 3, 3, 4, float("nan")]], "far out"),
     ([[1, 1, 3, 3, 4, float("inf")]], "far out"),
@@ -134,7 +134,7 @@ def change_coco(table: dict[str, Any], fault: str) -> None:
         case "no size":
             del image["width"]
         case "kind":
-            image["height"] = "9"
+            image["height"] = "nine"
         case "list":
             table["annotations"] = 7
         case "name":
@@ -161,7 +161,7 @@ def change_coco(table: dict[str, Any], fault: str) -> None:
         ("name twice", "two images have one file name"),
         ("size", "100000000x9"),
         ("no size", "'width' is missing"),
-        ("kind", "'9' where an integer was expected"),
+        ("kind", "'nine' where an integer was expected"),
         ("list", "annotations is 7, where a list of objects"),
         ("name", "has no file name"),
         ("id", "an image has the id {}"),

@@ -52,8 +52,8 @@ def test_labelme(tmp_path: Path, boxes: list[Any], as_polygon: bool) -> None:
         else {"label": names[i], "points": [[x, y], [u, v]], "shape_type": "rectangle"}
         for i, (x, y), (u, v) in boxes
     ]
-    write_labelme(tmp_path, (10, 12), shapes, 'background = "tree"\nmap = { auto = 2 }')
-    assert np.array_equal(read(tmp_path), painted(boxes, (10, 12), 3))
+    write_labelme(tmp_path, (12, 13), shapes, 'background = "tree"\nmap = { auto = 2 }')
+    assert np.array_equal(read(tmp_path), painted(boxes, (12, 13), 3))
 
 
 def test_labelme_circle(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ pixels that COCO's own tools count.
 The JSON is read once. Coordinates and counts are kept as arrays, a fifth of the memory of lists.
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ Counts = NDArray[np.int64]
 
 _MOST_PAINTED = 40 * MAX_PIXELS
 _MOST_OUTLINE = 4_000_000
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+_POINTS = [[a, b] for a in (int, float) for b in (int, float)]
 _EACH = 40  # an outline or object takes as long as so many pixels of outline, or thousand painted
 
 
@@ -52,15 +56,16 @@ def read_instances(path: Path) -> list[CocoImage]:
     """
     table = read_json(path, _compact)
     try:
-        categories = {_integer(category["id"]) for category in objects(table, "categories")}
+        categories = {number_of(category["id"]) for category in objects(table, "categories")}
         entries = objects(table, "images")
         images = {_image_id(image["id"]): _image(path, image) for image in entries}
         if len(images) < len(entries):
             raise ValueError("two images have one id")
-        if len({image.file_name for image in images.values()}) < len(images):
-            raise ValueError("two images have one file name")
+        files = Counter(image.file_name for image in images.values())
+        if len(files) < len(images):
+            raise ValueError(f"two images have one file name, {short(files.most_common(1)[0][0])}")
         for annotation in objects(table, "annotations"):
-            category_id = _integer(annotation["category_id"])
+            category_id = number_of(annotation["category_id"])
             image_id = _image_id(annotation["image_id"])
             if category_id not in categories:
                 raise ValueError(f"category {short(category_id)} is not among its categories")
@@ -81,13 +86,9 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
         InputError: an object's mask is wrong, or its category is unknown.
     """
     height, width = image.size
-    where = f"{image.path}: image {short(image.file_name)}"
-    try:
-        masks = _masks([segmentation for _, segmentation in image.objects], height, width)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}; export the annotations again") from None
-    train_ids = [encoding.train_id(category_id, where) for category_id, _ in image.objects]
-    areas = [sum(int(counts[1::2].sum()) for counts in mask) for mask in masks]
+    train_ids = [encoding.train_id(category_id, _where(image)) for category_id, _ in image.objects]
+    masks = _checked_masks(image)
+    areas = [_area(mask) for mask in masks]
     label = np.full(height * width, encoding.background, np.uint8)  # column by column
     for i in sorted(range(len(masks)), key=lambda i: -areas[i]):
         for counts in masks[i]:
@@ -95,17 +96,73 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
     return np.ascontiguousarray(label.reshape(width, height).T)
 
 
+def empty_objects(image: CocoImage) -> list[int]:
+    """The categories of the objects whose masks cover no pixel.
+
+    Raises:
+        InputError: an object's mask is wrong.
+    """
+    both = zip(image.objects, _checked_masks(image), strict=True)
+    return [category_id for (category_id, _), mask in both if not _area(mask)]
+
+
+def number_of(value: Any) -> int:
+    """An integer that some tools write as 3.0 or "3".
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value)
+    if type(value) is not int:  # True is one, too
+        raise ValueError(f"{short(value)} where an integer was expected")
+    return value
+
+
+def _where(image: CocoImage) -> str:
+    return f"{image.path}: image {short(image.file_name)}"
+
+
+def _checked_masks(image: CocoImage) -> list[list[Counts]]:
+    try:
+        return _masks([segmentation for _, segmentation in image.objects], *image.size)
+    except ValueError as error:
+        raise InputError(f"{_where(image)}: {error}; export the annotations again") from None
+
+
+def _area(mask: list[Counts]) -> int:
+    return sum(int(counts[1::2].sum()) for counts in mask)
+
+
 def _compact(table: dict[str, Any]) -> dict[str, Any]:
-    """Make arrays of the numbers in an annotation or a run-length mask."""
+    """Make arrays of the numbers in an annotation or a run-length mask.
+
+    Some tools write one outline without the list around it, or points as pairs: x and y.
+    """
     if isinstance(counts := table.get("counts"), list):
         table["counts"] = numbers(counts)
     if isinstance(outlines := table.get("segmentation"), list):
-        table["segmentation"] = [numbers(outline) for outline in outlines]
+        is_flat = all(type(v) in (int, float) for v in outlines)
+        if outlines and (is_flat or (len(outlines) > 2 and all(map(_is_point, outlines)))):
+            outlines = [outlines]
+        table["segmentation"] = [_outline(outline) for outline in outlines]
     return table
 
 
+def _outline(outline: Any) -> NDArray[Any] | None:
+    if isinstance(outline, list) and outline and all(map(_is_point, outline)):
+        outline = [coordinate for point in outline for coordinate in point]
+    return numbers(outline)
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and [*map(type, value)] in _POINTS
+
+
 def _image(path: Path, image: Mapping[str, Any]) -> CocoImage:
-    height, width = _integer(image["height"]), _integer(image["width"])
+    height, width = number_of(image["height"]), number_of(image["width"])
     if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
         raise ValueError(f"image {short(image['id'])} is {short(width)}x{short(height)}")
     if not isinstance(image["file_name"], str):
@@ -113,16 +170,14 @@ def _image(path: Path, image: Mapping[str, Any]) -> CocoImage:
     return CocoImage(path, image["file_name"], (height, width), [])
 
 
-def _integer(value: Any) -> int:
-    if type(value) is not int:  # True is one, too
-        raise ValueError(f"{short(value)} where an integer was expected")
-    return value
-
-
 def _image_id(value: Any) -> int | str:
-    if not isinstance(value, int | str):
-        raise ValueError(f"an image has the id {short(value)}; it is a number or text")
-    return value
+    """3, 3.0 and "3" are one id: some tools write one in the images, the other in annotations."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return value
+    try:
+        return number_of(value)
+    except ValueError:
+        raise ValueError(f"an image has the id {short(value)}; it is a number or text") from None
 
 
 def _masks(segmentations: list[Any], height: int, width: int) -> list[list[Counts]]:
@@ -155,6 +210,8 @@ def _runs(mask: Mapping[str, Any], height: int, width: int) -> Counts:
     if size != [height, width]:
         raise ValueError(f"a mask of size {short(size)}, where [{height}, {width}] fits")
     if isinstance(counts, str):
+        if counts.startswith("b'") and counts.endswith("'"):  # as Python prints bytes
+            counts = counts[2:-1].replace("\\\\", "\\")
         counts = _uncompressed(counts)
     if not isinstance(counts, np.ndarray) or counts.dtype.kind != "i":
         raise ValueError("a run-length mask without counts")

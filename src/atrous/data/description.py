@@ -7,7 +7,15 @@ from importlib import resources
 from reprlib import repr as short
 from typing import Any
 
-from atrous.data.labels import COLORS, IDS, UNKNOWN, Encoding, color_name, lookup_table
+from atrous.data.labels import (
+    COLORS,
+    IDS,
+    UNKNOWN,
+    Encoding,
+    color_name,
+    lookup_table,
+    plain_name,
+)
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
 
 _ENCODINGS: dict[str, set[str]] = {
@@ -247,10 +255,11 @@ def _read_colors(
 
 def _read_names(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> dict[str, int]:
     """The train ids of names: those of the classes and of the map; and those ignored."""
-    names = {entry["name"]: i for i, entry in enumerate(classes)}
+    spelt = plain_name if labels["encoding"] == "polygons" else str  # binary masks: of files
+    names = {spelt(entry["name"]): i for i, entry in enumerate(classes)}
     for name, value in labels.get("map", {}).items():
-        names[name] = _train_id(name, value, len(classes))
-    for name in (i for i in _ignored(labels) if isinstance(i, str)):
+        names[plain_name(name)] = _train_id(name, value, len(classes))
+    for name in (plain_name(i) for i in _ignored(labels) if isinstance(i, str)):
         if names.setdefault(name, IGNORE_INDEX) != IGNORE_INDEX:
             raise ValueError(f"labels.ignore names {short(name)}, which is a class; choose one")
     return names

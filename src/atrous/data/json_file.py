@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.files import InputError, not_utf8
 from atrous.images import no_such_file
 
 _MAX_BYTES = 4 << 30  # the largest published annotations have a fourth of it
@@ -34,6 +34,8 @@ def read_json(path: Path, change: Callable[[dict[str, Any]], Any] | None = None)
         table = json.loads(path.read_bytes(), object_hook=change)
     except RecursionError:
         raise InputError(f"{path}: nested too deeply; export it again") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from None
     except ValueError as error:  # no JSON, no text, or a number of thousands of digits
         line = " ".join(str(error).split())
         raise InputError(f"{path}: not JSON ({line}); export it again") from None

@@ -1,5 +1,6 @@
 """Masks that are pictures: their ids -> train ids, through one look-up table."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,16 @@ class Encoding:
         if train_id == UNKNOWN:
             raise _unknown(where, short(dataset_id))
         return train_id
+
+
+def plain_name(name: str) -> str:
+    """The form in which names of classes are compared: no stray spaces, no invisible letters.
+
+    >>> plain_name(" traffic  light\u200b")
+    'traffic light'
+    """
+    letters = (c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join("".join(c if c.isprintable() else " " for c in letters).split())
 
 
 def lookup_table(

@@ -87,6 +87,8 @@ def _entry(annotation: Any, categories: Set[int]) -> PanopticEntry:
     if not isinstance(annotation, dict):
         raise InputError(f"an annotation is {short(annotation)}, where a table was expected")
     image_id, name = annotation.get("image_id"), annotation.get("file_name")
+    if isinstance(name, str):
+        name = name.replace("\\", "/")
     if not isinstance(image_id, int | str):
         raise InputError(
             f"an annotation has the image_id {short(image_id)}; it is a number or text"

@@ -5,7 +5,7 @@ import operator
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.coco import draw, read_instances
+from atrous.data.file_names import match_files
 from atrous.data.labels import (
     Encoding,
     check_same_size,
@@ -234,14 +235,29 @@ def _annotated(
 ) -> tuple[dict[str, Any], int]:
     """What a COCO JSON says of each key whose image is there; and how many are not there."""
     path = folder / table["annotations"]
-    entries: dict[str, Any] = {}
     if encoding.name == "coco-json":
-        entries = {image.file_name: image for image in read_instances(path)}
-    else:
-        for entry in read_annotations(path).images.values():
-            entries[next(_candidates(entry.file_name, table["labels"]))] = entry
+        images = {image.file_name: image for image in read_instances(path)}
+        named = _named_keys(images, folder, table["images"])
+        return {key: images[name] for key, name in named.items()}, len(images) - len(named)
+    entries: dict[str, Any] = {}
+    for entry in read_annotations(path).images.values():
+        entries[next(_candidates(entry.file_name, table["labels"]))] = entry
     found, missing = _present(entries, folder, table["images"])
     return {key: entries[entry] for key, entry in found.items()}, missing
+
+
+def _named_keys(names: Collection[str], folder: Path, pattern: str) -> dict[str, str]:
+    """The keys of the images that a JSON names, with their names, in its order.
+
+    Of two files that one name may mean, the one in the higher folder is meant.
+    """
+    keys = {pattern.replace("{key}", key): key for key in _matching_keys(folder, pattern)}
+    found: dict[str, str] = {}
+    for name, places in match_files(names, keys).items():
+        depths = sorted((before.count("/"), before + ending) for before, ending in places)
+        if len(depths) == 1 or depths[0][0] < depths[1][0]:
+            found[name] = keys[depths[0][1]]
+    return {found[name]: name for name in names if name in found}
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atrous.data.doctor.class_names import NamedClass
-from atrous.data.doctor.scheme import Census, Scheme, check_count, is_background, is_void
+from atrous.data.doctor.class_names import NamedClass, is_void
+from atrous.data.doctor.scheme import Census, Scheme, check_count, is_background
 from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, survey

@@ -1,11 +1,15 @@
 """What is wrong with the classes of splits: they are missing, or rare."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.doctor.class_names import NamedClass
 from atrous.data.doctor.findings import Case, Finding, Severity, many, some
+from atrous.data.labels import color_name
+from atrous.files import InputError
+from atrous.taxonomy import IGNORE_INDEX
 
 RARE_CLASS = 1e-4
 """A class with a smaller part of all pixels is told by name."""
@@ -32,6 +36,68 @@ def class_findings(
     # What is in fewer masks than there are splits cannot be in all of them.
     divisible = (holders >= len(pixels)) & (not proposed)
     return [*_missing(case, pixels, total, divisible), _balance(case, total)]
+
+
+def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> Iterator[Finding]:
+    """Where the names in a file do not fit the values of the masks.
+
+    Raises:
+        InputError: no value of the masks has a name.
+    """
+    if named and case.scheme.encoding == "polygons":
+        yield from _unnamed_shapes(case, names_file, named)
+    if not named or case.scheme.encoding not in ("index", "palette", "mat", "rgb"):
+        return
+    kind = "colour" if case.scheme.encoding == "rgb" else "id"
+    values = [int(v) for v in case.census.values[case.census.is_region] if v != IGNORE_INDEX]
+    shown = some(_shown(case, value) for value in values)
+    if values and not case.places.keys() & {*values, IGNORE_INDEX}:
+        raise InputError(
+            f"{case.folder / names_file}: no {kind} in it occurs in the masks, which hold {shown}; "
+            "give the names of these masks, or take the file away"
+        )
+    says = f"{names_file} names {many(len(named), 'class')}, the masks hold"
+    says += f" {many(len(values), kind)} ({shown})"
+    names = {entry.name for entry in named}
+    taken = {case.scheme.classes[place]: value for value, place in case.places.items()}
+    if not names & taken.keys():
+        yield _misfit("note", f"{says}: its names are not used, as it does not say which is which")
+    given = {entry.name: entry.dataset_id for entry in named}
+    moved = [n for n, value in taken.items() if kind == "id" and given.get(n, value) != value]
+    if moved:
+        yield _misfit("note", f"{says}: read as {some(f'{n} = {taken[n]}' for n in moved)}")
+    often = case.census.masks > max(1, 0.1 * case.census.num_masks)
+    unnamed = {int(v) for v in case.census.values[often & case.census.is_region]}
+    unnamed -= {*case.places, *case.scheme.ignore, IGNORE_INDEX}
+    if unnamed and names & taken.keys():
+        yield _misfit("problem", f"{says}: {len(unnamed)} have no name and are ignored")
+
+
+def _unnamed_shapes(case: Case, names_file: str, named: Sequence[NamedClass]) -> Iterator[Finding]:
+    """Classes of YOLO or LabelMe files that a file of names lacks."""
+    names = {entry.name.casefold() for entry in named}
+    lacks = [
+        name
+        for name in case.scheme.classes
+        if name.casefold() not in names and name != case.scheme.background
+    ]
+    if lacks:
+        yield _misfit("problem", f"{names_file} lacks {many(len(lacks), 'class')}: {some(lacks)}")
+
+
+def _misfit(severity: Severity, message: str) -> Finding:
+    return Finding(
+        code="names-do-not-fit",
+        severity=severity,
+        count=1,
+        message=message,
+        examples=(),
+        mend="give the file of names that belongs to these masks, or name classes in dataset.toml",
+    )
+
+
+def _shown(case: Case, value: int) -> str:
+    return color_name(value) if case.scheme.encoding == "rgb" else str(value)
 
 
 def _missing(

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.annotations import find_coco
-from atrous.data.doctor.class_faults import class_findings
+from atrous.data.doctor.class_faults import class_findings, name_findings
 from atrous.data.doctor.class_names import NamedClass, find_class_names
+from atrous.data.doctor.coco_folder import find_coco
 from atrous.data.doctor.described import read_described
 from atrous.data.doctor.file_faults import file_findings
 from atrous.data.doctor.findings import Case, Finding, class_counts
 from atrous.data.doctor.folder_faults import folder_findings
+from atrous.data.doctor.foreign import foreign_labels
 from atrous.data.doctor.known import as_known, names_of_layout
-from atrous.data.doctor.layout import find_layout, walk
+from atrous.data.doctor.layout import NothingPairedError, find_layout, walk
 from atrous.data.doctor.mask_faults import mask_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
 from atrous.data.doctor.reading import read_folder
@@ -104,7 +105,11 @@ def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diag
         toml = (folder / "dataset.toml").read_text("utf-8", errors="replace")
         return _diagnose(layout, seen, faults, "", toml)
     paths = list(walk(folder))
-    layout, scheme = find_coco(folder, paths) or (find_layout(folder, paths), None)
+    coco = find_coco(folder, paths)
+    try:
+        layout, scheme, faults = coco or (find_layout(folder, paths), None, [])
+    except NothingPairedError as error:
+        raise foreign_labels(folder, paths) or error from None
     names_file: str = ""
     named: tuple[NamedClass, ...] = ()
     if scheme is None:
@@ -113,13 +118,16 @@ def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diag
         names_file, named = find_class_names(folder, paths)
     seen = read_folder(layout, scheme, named, progress)
     seen, notes = as_known(layout, seen, named)
-    if not {entry.name for entry in named} & {*seen.scheme.classes}:
-        names_file = ""
-    return _diagnose(layout, seen, notes, names_file, "")
+    return _diagnose(layout, seen, [*faults, *seen.findings, *notes], names_file, "", named)
 
 
 def _diagnose(
-    layout: Layout, seen: Seen, faults: Sequence[Finding], names_file: str, toml: str
+    layout: Layout,
+    seen: Seen,
+    faults: Sequence[Finding],
+    names_file: str,
+    toml: str,
+    named: Sequence[NamedClass] = (),
 ) -> Diagnosis:
     """Judge what was seen; `toml` is the dataset.toml, if there is one."""
     census = census_of(seen.readings, seen.blurred)
@@ -137,7 +145,8 @@ def _diagnose(
         census=census,
         described=bool(toml),
     )
-    findings = [*faults, *file_findings(case), *folder_findings(case), *mask_findings(case)]
+    findings = [*faults, *name_findings(case, names_file, named), *file_findings(case)]
+    findings += [*folder_findings(case), *mask_findings(case)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
     splits, seed = dict(layout.splits), None
     if not toml:
@@ -154,7 +163,7 @@ def _diagnose(
         findings=findings,
         splits=splits,
         pixels=pixels,
-        names_file=names_file,
+        names_file=names_file if {e.name for e in named} & {*seen.scheme.classes} else "",
         seed=seed,
         toml=toml or describe(layout.folder, seen.scheme, splits, _remarks(len(bad), seed)),
     )

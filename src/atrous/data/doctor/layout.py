@@ -101,6 +101,10 @@ class _Group:
 _Pair = tuple[_Group, _Group]
 
 
+class NothingPairedError(InputError):
+    """There is no image, or no mask that belongs to one."""
+
+
 def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     """Pair the files of `folder` by their names.
 
@@ -322,10 +326,10 @@ def _unpaired(
     return tuple(sorted(paths))
 
 
-def _nothing_paired(folder: Path, photos: int) -> InputError:
+def _nothing_paired(folder: Path, photos: int) -> NothingPairedError:
     looked = "images/ and masks/, train/ and trainannot/, x.jpg and x_mask.png, or a COCO JSON"
     if photos:
-        return InputError(
+        return NothingPairedError(
             f"{folder}: {photos} images, but no mask goes with one by name; looked for {looked}"
         )
-    return InputError(f"{folder}: no images in it; looked for {looked}")
+    return NothingPairedError(f"{folder}: no images in it; looked for {looked}")

@@ -155,9 +155,10 @@ def _labels(scheme: Scheme) -> list[str]:
         lines.append(f"unknown = {_text(scheme.unknown)}")
     if scheme.background:
         lines.append(f"background = {_text(scheme.background)}")
-    if scheme.train_ids != {i: i for i in range(len(scheme.classes))} and not by_color:
-        entries = ", ".join(f"{i} = {place}" for i, place in scheme.train_ids.items())
-        lines.append(f"map = {{ {entries} }}")
+    ids = {} if by_color else {str(i): place for i, place in scheme.train_ids.items()}
+    entries = {**ids, **{_text(name): place for name, place in scheme.names.items()}}
+    if entries and scheme.train_ids != {i: i for i in range(len(scheme.classes))}:
+        lines.append(f"map = {{ {', '.join(f'{i} = {p}' for i, p in entries.items())} }}")
     lines.append("classes = [")
     for place, (name, color) in enumerate(zip(scheme.classes, scheme.colors, strict=True)):
         thing = ", thing = true" if place in scheme.things else ""

@@ -1,15 +1,19 @@
 """The masks of a folder that nothing describes: how they are stored, what they hold and mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from atrous.data.doctor.annotations import labelme_names, mat_variable, polygons_scheme, yolo_names
+from atrous.data.coco import empty_objects
+from atrous.data.doctor.annotations import mat_variable, polygons_scheme, shapes_scheme, yolo_names
 from atrous.data.doctor.binary import read_binary
-from atrous.data.doctor.class_names import NamedClass
+from atrous.data.doctor.class_names import NO_ID, NamedClass
+from atrous.data.doctor.findings import Finding, many, some
+from atrous.data.doctor.foreign import foreign_labels
 from atrous.data.doctor.proposal import open_unwritten
 from atrous.data.doctor.scheme import (
     Color,
@@ -57,7 +61,13 @@ def read_folder(
     if scheme is not None:
         return _read_drawn(layout, scheme, progress)
     if kind == ".json":
-        return _read_drawn(layout, polygons_scheme(labelme_names(folder, layout)), progress)
+        try:
+            scheme, notes = shapes_scheme(folder, layout, named)
+            seen = _read_drawn(layout, scheme, progress)
+        except InputError as error:
+            paths = [path for pair in pairs for path in (pair.image, pair.mask)]
+            raise foreign_labels(folder, paths) or error from None
+        return replace(seen, findings=[*notes, *seen.findings])
     if kind == ".txt":
         return _read_drawn(layout, polygons_scheme(yolo_names(folder, layout, named)), progress)
     if kind == ".mat":
@@ -77,20 +87,70 @@ def label_reader(splits: Mapping[str, Split | Shards]) -> Reader:
 
 
 def _read_drawn(layout: Layout, scheme: Scheme, progress: Progress) -> Seen:
-    """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background."""
+    """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background.
+
+    Raises:
+        InputError: no pair can be read.
+    """
     opened = open_unwritten(layout.folder, scheme, layout.splits)
     pairs = pairs_of(layout.splits)
     readings = survey(layout.folder, pairs, label_reader(opened), progress, colors=False)
+    errors = [reading.mask_error for reading in readings if reading.mask_error]
+    if len(errors) == len(readings):
+        raise InputError(f"none of {many(len(errors), 'label')} can be read: {errors[0]}")
     places = {place: place for place in range(len(scheme.classes))}
-    if scheme.encoding != "coco-panoptic" and _uncovered(readings) > _UNCOVERED:
-        names = scheme.classes
-        background = next((name for name in names if name in _BACKGROUND), "background")
+    if scheme.encoding == "coco-panoptic":
+        return Seen(scheme, places, readings, [False] * len(readings))
+    share, names = _uncovered(readings), scheme.classes
+    named = next((name for name in names if name.lower() in _BACKGROUND), "")
+    if share > (0 if named else _UNCOVERED):
+        background = named or "background"
         if background not in names:
             names, colors = (*names, background), (*scheme.colors, (0, 0, 0))
             scheme = replace(scheme, classes=names, colors=colors)
         scheme = replace(scheme, background=background)
         places[IGNORE_INDEX] = names.index(background)
-    return Seen(scheme, places, readings, [False] * len(readings))
+    findings = [*_bare(share, scheme.background), *_nothing_drawn(scheme, opened)]
+    return Seen(scheme, places, readings, [False] * len(readings), findings)
+
+
+def _bare(share: float, background: str) -> Iterator[Finding]:
+    """What becomes of the pixels that no shape covers."""
+    if share:
+        become = f"of the class {background}" if background else "ignored"
+        yield Finding(
+            code="uncovered",
+            severity="note",
+            count=1,
+            message=f"pixels that no shape covers ({share:.1%}) are {become}",
+            examples=(),
+            mend="change or remove background in dataset.toml, if they are something else",
+        )
+
+
+def _nothing_drawn(scheme: Scheme, opened: Mapping[str, Split | Shards]) -> Iterator[Finding]:
+    """Objects of COCO JSONs that cover no pixel."""
+    lines = []
+    for split in opened.values() if scheme.encoding == "coco-json" else ():
+        for image in split.annotations.values() if isinstance(split, Split) else ():
+            with suppress(InputError):  # which is a finding of its own
+                lines += [
+                    f"{image.file_name}: {_class_of(scheme, i)}" for i in empty_objects(image)
+                ]
+    if lines:
+        yield Finding(
+            code="empty-object",
+            severity="problem",
+            count=len(lines),
+            message=f"{many(len(lines), 'object')} whose outline covers no pixel: {some(lines)}",
+            examples=tuple(lines),
+            mend="draw them again, or remove them; they are not learnt",
+        )
+
+
+def _class_of(scheme: Scheme, dataset_id: int) -> str:
+    place = scheme.train_ids.get(dataset_id)
+    return "ignored" if place is None else scheme.classes[place]
 
 
 def _uncovered(readings: Sequence[Reading]) -> float:
@@ -196,5 +256,6 @@ def _seen_ids(
     palette: Mapping[int, Color],
 ) -> Seen:
     blurred = find_blurred(readings)
+    named = [entry for entry in named if entry.dataset_id != NO_ID]
     scheme = ids_scheme(encoding, census_of(readings, blurred), named, palette)
     return Seen(scheme, scheme.train_ids, readings, blurred)

@@ -11,15 +11,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.class_names import NamedClass
+from atrous.data.doctor.class_names import NamedClass, is_void
 from atrous.data.doctor.survey import Tally, rgb
 from atrous.files import InputError
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 
 Color = tuple[int, int, int]
 
-_VOID = ("void", "unlabeled", "unlabelled", "ignore", "ignored")
-_BACKGROUND = ("background", "_background_", "other", "class 0", *_VOID)
+_BACKGROUND = ("background", "_background_", "other", "class 0")
 _RARE = 0.1
 """Of all masks: an id of fewer, or of one alone, may be a stray one."""
 _LITTLE = 0.02
@@ -48,6 +47,8 @@ class Scheme:
     """Of each dataset id, or 24-bit code."""
     ignore: tuple[int, ...] = ()
     unknown: str = "error"
+    names: Mapping[str, int] = field(default_factory=dict)
+    """LabelMe: train ids of further names of a class; 255 is ignored."""
     background: str = ""
     things: frozenset[int] = frozenset()
     """Train ids."""
@@ -126,7 +127,7 @@ def ids_scheme(
         InputError: there are more ids than classes can be.
     """
     names = _names_of_ids(census, named)
-    classes = {i: name for i, name in names.items() if name.lower() not in _VOID}
+    classes = {i: name for i, name in names.items() if not is_void(name)}
     present = {int(value) for value in census.values}
     ignore = ({*names} | {0, IGNORE_INDEX} & present) - {*classes}
     check_count(len(classes))
@@ -163,7 +164,7 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
         if None in names:
             names = [f"class {place}" for place in range(len(regions))]
         codes = {str(name): code for name, code in zip(names, regions, strict=True)}
-    classes = {name: code for name, code in codes.items() if name.lower() not in _VOID}
+    classes = {name: code for name, code in codes.items() if not is_void(name)}
     check_count(len(classes))
     leftover = {int(value) for value in census.values} - {*codes.values()}
     return Scheme(
@@ -205,12 +206,7 @@ def color_of(code: int) -> Color:
 
 def is_background(name: str) -> bool:
     """Whether a class's name says that it is what no other class is."""
-    return name.lower() in _BACKGROUND
-
-
-def is_void(name: str) -> bool:
-    """Whether a class's name says that its pixels are not labelled."""
-    return name.lower() in _VOID
+    return name.lower() in _BACKGROUND or is_void(name)
 
 
 def _without_near(census: Census) -> list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from atrous.data.doctor.findings import Finding
 from atrous.data.doctor.scheme import Census, Scheme, take_census
 from atrous.data.doctor.splits import Files
 from atrous.data.doctor.survey import Pair, Reading
@@ -19,6 +20,8 @@ class Seen:
     readings: Sequence[Reading]
     blurred: Sequence[bool]
     """Of each reading, whether its mask's edges are."""
+    findings: Sequence[Finding] = ()
+    """What was guessed on the way, or draws nothing."""
 
 
 def census_of(readings: Sequence[Reading], blurred: Sequence[bool]) -> Census:
@@ -30,7 +33,13 @@ def census_of(readings: Sequence[Reading], blurred: Sequence[bool]) -> Census:
 def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
     """The pairs of all splits, in order."""
     return [
-        Pair(split, key, files.image(key), files.mask(key))
+        Pair(split, key, files.image(key), _mask_name(files, key))
         for split, files in splits.items()
         for key in files.keys
     ]
+
+
+def _mask_name(files: Files, key: str) -> str:
+    """The path of a mask; where one JSON holds all masks, that and the image."""
+    mask = files.mask(key)
+    return mask if "{key}" in files.labels else f"{mask}, {files.image(key)}"

@@ -54,6 +54,10 @@ IMAGE_SUFFIXES = (
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded."""
 
+TRANSPARENT = 1 << 24
+"""Stands among 24-bit codes for a pixel without colour."""
+
+_GDAL_NODATA = 42113  # a tag of TIFFs
 # Pillow also knows formats that start other programs (EPS) or hold no photos: they stay closed.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
 _COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
@@ -113,16 +117,22 @@ def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
 def read_label(path: Path | str, data: bytes | None = None) -> NDArray[np.integer[Any]]:
     """Read a label map as integers (H, W), with the very ids that the file holds.
 
+    A value below 0, infinite or NaN, and one from 65536 on that a GeoTIFF declares as no data, is
+    read as -1: no data.
+
     Raises:
-        InputError: the file is missing, no image, damaged, too large, holds colours, or counts
-            from white.
+        InputError: the file is missing, no image, damaged, too large, holds colours or fractions,
+            or counts from white.
     """
     path = Path(path)
     with _opened(path, data) as image:
         largest = _largest_grey(image, path)
+        no_data = _declared_nodata(image)
         image.load()
-    if image.mode in ("L", "P", "I"):
+    if image.mode in ("L", "P", "I", "F"):
         ids = np.array(image)
+        if image.mode in ("I", "F"):
+            ids = _whole(ids, no_data, path)
         if largest is None:
             return ids
         return np.rint(ids * (largest / (255 if image.mode == "L" else 65535))).astype(ids.dtype)
@@ -136,6 +146,16 @@ def read_label(path: Path | str, data: bytes | None = None) -> NDArray[np.intege
     )
 
 
+def declared_nodata(path: Path | str) -> float | None:
+    """The value that a GeoTIFF declares as no data; only the header is read.
+
+    Raises:
+        InputError: the file is missing, no image, or too large.
+    """
+    with _opened(Path(path), None) as image:
+        return _declared_nodata(image)
+
+
 def has_palette(path: Path | str, data: bytes | None = None) -> bool:
     """Whether a label map's values are indices into a palette; only the header is read.
 
@@ -146,13 +166,22 @@ def has_palette(path: Path | str, data: bytes | None = None) -> bool:
         return image.mode == "P"
 
 
-def read_colors(path: Path | str, data: bytes | None = None) -> NDArray[np.int32]:
+def read_colors(
+    path: Path | str, data: bytes | None = None, *, transparency: bool = False
+) -> NDArray[np.int32]:
     """Read a colour-coded label map as 24-bit codes (H, W), R + 256 G + 65536 B.
 
-    A palette counts by its colours, grey v as (v, v, v), and transparency is left out.
+    A palette counts by its colours, grey v as (v, v, v).
+
+    Args:
+        path: the file.
+        data: its content, if it does not lie on disk by itself.
+        transparency: whether transparent pixels are read as the code `TRANSPARENT`; else their
+            colours count.
 
     Raises:
-        InputError: the file is missing, no image, damaged, too large, or has no 8-bit colours.
+        InputError: the file is missing, no image, damaged, too large, has no 8-bit colours, or
+            several levels of transparency stand for classes.
     """
     path = Path(path)
     image = _decode(path, data)
@@ -161,8 +190,39 @@ def read_colors(path: Path | str, data: bytes | None = None) -> NDArray[np.int32
             f"{path}: pixels of kind {image.mode} where colours were expected; "
             'save it as 8-bit RGB PNG, or read its values by encoding = "index"'
         )
-    codes = np.asarray(image.convert("RGBA")).view("<u4")[:, :, 0]  # (H, W)
-    return (codes & 0xFFFFFF).astype(np.int32)
+    pixels = np.asarray(image.convert("RGBA"))  # (H, W, 4)
+    codes = (pixels.view("<u4")[:, :, 0] & 0xFFFFFF).astype(np.int32)  # (H, W)
+    # Of RGB and grey, a colour that the file calls transparent is still told by its value.
+    if transparency and image.mode not in ("1", "L", "RGB", "RGBX"):
+        codes[_is_transparent(pixels[:, :, 3], codes, path)] = TRANSPARENT
+    return codes
+
+
+def _is_transparent(
+    alpha: NDArray[np.uint8], codes: NDArray[np.int32], path: Path
+) -> NDArray[np.bool_]:
+    """Where a mask shows what lies beneath it: less than half as opaque as its most opaque pixel.
+
+    All (H, W). A mask that is transparent throughout, but has several colours, counts by these.
+
+    Raises:
+        InputError: there is one colour, in several levels of transparency that cover regions.
+    """
+    top = int(alpha.max())
+    if top == 0:
+        return np.full(alpha.shape, bool((codes == codes[0, 0]).all()))
+    inner = alpha[1:-1, 1:-1]
+    solid = (inner == alpha[:-2, 1:-1]) & (inner == alpha[2:, 1:-1])
+    solid &= (inner == alpha[1:-1, :-2]) & (inner == alpha[1:-1, 2:])
+    counts = np.bincount(alpha.ravel(), minlength=256)
+    levels = np.flatnonzero(4 * np.bincount(inner[solid], minlength=256) > counts)
+    drawn = codes[alpha > 0]
+    if len(levels) > 2 and (drawn == drawn[0]).all():
+        raise InputError(
+            f"{path}: one colour in {len(levels)} levels of transparency, which cannot be told "
+            "from shades of one class; save its classes as grey values or colours"
+        )
+    return np.asarray(2 * alpha.astype(np.int16) < top)
 
 
 def read_brightness(path: Path | str) -> NDArray[np.integer[Any]]:
@@ -361,6 +421,36 @@ def _largest_grey(image: Image.Image, path: Path) -> int | None:
     if image.format == "PPM" and more:
         return int(more[0])
     return {"L;2": 3, "L;4": 15}.get(str(raw_mode)[:3])
+
+
+def _declared_nodata(image: Image.Image) -> float | None:
+    """What GDAL's tag says; None where there is none, or no number."""
+    try:
+        return float(getattr(image, "tag_v2", {})[_GDAL_NODATA])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _whole(
+    values: NDArray[np.int32] | NDArray[np.float32], no_data: float | None, path: Path
+) -> NDArray[np.int32]:
+    """Return values (H, W) as integers; what says no data and cannot be an id, as -1.
+
+    Raises:
+        InputError: a value is a fraction, or too large.
+    """
+    beyond = ~((values >= 0) & (values < 1 << 16))  # NaN too
+    if beyond.any():
+        empty = ~(values >= 0) | np.isinf(values)
+        if no_data is not None:
+            empty |= beyond & np.isclose(values, no_data, rtol=1e-6)
+        values = np.where(empty, np.float64(-1), values)
+    odd = values[(values != np.rint(values)) | (values >= 1 << 31)]
+    if odd.size:
+        raise InputError(
+            f"{path}: holds {odd[0]:g} where class indices were expected; save them as integers"
+        )
+    return values.astype(np.int32)
 
 
 def _one_line(error: Exception) -> str:

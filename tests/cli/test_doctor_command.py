@@ -92,3 +92,17 @@ def test_the_doctor_needs_neither_torch_nor_the_data_extra(tmp_path: Path) -> No
     command = [sys.executable, "-c", code, "data", "doctor", str(tmp_path), "--html"]
     subprocess.run([*command, str(tmp_path / "page.html")], check=True, capture_output=True)
     assert (tmp_path / "page.html").is_file()
+
+
+def test_write_without_a_usable_pair_prints_the_findings(tmp_path: Path, capsys) -> None:
+    folder = write_index(tmp_path, 3)
+    for number in range(3):
+        (folder / f"masks/{number:03}.png").write_bytes(b"no mask")
+    before = sorted(folder.rglob("*"))
+    assert main(["data", "doctor", str(folder), "--write"]) == 2
+    out, error = capsys.readouterr()
+    assert "3 masks cannot be read" in out and "masks/000.png" in out
+    assert error.count("\n") == 1 and "no pair can be used, so nothing is written" in error
+    assert main(["data", "doctor", str(folder), "--write", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["written"] == []
+    assert sorted(folder.rglob("*")) == before

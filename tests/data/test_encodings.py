@@ -163,6 +163,40 @@ def test_unknown_ids_are_named_or_ignored(tmp_path: Path) -> None:
     assert read(tmp_path).tolist() == [[1, 255, 255, 255]]
 
 
+def test_negative_ids_are_no_data_where_the_description_says_so(tmp_path: Path) -> None:
+    labels = 'labels = "masks/{key}.tif"'
+    describe(tmp_path, 'encoding = "index"\nignore = [-1]', labels)
+    photo(tmp_path, (1, 4))
+    save(tmp_path / "masks/a.tif", np.array([[1, -9999, -1, 2]], np.int32))
+    assert read(tmp_path).tolist() == [[1, 255, 255, 2]]
+    save(tmp_path / "masks/a.tif", np.array([[1, 70000, -1, 9]], np.int32))
+    assert "a.tif: id 9, 70000 is neither a class nor ignored" in fault_of(tmp_path)
+
+
+@few
+@given(SIZES.flatmap(lambda size: arrays(np.uint8, size)))
+def test_unknown_ids_count_as_the_nearest(tmp_path: Path, ids: np.ndarray) -> None:
+    text = "map = { 0 = 0, 90 = 1, 91 = 2, 255 = 3 }\nignore = [200]"
+    describe(tmp_path, f'encoding = "index"\n{text}\nunknown = "nearest"')
+    photo(tmp_path, ids.shape)
+    save(tmp_path / "masks/a.png", ids)
+    known = np.array([255, 200, 91, 90, 0])  # of two as near, the larger
+    nearest = abs(ids[..., None].astype(int) - known).argmin(-1)
+    assert np.array_equal(read(tmp_path), np.array([3, 255, 2, 1, 0])[nearest])
+
+
+def test_transparent_pixels_have_a_class_where_the_description_says_so(tmp_path: Path) -> None:
+    photo(tmp_path, (1, 3))
+    pixels = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [0, 0, 255, 255]]], np.uint8)
+    save(tmp_path / "masks/a.png", pixels)
+    describe(tmp_path, 'encoding = "rgb"')
+    assert read(tmp_path).tolist() == [[1, 1, 2]]  # only its colour counts
+    describe(tmp_path, 'encoding = "rgb"\nmap = { transparent = 0 }')
+    assert read(tmp_path).tolist() == [[1, 0, 2]]
+    describe(tmp_path, 'encoding = "rgb"\nignore = ["transparent"]\nunknown = "nearest"')
+    assert read(tmp_path).tolist() == [[1, 255, 2]]
+
+
 def test_unknown_colors_are_named_or_ignored(tmp_path: Path) -> None:
     describe(tmp_path, 'encoding = "rgb"')
     photo(tmp_path, (1, 3))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from atrous.files import InputError
+
 if TYPE_CHECKING:
     from atrous.data.doctor import Diagnosis
     from atrous.data.doctor.findings import Finding
@@ -58,18 +60,25 @@ def doctor(
         from atrous.report.doctor_page import write_page
 
         write_page(html, diagnosis)
-    written = diagnosis.write() if write else []
+    written, refused = [], None
+    if write:
+        try:
+            written = diagnosis.write()
+        except InputError as error:  # after the findings, which say why
+            refused = error
     if json:
         document = {**diagnosis.to_dict(), "written": [str(path) for path in written]}
         print(json_format.dumps(document, indent=2))
-        return
-    print("\n".join(_lines(diagnosis)))
-    if html is not None:
-        print(f"wrote {html}")
-    if written:
-        _print_written(diagnosis, written)
-    elif not diagnosis.described:
-        print(f"Write {folder}/dataset.toml: atrous data doctor {folder} --write")
+    else:
+        print("\n".join(_lines(diagnosis)))
+        if html is not None:
+            print(f"wrote {html}")
+        if written:
+            _print_written(diagnosis, written)
+        elif diagnosis.splits and not diagnosis.described and not write:
+            print(f"Write {folder}/dataset.toml: atrous data doctor {folder} --write")
+    if refused is not None:
+        raise refused
 
 
 def _lines(diagnosis: "Diagnosis") -> Iterator[str]:

@@ -7,15 +7,20 @@ from importlib import resources
 from reprlib import repr as short
 from typing import Any
 
+import numpy as np
+
 from atrous.data.labels import (
     COLORS,
     IDS,
+    NO_DATA,
     UNKNOWN,
     Encoding,
     color_name,
     lookup_table,
+    nearest_ids,
     plain_name,
 )
+from atrous.images import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
 
 _ENCODINGS: dict[str, set[str]] = {
@@ -31,6 +36,8 @@ _ENCODINGS: dict[str, set[str]] = {
 """Each with the fields of [labels] that it alone has."""
 _BY_NAME = ("polygons", "binary-masks")
 """Encodings that know classes by their names."""
+_PICTURES = ("index", "palette", "mat", "rgb")
+"""Those whose masks hold a value, or a colour, for each pixel."""
 _FIELDS = {"name", "licence", "source", "labels", "splits", "archives", "manual"}
 _CLASS_FIELDS = {"name", "color", "thing", "group"}
 _LABEL_FIELDS = {"encoding", "classes", "ignore", "map", "unknown"}
@@ -165,10 +172,9 @@ def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> E
     _check_fields("labels", labels, _LABEL_FIELDS | _ENCODINGS[name])
     read_table("labels.map", labels.get("map", {}))
     unknown = labels.get("unknown", "error")
-    if unknown not in ("error", "ignore") and (unknown, name) != ("nearest", "rgb"):
-        raise ValueError(
-            f"labels.unknown is {short(unknown)}; it can be error, ignore, for rgb nearest"
-        )
+    allowed = ("error", "ignore", "nearest") if name in _PICTURES else ("error", "ignore")
+    if unknown not in allowed:
+        raise ValueError(f"labels.unknown is {short(unknown)}; it can be {', '.join(allowed)}")
     beyond = IGNORE_INDEX if unknown == "ignore" else UNKNOWN
     read_ids = _read_colors if name == "rgb" else _read_ids
     train_ids, ignored = read_ids(labels, classes)
@@ -176,14 +182,22 @@ def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> E
         if train_ids.get(dataset_id, IGNORE_INDEX) != IGNORE_INDEX:
             named = color_name(dataset_id) if name == "rgb" else dataset_id
             raise ValueError(f"labels.ignore names {named}, which is a class; choose one")
-    if name in ("index", "palette", "mat"):
+    if name in _PICTURES and name != "rgb":
         ignored = [*ignored, IGNORE_INDEX]
+    no_data = NO_DATA in ignored
+    ignored = [i for i in ignored if i != NO_DATA]
+    table = lookup_table(train_ids, ignored, beyond, COLORS if name == "rgb" else IDS)
+    known = [i for i in (*train_ids, *ignored) if i != TRANSPARENT]
+    if unknown == "nearest" and name != "rgb":  # colours are too many; see `read_rgb`
+        table[:-1] = table[nearest_ids(np.arange(IDS), known)]
     return Encoding(
         name=name,
-        table=lookup_table(train_ids, ignored, beyond, COLORS if name == "rgb" else IDS),
+        table=table,
         names=_read_names(labels, classes) if name in _BY_NAME else {},
         background=_read_background(labels, classes),
-        nearest=(*train_ids, *ignored) if unknown == "nearest" else (),
+        nearest=tuple(known) if unknown == "nearest" else (),
+        transparency=name == "rgb" and TRANSPARENT in (*train_ids, *ignored),
+        no_data=no_data,
         divisor=_divisor(labels["divisor"]) if "divisor" in labels else None,
         variable=read_text("labels.variable", labels.get("variable", "S")),
         foreground=_foreground(labels.get("foreground", 1)),
@@ -226,12 +240,14 @@ def _read_ids(
 ) -> tuple[dict[int, int], list[int]]:
     """Dataset ids that are integers: the train ids of those mapped, and those ignored."""
     names = labels["encoding"] in _BY_NAME  # names have no place in this table
+    least = NO_DATA if labels["encoding"] in _PICTURES else 0
     train_ids = {
         _id(key): _train_id(key, value, len(classes))
         for key, value in labels.get("map", {str(i): i for i in range(len(classes))}).items()
         if not (names and not _ID.fullmatch(key))
     }
-    return train_ids, [_id(i) for i in _ignored(labels) if not (names and isinstance(i, str))]
+    ignored = [i for i in _ignored(labels) if not (names and isinstance(i, str))]
+    return train_ids, [_id(i, least) for i in ignored]
 
 
 def _read_colors(
@@ -279,9 +295,9 @@ def _ignored(labels: Mapping[str, Any]) -> list[Any]:
     return ignored if isinstance(ignored, list) else [ignored]
 
 
-def _id(value: Any) -> int:
+def _id(value: Any, least: int = 0) -> int:
     number = int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
-    if not _is_integer(number, 0, IDS - 1):
+    if not _is_integer(number, least, IDS - 1):
         raise ValueError(f"{short(value)} is no id; ids are integers from 0 to {IDS - 1}")
     return int(number)
 
@@ -303,6 +319,8 @@ def _color(value: Any) -> tuple[int, int, int]:
 
 
 def _code(value: Any) -> int:
+    if value == "transparent":
+        return TRANSPARENT
     red, green, blue = _color(value)
     return red + 256 * green + 65536 * blue
 

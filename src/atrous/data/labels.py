@@ -1,7 +1,7 @@
 """Masks that are pictures: their ids -> train ids, through one look-up table."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
@@ -11,17 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
-from atrous.images import has_palette, read_brightness, read_colors, read_label
+from atrous.images import TRANSPARENT, has_palette, read_brightness, read_colors, read_label
 from atrous.taxonomy import IGNORE_INDEX
 
 UNKNOWN = -1
 """Stands in a table for what the dataset does not say."""
 
+NO_DATA = -1
+"""Stands for all negative ids, which some programs write where there are no data."""
+
 IDS = 1 << 16
 """Dataset ids are below it."""
 
 COLORS = 1 << 24
-"""Colours are 24-bit codes, R + 256 G + 65536 B."""
+"""Colours are 24-bit codes, R + 256 G + 65536 B; the one beyond them is `TRANSPARENT`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +39,11 @@ class Encoding:
     background: int = IGNORE_INDEX
     """Train id of the pixels that no polygon, or no binary mask, covers."""
     nearest: tuple[int, ...] = ()
-    """Known colours, of which an unknown one counts as the nearest; empty: it does not."""
+    """Known ids or colours, of which an unknown one counts as the nearest; empty: it does not."""
+    transparency: bool = False
+    """Whether transparent pixels of a mask in colours have a class, or are ignored."""
+    no_data: bool = False
+    """Whether negative ids are ignored."""
     divisor: int | None = None
     """Ids from it on are category * divisor + instance."""
     variable: str = "S"
@@ -89,9 +96,15 @@ def lookup_table(
 
 
 def to_train_ids(
-    ids: NDArray[np.integer[Any]], table: NDArray[np.int16], path: Path
+    ids: NDArray[np.integer[Any]], table: NDArray[np.int16], path: Path, *, no_data: bool = False
 ) -> NDArray[np.uint8]:
     """Look each id of a mask up: (H, W) integers -> (H, W) uint8 train ids.
+
+    Args:
+        ids: those of the mask.
+        table: from `lookup_table`.
+        path: of the mask.
+        no_data: whether negative ids are ignored.
 
     Raises:
         InputError: an id that the table does not know; the message names `path` and the ids.
@@ -101,6 +114,8 @@ def to_train_ids(
     if ids.min(initial=0) < 0 or ids.max(initial=0) > beyond:
         places = np.where((ids < 0) | (ids > beyond), beyond, ids)
     train_ids = table[places]
+    if no_data:
+        train_ids[ids < 0] = IGNORE_INDEX
     if train_ids.min(initial=0) < 0:
         unknown = np.unique(ids[train_ids < 0])
         named = ", ".join(
@@ -116,6 +131,8 @@ def color_name(code: int) -> str:
     >>> color_name(255)
     '#ff0000'
     """
+    if code == TRANSPARENT:
+        return "transparent"
     return "#" + code.to_bytes(3, "little").hex()
 
 
@@ -129,7 +146,7 @@ def read_index(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
     if encoding.divisor is not None:
         ids = ids.astype(np.int64)  # 8 bits could not be divided by 1000
         ids = np.where(ids < encoding.divisor, ids, ids // encoding.divisor)
-    return to_train_ids(ids, encoding.table, path)
+    return to_train_ids(ids, encoding.table, path, no_data=encoding.no_data)
 
 
 def read_palette(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
@@ -152,9 +169,11 @@ def read_rgb(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
     Raises:
         InputError: the file is not such a mask, or a colour is unknown.
     """
-    codes = read_colors(path)
+    codes = read_colors(path, transparency=encoding.transparency)
     if encoding.nearest:
-        _enter_nearest(codes, encoding)
+        table = encoding.table
+        unknown = np.unique(codes[table[codes] < 0])
+        table[unknown] = table[nearest_colors(unknown, encoding.nearest)]
     return to_train_ids(codes, encoding.table, path)
 
 
@@ -224,17 +243,26 @@ def check_same_size(one: NDArray[Any], other: NDArray[Any], path: Path) -> None:
         )
 
 
-def _enter_nearest(codes: NDArray[np.int32], encoding: Encoding) -> None:
-    """Enter the colours of `codes` that the table does not know, each as the nearest known one."""
-    table, known = encoding.table, np.array(encoding.nearest)  # (C,)
-    unknown = np.unique(codes[table[codes] < 0])
-    for block in np.array_split(unknown, unknown.size // 4096 + 1):
+def nearest_ids(ids: NDArray[np.integer[Any]], known: Sequence[int]) -> NDArray[np.int64]:
+    """The known id that is nearest to each (N,); of two as near, the larger."""
+    ordered = np.sort(np.array(known, np.int64))
+    return ordered[np.searchsorted((ordered[:-1] + ordered[1:]) / 2, ids, side="right")]
+
+
+def nearest_colors(codes: NDArray[np.integer[Any]], known: Sequence[int]) -> NDArray[np.int64]:
+    """The known colour that is nearest to each (N,) in red, green and blue."""
+    colors = np.array(known, np.int64)  # (C,)
+    channels = channels_of(colors)
+    nearest = np.empty(codes.shape, np.int64)
+    for start in range(0, codes.size, 4096):
+        block = channels_of(codes[start : start + 4096])
         # |u - k|^2 less |u|^2, which is the same for all k; float32 holds these integers exactly.
-        distance = (_channels(known) ** 2).sum(1) - 2 * _channels(block) @ _channels(known).T
-        table[block] = table[known[distance.argmin(1)]]
+        distance = (channels**2).sum(1) - 2 * block @ channels.T
+        nearest[start : start + 4096] = colors[distance.argmin(1)]
+    return nearest
 
 
-def _channels(codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+def channels_of(codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
     """24-bit codes (N,) -> their red, green and blue (N, 3)."""
     return np.stack([codes & 255, codes >> 8 & 255, codes >> 16], 1).astype(np.float32)
 

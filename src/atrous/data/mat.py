@@ -48,7 +48,7 @@ def read_mat(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
         ids = _matrix(memoryview(data), encoding.variable)
     except (ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{path}: {error}; save it again with -v7, or as a PNG") from None
-    return to_train_ids(ids, encoding.table, path)
+    return to_train_ids(ids, encoding.table, path, no_data=encoding.no_data)
 
 
 def _matrix(data: memoryview, wanted: str) -> NDArray[np.int64]:

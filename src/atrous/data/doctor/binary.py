@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from atrous.data.doctor.census import Census
 from atrous.data.doctor.class_names import NamedClass, is_void
-from atrous.data.doctor.scheme import Census, Scheme, check_count, is_background
+from atrous.data.doctor.scheme import Scheme, check_count, is_background
 from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, survey
@@ -62,7 +63,7 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
 
     readings = survey(folder, [*masks], read, progress, colors=False)
     blurred = [False] * len(readings)
-    scheme, places = _scheme(bits, census_of(readings, blurred), named)
+    scheme, places = _scheme(bits, census_of(readings, blurred, "binary-masks"), named)
     scheme = replace(scheme, extra={"foreground": foreground, **scheme.extra})
     return Seen(scheme, places, readings, blurred)
 

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.class_names import NamedClass
-from atrous.data.doctor.findings import Case, Finding, Severity, many, some
-from atrous.data.labels import color_name
+from atrous.data.doctor.findings import Case, Finding, Severity, many, some, value_name
 from atrous.files import InputError
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -35,7 +34,32 @@ def class_findings(
         return []
     # What is in fewer masks than there are splits cannot be in all of them.
     divisible = (holders >= len(pixels)) & (not proposed)
-    return [*_missing(case, pixels, total, divisible), _balance(case, total)]
+    lone = _lone(case, pixels.get("train", total))
+    return [*lone, *_missing(case, pixels, total, divisible), _balance(case, total)]
+
+
+def _lone(case: Case, pixels: NDArray[np.int64]) -> Iterator[Finding]:
+    """A set of one class, (K + 1,) pixels of what is trained on: nothing can be learnt from it."""
+    present = [case.scheme.classes[place] for place in np.flatnonzero(pixels[:-1]).tolist()]
+    if len(present) > 1:
+        return
+    seen = []
+    for i in np.argsort(-case.census.counts, kind="stable").tolist():
+        value, count = int(case.census.values[i]), int(case.census.counts[i])
+        place = case.places.get(value)
+        ignored = value in (*case.scheme.ignore, IGNORE_INDEX)
+        meaning = "ignored" if ignored else "no class"
+        meaning = meaning if place is None else case.scheme.classes[place]
+        seen.append(f"{value_name(case.scheme, value)}: {many(count, 'pixel')} ({meaning})")
+    yield Finding(
+        code="one-class",
+        severity="problem",
+        count=len(present),
+        message=f"{many(len(present), 'class')} to train on, {some(present) or 'none'}: masks hold"
+        f" {some(seen, most=6)}",
+        examples=tuple(seen),
+        mend="give masks of two classes or more; name each value that is a class under labels.map",
+    )
 
 
 def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> Iterator[Finding]:
@@ -49,8 +73,8 @@ def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> I
     if not named or case.scheme.encoding not in ("index", "palette", "mat", "rgb"):
         return
     kind = "colour" if case.scheme.encoding == "rgb" else "id"
-    values = [int(v) for v in case.census.values[case.census.is_region] if v != IGNORE_INDEX]
-    shown = some(_shown(case, value) for value in values)
+    values = [v for v in case.census.regions() if v != IGNORE_INDEX]
+    shown = some(value_name(case.scheme, value) for value in values)
     if values and not case.places.keys() & {*values, IGNORE_INDEX}:
         raise InputError(
             f"{case.folder / names_file}: no {kind} in it occurs in the masks, which hold {shown}; "
@@ -66,8 +90,8 @@ def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> I
     moved = [n for n, value in taken.items() if kind == "id" and given.get(n, value) != value]
     if moved:
         yield _misfit("note", f"{says}: read as {some(f'{n} = {taken[n]}' for n in moved)}")
-    often = case.census.masks > max(1, 0.1 * case.census.num_masks)
-    unnamed = {int(v) for v in case.census.values[often & case.census.is_region]}
+    often = case.census.values[case.census.masks > max(1, 0.1 * case.census.num_masks)]
+    unnamed = {*values} & {*often.tolist()}
     unnamed -= {*case.places, *case.scheme.ignore, IGNORE_INDEX}
     if unnamed and names & taken.keys():
         yield _misfit("problem", f"{says}: {len(unnamed)} have no name and are ignored")
@@ -94,10 +118,6 @@ def _misfit(severity: Severity, message: str) -> Finding:
         examples=(),
         mend="give the file of names that belongs to these masks, or name classes in dataset.toml",
     )
-
-
-def _shown(case: Case, value: int) -> str:
-    return color_name(value) if case.scheme.encoding == "rgb" else str(value)
 
 
 def _missing(

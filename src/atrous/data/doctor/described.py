@@ -38,7 +38,7 @@ def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list
     blurred = [False] * len(readings)
     if encoding.name in _PICTURES:
         blurred = find_blurred(readings)
-    known = _known(encoding, census_of(readings, blurred).values)
+    known = _known(encoding, census_of(readings, blurred, encoding.name).values)
     scheme = Scheme(
         encoding=encoding.name,
         classes=dataset.taxonomy.classes,
@@ -103,7 +103,8 @@ def _raw_reader(folder: Path, encoding: Encoding) -> Reader | None:
     if encoding.name not in _PICTURES:
         return None
     if encoding.name == "rgb":
-        return lambda pair: read_colors(folder / pair.mask)
+        clear = encoding.transparency
+        return lambda pair: read_colors(folder / pair.mask, transparency=clear)
     if (divisor := encoding.divisor) is None:
         return lambda pair: read_label(folder / pair.mask)
 
@@ -119,6 +120,8 @@ def _known(encoding: Encoding, values: NDArray[np.int64]) -> dict[int, int]:
     if encoding.name in _PICTURES:
         places = np.minimum(values, encoding.table.size - 1)
         train_ids = encoding.table[places]
+        if encoding.no_data:
+            train_ids = np.where(values < 0, np.int16(IGNORE_INDEX), train_ids)
     else:
         train_ids = values.astype(np.int16)
     both = zip(values.tolist(), train_ids.tolist(), strict=True)

@@ -130,7 +130,7 @@ def _diagnose(
     named: Sequence[NamedClass] = (),
 ) -> Diagnosis:
     """Judge what was seen; `toml` is the dataset.toml, if there is one."""
-    census = census_of(seen.readings, seen.blurred)
+    census = census_of(seen.readings, seen.blurred, seen.scheme.encoding)
     num_classes = len(seen.scheme.classes)
     places = with_nearest(seen.scheme, seen.places, census.values)
     counts = {r.pair: class_counts(r, places, num_classes) for r in seen.readings}
@@ -144,6 +144,7 @@ def _diagnose(
         counts=counts,
         census=census,
         described=bool(toml),
+        no_data=seen.no_data,
     )
     findings = [*faults, *name_findings(case, names_file, named), *file_findings(case)]
     findings += [*folder_findings(case), *mask_findings(case)]

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.scheme import Census, Scheme
+from atrous.data.doctor.census import Census
+from atrous.data.doctor.scheme import Scheme
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Pair, Reading
+from atrous.data.labels import color_name
 
 Severity = Literal["problem", "note"]
 
@@ -61,6 +63,8 @@ class Case:
     census: Census
     described: bool
     """Whether the folder has a dataset.toml."""
+    no_data: frozenset[int] = frozenset()
+    """Ids that GeoTIFFs declare as no data."""
 
 
 def class_counts(
@@ -73,6 +77,11 @@ def class_counts(
         for value, count in entries:
             counts[places.get(value, num_classes)] += count
     return counts
+
+
+def value_name(scheme: Scheme, value: int) -> str:
+    """Write a value of a mask: an id, or a colour."""
+    return color_name(value) if scheme.encoding == "rgb" else str(value)
 
 
 def many(count: int, noun: str) -> str:

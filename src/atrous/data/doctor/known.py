@@ -147,7 +147,8 @@ def _strange(seen: Seen, scheme: Scheme, *, two: bool) -> list[int]:
     if two:
         return []
     known = {*scheme.train_ids, *scheme.ignore}
-    return [i for i in census_of(seen.readings, seen.blurred).regions() if i not in known]
+    census = census_of(seen.readings, seen.blurred, seen.scheme.encoding)
+    return [i for i in census.regions() if i not in known]
 
 
 def _agree(named: Sequence[NamedClass], scheme: Scheme) -> bool:

@@ -5,19 +5,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from atrous.data.doctor.findings import Case, Finding, Severity, many, some
-from atrous.data.doctor.scheme import Scheme, is_background, is_white_a_class
+from atrous.data.doctor.far_colors import count_far
+from atrous.data.doctor.findings import Case, Finding, Severity, many, some, value_name
+from atrous.data.doctor.scheme import is_background, is_white_a_class
 from atrous.data.doctor.survey import Reading
-from atrous.data.labels import color_name
+from atrous.data.labels import NO_DATA, color_name
+from atrous.images import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX
 
+_UNLIKE = 1e-4
+"""Of all pixels: fewer that are unlike all classes are noise."""
 _BY_DESIGN = 0.2
 """Where more of all masks hold nothing but background, they are meant to."""
 
 
 def mask_findings(case: Case) -> list[Finding]:
     """What is wrong with the values of masks."""
-    judges = (_strays, _interpolated, _white, _empty, _colors)
+    judges = (_strays, _interpolated, _white, _empty, _no_data, _transparent, _colors)
     return [finding for judge in judges for finding in judge(case)]
 
 
@@ -38,14 +42,15 @@ def _strays(case: Case) -> Iterator[Finding]:
             severity="problem",
             count=len(pairs),
             message=f"{many(len(pairs), 'mask')} with {many(len(where), what)} of no class: "
-            + some(_value(case.scheme, value) for value in sorted(where)),
+            + some(value_name(case.scheme, value) for value in sorted(where)),
             examples=tuple(
-                f"{reading.pair.mask}: {_value(case.scheme, value)}"
+                f"{reading.pair.mask}: {value_name(case.scheme, value)}"
                 for value in sorted(where)
                 for reading in where[value]
             ),
-            mend="correct these masks, or name the class under labels.map;"
-            " --write ignores these pixels",
+            mend="correct these masks, or name the class under labels.map; --write "
+            + ("takes the nearest class" if case.scheme.unknown == "nearest" else "ignores")
+            + " these pixels",
             pairs=pairs,
         )
 
@@ -60,8 +65,11 @@ def _interpolated(case: Case) -> Iterator[Finding]:
     only = f"; {many(len(between), what)} only on borders" if between else ""
     mended = case.described and case.scheme.unknown != "error"
     mend = "export them again, or resize without interpolation (nearest), and as PNG, not JPEG"
-    if case.scheme.unknown == "nearest":
-        mend += "; --write takes the nearest class colour"
+    if case.scheme.unknown == "nearest" and not case.described:
+        classes = some([value_name(case.scheme, value) for value in case.places], most=8)
+        mend += f"; --write guesses that only {classes} are classes, and takes the nearest of them"
+        if case.scheme.encoding == "rgb" and (far := _far(case)):
+            mend += f": {many(far, 'pixel')} are unlike all of these, so thin classes may be lost"
     elif between:
         mend += "; --write ignores the values between"
     yield Finding(
@@ -75,14 +83,19 @@ def _interpolated(case: Case) -> Iterator[Finding]:
     )
 
 
+def _far(case: Case) -> int:
+    """Pixels of masks in colours that are no mixture of classes; 0 for few."""
+    known = [code for code in (*case.places, *case.scheme.ignore) if code != TRANSPARENT]
+    far = count_far(case.census.values, case.census.crests, known)
+    return far if far >= _UNLIKE * case.census.counts.sum() else 0
+
+
 def _white(case: Case) -> Iterator[Finding]:
-    scheme = case.scheme
-    if scheme.encoding not in ("index", "palette") or (
-        case.described and IGNORE_INDEX in case.places
-    ):
+    scheme, is_class = case.scheme, IGNORE_INDEX in case.places
+    if scheme.encoding not in ("index", "palette") or (case.described and is_class):
         return
-    if is_white_a_class(case.census, 0 if case.described else len(scheme.classes)):
-        holders = [r for r in case.readings if r.tally and IGNORE_INDEX in r.tally.values]
+    holders = [r for r in case.readings if r.tally and IGNORE_INDEX in r.tally.values]
+    if holders and (is_class or (case.described and is_white_a_class(case.census))):
         yield Finding(
             code="foreground-255",
             severity="problem",
@@ -123,6 +136,47 @@ def _empty(case: Case) -> Iterator[Finding]:
             )
 
 
+def _no_data(case: Case) -> Iterator[Finding]:
+    if case.scheme.encoding not in ("index", "palette", "mat"):
+        return
+    present = {*case.census.values.tolist()}
+    declared = (case.no_data | {NO_DATA}) & present
+    for values, what, mend in (
+        (declared & {*case.scheme.ignore}, "is ignored", "name it under labels.map"),
+        (declared & {*case.places}, "is read as a class", "name it under labels.ignore"),
+    ):
+        holders = [r for r in case.readings if r.tally and values & {*r.tally.values.tolist()}]
+        if holders:
+            yield Finding(
+                code="no-data",
+                severity="note",
+                count=len(holders),
+                message=f"{many(len(holders), 'mask')} with {some(map(str, sorted(values)))}, said"
+                f" to be no data: it {what}; {mend} if it is otherwise",
+                examples=tuple(reading.pair.mask for reading in holders),
+                mend=mend,
+                pairs=tuple(reading.pair for reading in holders),
+            )
+
+
+def _transparent(case: Case) -> Iterator[Finding]:
+    holders = [r for r in case.readings if r.tally and TRANSPARENT in r.tally.values]
+    if case.described or case.scheme.encoding != "rgb" or not holders:
+        return
+    place = case.places.get(TRANSPARENT)
+    meaning = "ignored" if place is None else f'the class "{case.scheme.classes[place]}"'
+    yield Finding(
+        code="transparent",
+        severity="note",
+        count=len(holders),
+        message=f"{many(len(holders), 'mask')} drawn on a transparent ground: it is taken as"
+        f" {meaning}, a guess",
+        examples=tuple(reading.pair.mask for reading in holders),
+        mend='name "transparent" under labels.map or labels.ignore if it is otherwise',
+        pairs=tuple(reading.pair for reading in holders),
+    )
+
+
 def _colors(case: Case) -> Iterator[Finding]:
     if case.scheme.encoding == "rgb" and not case.described:
         codes = list(case.scheme.train_ids)
@@ -140,7 +194,3 @@ def _known(case: Case) -> set[int]:
     """The values that are classes or ignored."""
     known = {*case.places, *case.scheme.ignore}
     return known if case.scheme.encoding == "rgb" else known | {IGNORE_INDEX}
-
-
-def _value(scheme: Scheme, value: int) -> str:
-    return color_name(value) if scheme.encoding == "rgb" else str(value)

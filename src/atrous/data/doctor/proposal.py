@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset
-from atrous.data.doctor.scheme import Scheme
+from atrous.data.doctor.scheme import Scheme, code_of
 from atrous.data.doctor.splits import Files
 from atrous.data.labels import color_name
 from atrous.data.shards import Shards
@@ -155,9 +155,14 @@ def _labels(scheme: Scheme) -> list[str]:
         lines.append(f"unknown = {_text(scheme.unknown)}")
     if scheme.background:
         lines.append(f"background = {_text(scheme.background)}")
-    ids = {} if by_color else {str(i): place for i, place in scheme.train_ids.items()}
-    entries = {**ids, **{_text(name): place for name, place in scheme.names.items()}}
-    if entries and scheme.train_ids != {i: i for i in range(len(scheme.classes))}:
+    entries = {_text(name): place for name, place in scheme.names.items()}
+    if by_color:  # but for the colours of the classes
+        codes = {code_of(color): place for place, color in enumerate(scheme.colors)}
+        further = scheme.train_ids.items() - codes.items()
+        entries |= {_text(color_name(code)): place for code, place in sorted(further)}
+    elif scheme.train_ids != {i: i for i in range(len(scheme.classes))}:
+        entries = {str(i): place for i, place in scheme.train_ids.items()} | entries
+    if entries:
         lines.append(f"map = {{ {', '.join(f'{i} = {p}' for i, p in entries.items())} }}")
     lines.append("classes = [")
     for place, (name, color) in enumerate(zip(scheme.classes, scheme.colors, strict=True)):

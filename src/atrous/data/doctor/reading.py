@@ -25,12 +25,12 @@ from atrous.data.doctor.scheme import (
 from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, Reader, Reading, find_blurred, survey
-from atrous.data.labels import Encoding, lookup_table
+from atrous.data.labels import IDS, Encoding, lookup_table
 from atrous.data.mat import read_mat
 from atrous.data.shards import Shards
 from atrous.data.split import Split
 from atrous.files import InputError
-from atrous.images import has_palette, read_colors, read_label
+from atrous.images import TRANSPARENT, declared_nodata, has_palette, read_colors, read_label
 from atrous.taxonomy import IGNORE_INDEX
 
 _PEEKED = 16
@@ -180,10 +180,17 @@ def _read_mat(folder: Path, encoding: Encoding, pair: Pair) -> Ids:
 def _read_colors(
     folder: Path, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
 ) -> Seen:
-    readings = survey(folder, pairs, lambda p: read_colors(folder / p.mask), progress, colors=True)
+    read = partial(_colors_of, folder)
+    readings = survey(folder, pairs, read, progress, colors=True)
+    if not any(reading.tally for reading in readings):
+        raise InputError(readings[0].mask_error)
     blurred = find_blurred(readings)
-    scheme = colors_scheme(census_of(readings, blurred), named, any(blurred))
+    scheme = colors_scheme(census_of(readings, blurred, "rgb"), named, any(blurred))
     return Seen(scheme, scheme.train_ids, readings, blurred)
+
+
+def _colors_of(folder: Path, pair: Pair) -> Ids:
+    return read_colors(folder / pair.mask, transparency=True)
 
 
 def _read_ids(
@@ -195,7 +202,14 @@ def _read_ids(
 ) -> Seen:
     every = survey(folder, pairs, lambda p: read_label(folder / p.mask), progress, colors=False)
     encoding, readings = _without_converted(folder, every)
-    return _seen_ids(encoding, readings, named, palette)
+    return _seen_ids(encoding, readings, named, palette, _declared(folder, readings))
+
+
+def _declared(folder: Path, readings: Sequence[Reading]) -> frozenset[int]:
+    """The ids that GeoTIFFs among the masks declare as no data."""
+    paths = [folder / reading.pair.mask for reading in readings if reading.tally]
+    values = {declared_nodata(path) for path in paths if path.suffix.lower() in (".tif", ".tiff")}
+    return frozenset(i for i in range(IDS) if i in values)
 
 
 def _without_converted(folder: Path, readings: Sequence[Reading]) -> tuple[str, Sequence[Reading]]:
@@ -223,10 +237,10 @@ def _without_converted(folder: Path, readings: Sequence[Reading]) -> tuple[str, 
 def _peek(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
     """Read a few masks: whether their colours count, and else the colours of ids in palettes.
 
-    The colours count where most masks have no ids, or where one id has two colours: then each
-    mask has a palette of its own.
+    The colours count where most masks have no ids; where one id has two colours, since then each
+    mask has a palette of its own; and where several ids are shades of one transparent drawing.
     """
-    votes, palette, clash = 0, dict[int, Color](), False
+    votes, palette, clash = 0, dict[int, int](), False
     for path in paths[:: len(paths) // _PEEKED + 1]:
         try:
             ids = read_label(path)
@@ -235,10 +249,12 @@ def _peek(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
             continue
         votes -= 1
         if has_palette(path):
-            both = np.unique(ids.astype(np.int64) << 24 | read_colors(path))
-            for i, color in ((int(b) >> 24, color_of(int(b) & 0xFFFFFF)) for b in both):
-                clash |= palette.setdefault(i, color) != color
-    return votes > 0 or clash, palette
+            codes = read_colors(path, transparency=True).astype(np.int64)
+            both = np.unique(ids.astype(np.int64) << 32 | codes)
+            own = {int(b) >> 32: int(b) & 0xFFFFFFFF for b in both}
+            clash |= TRANSPARENT in own.values() and len({*own.values()}) < len(own)
+            clash |= any(palette.setdefault(i, code) != code for i, code in own.items())
+    return votes > 0 or clash, {i: color_of(code) for i, code in palette.items()}
 
 
 def _has_colors(path: Path) -> bool:
@@ -254,8 +270,10 @@ def _seen_ids(
     readings: Sequence[Reading],
     named: Sequence[NamedClass],
     palette: Mapping[int, Color],
+    no_data: frozenset[int] = frozenset(),
 ) -> Seen:
     blurred = find_blurred(readings)
     named = [entry for entry in named if entry.dataset_id != NO_ID]
-    scheme = ids_scheme(encoding, census_of(readings, blurred), named, palette)
-    return Seen(scheme, scheme.train_ids, readings, blurred)
+    census = census_of(readings, blurred, encoding)
+    scheme = ids_scheme(encoding, census, named, palette, no_data)
+    return Seen(scheme, scheme.train_ids, readings, blurred, no_data=no_data)

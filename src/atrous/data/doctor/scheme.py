@@ -11,20 +11,18 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.doctor.census import Census
 from atrous.data.doctor.class_names import NamedClass, is_void
-from atrous.data.doctor.survey import Tally, rgb
+from atrous.data.doctor.far_colors import find_far_colors
+from atrous.data.doctor.levels import are_spread
+from atrous.data.labels import NO_DATA, nearest_colors, nearest_ids
 from atrous.files import InputError
+from atrous.images import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 
 Color = tuple[int, int, int]
 
 _BACKGROUND = ("background", "_background_", "other", "class 0")
-_RARE = 0.1
-"""Of all masks: an id of fewer, or of one alone, may be a stray one."""
-_LITTLE = 0.02
-"""Of a mask: what is less, and in no other one, may be a stray."""
-_FEW_MASKS = 4
-"""Of fewer masks nothing is said to be rare."""
 _FAR = 3
 """An id is far from the others where so many ids lie unused between."""
 
@@ -56,64 +54,12 @@ class Scheme:
     """Further fields of [labels], such as a divisor."""
 
 
-@dataclass(frozen=True, eq=False)
-class Census:
-    """The values of all masks together, sorted; each array is (N,)."""
-
-    values: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    masks: NDArray[np.int64]
-    """In how many masks."""
-    clean: NDArray[np.int64]
-    """In how many whose edges are not blurred."""
-    is_region: NDArray[np.bool_]
-    """Whether it lies somewhere as more than the blur of an edge."""
-    is_alone: NDArray[np.bool_]
-    """Whether it is less than 2 % of one mask, and in no other; never where many are so."""
-    is_mixed: NDArray[np.bool_]
-    """Whether it lies on the edge between others only, and is one of several that do."""
-    num_masks: int
-    one_or_white: bool = False
-    """Whether some masks hold 1, others 255, and none both."""
-
-    def regions(self) -> list[int]:
-        """The values that are regions, sorted."""
-        return [int(value) for value in self.values[self.is_region]]
-
-
-def take_census(tallies: Sequence[Tally], blurred: Sequence[bool]) -> Census:
-    """Sum up what masks hold, where `blurred` says whose edges are interpolated."""
-    if not tallies:
-        nothing = np.zeros(0, np.int64)
-        never = nothing.astype(bool)
-        return Census(nothing, nothing, nothing, nothing, never, never, never, 0)
-    every = np.concatenate([tally.values for tally in tallies])
-    values, places = np.unique(every, return_inverse=True)
-
-    def total(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        return np.bincount(places, np.concatenate(parts), len(values)).astype(np.int64)
-
-    counts = total([tally.counts for tally in tallies])
-    solid = total([tally.solid for tally in tallies])
-    masks = total([np.ones_like(tally.values) for tally in tallies])
-    clean = total(
-        [np.full_like(t.values, not blur) for t, blur in zip(tallies, blurred, strict=True)]
-    )
-    is_region = (clean > 0) | ((solid > 0.1 * counts) & (counts > 1e-3 * counts.sum()))
-    alone = (masks == 1) & (counts * len(tallies) < _LITTLE * counts.sum())
-    holders = sum(bool(np.isin(values[alone], tally.values).any()) for tally in tallies)
-    if len(tallies) < _FEW_MASKS or holders > max(1, _RARE * len(tallies)):
-        alone[:] = False  # many rare classes
-    soft = total([tally.soft for tally in tallies])
-    mixed = (solid == 0) & (2 * soft >= counts) & (counts < 1e-3 * counts.sum())
-    mixed &= mixed.sum() > 2
-    ones, whites = ({n for n, t in enumerate(tallies) if i in t.values} for i in (1, IGNORE_INDEX))
-    apart = bool(ones and whites and not ones & whites)
-    return Census(values, counts, masks, clean, is_region, alone, mixed, len(tallies), apart)
-
-
 def ids_scheme(
-    encoding: str, census: Census, named: Sequence[NamedClass], palette: Mapping[int, Color]
+    encoding: str,
+    census: Census,
+    named: Sequence[NamedClass],
+    palette: Mapping[int, Color],
+    no_data: frozenset[int] = frozenset(),
 ) -> Scheme:
     """The scheme of masks whose values are ids.
 
@@ -122,14 +68,18 @@ def ids_scheme(
         census: of all masks.
         named: what a file says of the classes; empty if there is none.
         palette: colours of ids, from the masks themselves.
+        no_data: ids that GeoTIFFs declare as no data; ignored where all other ids are smaller.
 
     Raises:
         InputError: there are more ids than classes can be.
     """
-    names = _names_of_ids(census, named)
+    present = {int(value) for value in census.values if value >= 0}
+    no_data = frozenset(i for i in no_data if i > max(present - no_data, default=-1))
+    names = _names_of_ids(census, named, no_data)
     classes = {i: name for i, name in names.items() if not is_void(name)}
-    present = {int(value) for value in census.values}
-    ignore = ({*names} | {0, IGNORE_INDEX} & present) - {*classes}
+    ignore = ({*names} | ({0, IGNORE_INDEX} | no_data) & present) - {*classes}
+    if (census.values < 0).any():
+        ignore.add(NO_DATA)
     check_count(len(classes))
     given = {entry.name: entry.color for entry in named if entry.color}
     order = list(dict.fromkeys(classes.values()))  # two ids may stand for one class
@@ -143,7 +93,10 @@ def ids_scheme(
         ),
         train_ids={i: order.index(name) for i, name in classes.items()},
         ignore=tuple(sorted(ignore)),
-        unknown="ignore" if present - {*classes} - ignore else "error",
+        unknown=_unknown(
+            present - {*classes} - ignore,
+            nearest=bool(census.levels) and {*classes} <= {*census.levels, IGNORE_INDEX},
+        ),
     )
 
 
@@ -164,17 +117,46 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
         if None in names:
             names = [f"class {place}" for place in range(len(regions))]
         codes = {str(name): code for name, code in zip(names, regions, strict=True)}
+    clear, codes = _clear_class(census, codes)
     classes = {name: code for name, code in codes.items() if not is_void(name)}
     check_count(len(classes))
-    leftover = {int(value) for value in census.values} - {*codes.values()}
+    places = {name: place for place, name in enumerate(classes)}
+    train_ids = {code: places[name] for name, code in classes.items()}
+    ignore = {*codes.values()} - {*classes.values()}
+    if clear in places:
+        train_ids[TRANSPARENT] = places[clear]
+    elif TRANSPARENT in census.values:
+        ignore.add(TRANSPARENT)
+    leftover = {int(value) for value in census.values} - {*train_ids} - ignore
     return Scheme(
         encoding="rgb",
         classes=tuple(classes),
         colors=tuple(color_of(code) for code in classes.values()),
-        train_ids={code: place for place, code in enumerate(classes.values())},
-        ignore=tuple(sorted({*codes.values()} - {*classes.values()})),
-        unknown=("nearest" if any_blurred else "ignore") if leftover else "error",
+        train_ids=train_ids,
+        ignore=tuple(sorted(ignore)),
+        unknown=_unknown(leftover, nearest=any_blurred),
     )
+
+
+def _clear_class(census: Census, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
+    """The class of transparent pixels, empty if they have none, and the classes with it.
+
+    It is that which a file calls the background, unless masks hold its colour beside transparent
+    pixels; where no file names classes, black or else a class of its own.
+    """
+    drawn = {int(code) for code in census.values}
+    if TRANSPARENT not in drawn:
+        return "", codes
+    if TRANSPARENT not in codes.values():  # a file names the classes
+        near = [n for n, code in codes.items() if code not in census.beside_clear]
+        return next((name for name in near if is_background(name)), ""), codes
+    black = next((name for name, code in codes.items() if code == 0), None)
+    others = {name: code for name, code in codes.items() if code != TRANSPARENT}
+    if black is not None and 0 not in census.beside_clear:
+        return black, others
+    spare = (0, 0xFFFFFF, *map(code_of, distinct_colors(len(drawn))))
+    unused = next(code for code in spare if code not in drawn)
+    return "background", {"background": unused, **others}
 
 
 def with_nearest(
@@ -184,14 +166,15 @@ def with_nearest(
     known = [*places, *scheme.ignore]
     if scheme.unknown != "nearest" or not known:
         return dict(places)
-    unknown = values[~np.isin(values, known)]
-    nearest, best = np.full_like(unknown, known[0]), np.full(unknown.shape, np.inf)
-    for code in known:
-        distance = ((rgb(unknown) - rgb(code)[:, None]) ** 2).sum(0)
-        nearest[distance < best] = code
-        best = np.minimum(best, distance)
-    both = zip(unknown.tolist(), nearest.tolist(), strict=True)
+    unknown = values[~np.isin(values, known) & (values >= 0)]
+    find = nearest_colors if scheme.encoding == "rgb" else nearest_ids
+    both = zip(unknown.tolist(), find(unknown, known).tolist(), strict=True)
     return {**places, **{value: places[code] for value, code in both if code in places}}
+
+
+def _unknown(leftover: set[int], *, nearest: bool) -> str:
+    """What becomes of the values that are neither classes nor ignored."""
+    return ("nearest" if nearest else "ignore") if leftover else "error"
 
 
 def code_of(color: Color) -> int:
@@ -200,8 +183,8 @@ def code_of(color: Color) -> int:
 
 
 def color_of(code: int) -> Color:
-    """The colour of a 24-bit code."""
-    return code & 255, code >> 8 & 255, code >> 16
+    """The colour of a 24-bit code; black where that is transparent."""
+    return code & 255, code >> 8 & 255, code >> 16 & 255
 
 
 def is_background(name: str) -> bool:
@@ -211,6 +194,8 @@ def is_background(name: str) -> bool:
 
 def _without_near(census: Census) -> list[int]:
     """The colours that are regions, less strays and those that JPEG made of another, sorted."""
+    if census.levels:
+        return [*census.levels]
     is_class = census.is_region & ~census.is_alone & ~census.is_mixed
     regions = census.values[is_class].tolist()
     clean = {*census.values[is_class & (census.clean > 0)].tolist()}
@@ -219,6 +204,8 @@ def _without_near(census: Census) -> list[int]:
     for code in sorted(set(regions) - clean, key=lambda code: -counts[code]):
         if all(_distance(code, other) > _NEAR for other in kept):
             kept.append(code)
+    if (census.clean == 0).any() and len(kept) == 1:
+        kept += find_far_colors(census.values, census.crests, kept)
     return sorted(kept)
 
 
@@ -254,25 +241,39 @@ def is_white_a_class(census: Census, num_named: int = 0) -> bool:
     others = [i for i in ids if i < IGNORE_INDEX]
     if IGNORE_INDEX not in ids or max(ids) > IGNORE_INDEX or not others:
         return False
+    if len(census.levels) == 2:
+        return num_named <= 2
     if others in ([0], [0, 1]):
         return num_named <= 2 and (others == [0] or census.one_or_white)
     spread = all(b - a > 1 for a, b in pairwise(others))
     return spread and max(others) >= _SPREAD and num_named in (0, len(ids))
 
 
-def _names_of_ids(census: Census, named: Sequence[NamedClass]) -> dict[int, str]:
+def _names_of_ids(
+    census: Census, named: Sequence[NamedClass], no_data: frozenset[int]
+) -> dict[int, str]:
     """The ids that are classes, and their names."""
-    ids = [i for i in census.regions() if 0 <= i < 1 << 16]
-    if is_white_a_class(census, len(named)):
-        names = [entry.name for entry in named]
+    ids = [i for i in census.regions() if 0 <= i < 1 << 16 and i not in no_data]
+    names = [entry.name for entry in named]
+    if IGNORE_INDEX in ids and is_white_a_class(census, len(named)):
         if ids[:-1] in ([0], [0, 1]):
-            names = names if len(names) > 1 else ["background", *(names or ["foreground"])]
-            return {i: names[i > 0] for i in ids}
+            return {i: _binary(names)[i > 0] for i in ids}
         return dict(zip(ids, names or (f"class {i}" for i in ids), strict=False))
+    if len(census.levels) == 2 and census.levels[0] == 0 and len(names) <= 2:
+        beyond = {IGNORE_INDEX} & {*census.values.tolist()} - no_data  # few pixels, not ignored
+        return {i: _binary(names)[i > 0] for i in sorted({*ids} | beyond)}
+    in_order = [entry.dataset_id for entry in named] == list(range(len(ids)))
+    if in_order and are_spread(ids):
+        return dict(zip(ids, names, strict=True))
     ids = [i for i in ids if i != IGNORE_INDEX]
     if named:
         return _named_ids(ids, named, census)
     return {i: f"class {i}" for i in _without_strays(ids, census) or [0]}
+
+
+def _binary(names: Sequence[str]) -> Sequence[str]:
+    """The names of two classes; of one, it is that of the foreground."""
+    return names if len(names) > 1 else ["background", *(names or ["foreground"])]
 
 
 def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) -> dict[int, str]:
@@ -285,7 +286,7 @@ def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) 
     beyond = len(named)
     if sorted(names) != list(range(beyond)) or is_background(named[0].name):
         return names
-    common = [i for i in ids if not _is_rare(i, census)]
+    common = [i for i in ids if not census.is_rare(i)]
     if not common or max(common) != beyond:
         return names
     share = census.counts[census.values == 0].sum() / census.counts.sum()
@@ -298,19 +299,12 @@ def _without_strays(ids: Sequence[int], census: Census) -> list[int]:
 
     Where the others have gaps too, those of which one mask alone has a little.
     """
-    common = [i for i in ids if not _is_rare(i, census)]
+    common = [i for i in ids if not census.is_rare(i)]
     gap = max((b - a for a, b in pairwise(common)), default=1)
     kept = [i for i in ids if not common or i <= common[-1]]
     alone = {*census.values[census.is_alone].tolist()}
     for i in ids[len(kept) :]:
-        if i - kept[-1] > max(_FAR, gap) and (i in alone if gap > 1 else _is_rare(i, census)):
+        if i - kept[-1] > max(_FAR, gap) and (i in alone if gap > 1 else census.is_rare(i)):
             break
         kept.append(i)
     return kept
-
-
-def _is_rare(value: int, census: Census) -> bool:
-    """Whether so few masks hold a value that it may be there by mistake."""
-    masks = census.masks[np.searchsorted(census.values, value)]
-    few = max(1.0, _RARE * census.num_masks)
-    return bool(census.num_masks >= _FEW_MASKS and masks <= few)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from atrous.data.doctor.census import Census, take_census
 from atrous.data.doctor.findings import Finding
-from atrous.data.doctor.scheme import Census, Scheme, take_census
+from atrous.data.doctor.scheme import Scheme
 from atrous.data.doctor.splits import Files
 from atrous.data.doctor.survey import Pair, Reading
 
@@ -22,12 +23,15 @@ class Seen:
     """Of each reading, whether its mask's edges are."""
     findings: Sequence[Finding] = ()
     """What was guessed on the way, or draws nothing."""
+    no_data: frozenset[int] = frozenset()
+    """Ids that GeoTIFFs declare as no data."""
 
 
-def census_of(readings: Sequence[Reading], blurred: Sequence[bool]) -> Census:
-    """The values of all masks together."""
+def census_of(readings: Sequence[Reading], blurred: Sequence[bool], encoding: str) -> Census:
+    """The values of all masks together, which `encoding` says the kind of."""
     both = [(r.tally, b) for r, b in zip(readings, blurred, strict=True) if r.tally]
-    return take_census([tally for tally, _ in both], [is_blurred for _, is_blurred in both])
+    tallies = [tally for tally, _ in both]
+    return take_census(tallies, [is_blurred for _, is_blurred in both], encoding)
 
 
 def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:

@@ -29,6 +29,8 @@ BLURRED_SHARE = 0.12
 """Of soft triples among soft and hard ones. CamVid's masks stay under 0.04, also when resized to
 the nearest pixel; with interpolation, or as JPEG, they are over 0.24."""
 
+_FEW_TRIPLES = 24
+"""A mask of fewer, soft and hard, does not say by itself whether it is blurred."""
 _MOST_VALUES = 512
 _MOST_THREADS = 4
 _LARGE = 1 << 24
@@ -129,8 +131,8 @@ def find_blurred(readings: Sequence[Reading]) -> list[bool]:
     drawn outline looks like. But then they are of one class, in this mask and in all. So edges of
     many values count, and those of a single one where the other masks have hard edges.
     """
-    tallies = [reading.tally for reading in readings if reading.tally]
-    usual = float(np.median([_soft_share(tally) for tally in tallies] or [0.0]))
+    tallies = [r.tally for r in readings if r.tally and r.tally.soft.sum() + r.tally.hard]
+    usual = _usual_share(tallies)
     soft: Counter[int] = Counter()
     for tally in tallies:
         soft.update(dict(zip(tally.values.tolist(), tally.soft.tolist(), strict=True)))
@@ -145,10 +147,18 @@ def find_blurred(readings: Sequence[Reading]) -> list[bool]:
         stands_out = share > 0.33 and usual < BLURRED_SHARE / 2 and long
         more_than_usual = share >= 1.5 * usual and _are_many(soft.tolist())
         if all_are:
-            return share >= BLURRED_SHARE / 2
+            return bool(soft.sum() >= BLURRED_SHARE / 2 * max(1, soft.sum() + tally.hard))
         return share >= BLURRED_SHARE and bool(stands_out or more_than_usual)
 
     return [r.tally is not None and is_blurred(r.pair.mask, r.tally) for r in readings]
+
+
+def _usual_share(tallies: Sequence[Tally]) -> float:
+    """The soft share of a mask in the middle; of all together, where masks have short edges."""
+    triples = [int(tally.soft.sum()) + tally.hard for tally in tallies]
+    if not triples or np.median(triples) >= _FEW_TRIPLES:
+        return float(np.median([_soft_share(tally) for tally in tallies] or [0.0]))
+    return sum(int(tally.soft.sum()) for tally in tallies) / max(_FEW_TRIPLES, sum(triples))
 
 
 def _soft_share(tally: Tally) -> float:

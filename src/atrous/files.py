@@ -7,6 +7,7 @@ one.
 
 import codecs
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,53 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     fault = f"byte 0x{error.object[error.start]:02x} at {error.start}"
     fix = "save it as UTF-8, as by iconv -f CP1252 -t UTF-8 (from Chinese Windows: -f GBK)"
     return InputError(f"{path}: not UTF-8 text ({fault}); {fix}")
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Yield the files below `folder`, as paths from it, through linked folders as well.
+
+    Nothing hidden is yielded, and no folder is entered twice, so that circles of links end. What is
+    no file (a pipe, a link to nowhere) is passed by: reading it might never end.
+
+    Raises:
+        InputError: a folder may not be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = Path(place).stat()
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        relative = os.path.relpath(place, folder).replace(os.sep, "/")
+        start = "" if relative == "." else f"{relative}/"
+        for name in sorted(names):
+            if not name.startswith(".") and is_file(Path(place, name)):
+                yield f"{start}{name}"
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        InputError: its folder may not be read.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError as error:
+        _refuse(error)
+    except (OSError, ValueError):  # as for a name that is too long, or no name at all
+        pass
+    return False
+
+
+def _refuse(error: OSError) -> None:
+    """Refuse what cannot be read; what is not there is no fault of this kind."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise InputError(
+            f"{error.filename}: {error.strerror}; let this user read it, or move it away"
+        ) from None
 
 
 @contextmanager

@@ -60,6 +60,22 @@ def test_folder_keeps_its_shape_and_leaves_out_what_atrous_wrote(
     assert "out: no photos in this folder" in capsys.readouterr().err
 
 
+def test_linked_folders_are_searched_and_circles_end(
+    here: Path, tiny_bundle: Path, paint: np.ndarray
+) -> None:
+    (here / "far").mkdir()
+    write_image(here / "far/1.png", paint)
+    (here / "far/back").symlink_to(here / "in")
+    (here / "in/own").mkdir(parents=True)
+    (here / "in/link").symlink_to(here / "far")
+    (here / "in/link 2").symlink_to(here / "far")
+    (here / "in/own/2.png").symlink_to(here / "photo.png")
+    (here / "in/gone.png").symlink_to(here / "nowhere.png")
+    assert main(["segment", "in", "--model", str(tiny_bundle), "--out", "out"]) == 0
+    labels = [path for path in files_in(here / "out") if path.endswith(".labels.png")]
+    assert labels == ["link/1.labels.png", "own/2.labels.png"]
+
+
 def test_a_bad_photo_is_reported_and_the_rest_go_on(
     here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

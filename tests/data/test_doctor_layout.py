@@ -6,8 +6,8 @@ from doctor_folders import mask, photo, save
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrous.data.doctor.layout import find_layout, walk
-from atrous.files import InputError
+from atrous.data.doctor.layout import find_layout
+from atrous.files import InputError, walk
 
 NUMBERS = [f"{number:03}" for number in range(5)]
 CITIES = [("train", "aachen"), ("train", "ulm"), ("val", "bonn")]
@@ -173,7 +173,7 @@ def test_a_folder_that_may_not_be_read_is_named(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(InputError, match=r"images: Permission denied; give leave to read it"):
+    with pytest.raises(InputError, match=r"images: Permission denied; let this user read it"):
         list(walk(tmp_path))
 
 

@@ -15,7 +15,7 @@ from atrous.cli.convert import fetched
 from atrous.cli.progress import watched
 from atrous.cli.rasters import saved_rasters
 from atrous.cli.videos import saved_videos
-from atrous.files import InputError
+from atrous.files import InputError, walk
 
 if TYPE_CHECKING:
     from atrous.infer.film import VideoSegmentation
@@ -152,11 +152,8 @@ def _photos_in(folder: Path) -> list[Path]:
 
     photos = [
         path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.endswith(_OWN_ENDINGS)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        for path in sorted(folder / name for name in walk(folder))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(_OWN_ENDINGS)
     ]
     if not photos:
         raise InputError(

@@ -20,6 +20,7 @@ from atrous.data.labels import (
     nearest_ids,
     plain_name,
 )
+from atrous.data.lists import is_listable
 from atrous.images import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
 
@@ -217,7 +218,7 @@ def check_split(where: str, encoding: str, table: Any) -> None:
         if field not in table:
             raise ValueError(f"{where}.{field} is missing")
     for field, value in table.items():
-        if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_PATH:
+        if not isinstance(value, str) or not is_listable(value) or len(value) > _LONGEST_PATH:
             raise ValueError(f"{where}.{field} is {short(value)}, where a path was expected")
     for field in table.keys() & {"images", "labels", "valid"}:
         if "{key}" not in table[field]:

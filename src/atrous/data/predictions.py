@@ -4,16 +4,15 @@ A file is called after the sample's key or its image, in their folders or flat, 
 `atrous segment` has it (.labels.png, .labels.tif) or as any program does (.png, .tif, .bmp).
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from atrous.data.shards import Shards
 from atrous.data.split import Split
-from atrous.files import InputError
+from atrous.files import InputError, walk
 
 _OURS = (".labels.png", ".labels.tif")
 """First: a photo may lie beside what atrous wrote of it."""
@@ -44,7 +43,7 @@ def find_predictions(folder: Path, samples: Split | Shards, indices: Sequence[in
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no folder; give one that holds a label PNG for each image")
-    files = sorted(path.relative_to(folder).as_posix() for path in _below(folder))
+    files = sorted(walk(folder))
     ours, others = _by_stem(files, _OURS), _by_stem(files, _ANY)
     found: dict[int, str] = {}
     for index, own in enumerate(_names(samples)):
@@ -62,17 +61,6 @@ def find_predictions(folder: Path, samples: Split | Shards, indices: Sequence[in
             raise _none_of(samples.keys[index], folder, files)
     rest = set(files) - set(found.values())
     return Predictions({index: folder / found[index] for index in indices}, _in_words(rest))
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, through links as well, but into no folder twice."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (path for path in (Path(place, name) for name in names) if path.is_file())
 
 
 def stems(paths: Sequence[Sequence[str]]) -> list[list[str]]:

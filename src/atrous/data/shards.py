@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.lists import is_listable
 from atrous.data.sample import Sample, paired
 from atrous.data.tar import tar_members
 from atrous.files import InputError
@@ -159,7 +160,7 @@ def check_key(key: str, source: Path) -> None:
         InputError: `key` is such; the line names `source`.
     """
     outside = key.startswith("/") or ".." in key.split("/")
-    if outside or not key.isprintable() or len(key) > _MAX_KEY:
+    if outside or not is_listable(key) or len(key) > _MAX_KEY:
         raise InputError(f"{source}: {key[:80]!r} cannot be a sample's key; rename its files")
 
 

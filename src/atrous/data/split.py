@@ -1,13 +1,11 @@
 """Split: the samples of one part of a dataset, read from the files as they lie."""
 
-import glob
 import operator
-import os
 import re
-import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from atrous.data.labels import (
     read_palette,
     read_rgb,
 )
+from atrous.data.lists import Place, key_of, read_lines
 from atrous.data.mat import read_mat
 from atrous.data.panoptic import (
     PanopticEntry,
@@ -30,14 +29,13 @@ from atrous.data.panoptic import (
     read_annotations,
     read_panoptic,
 )
+from atrous.data.patterns import alternatives, path_of
 from atrous.data.polygons import read_polygons
 from atrous.data.sample import Sample, paired
-from atrous.files import InputError
+from atrous.files import InputError, is_file, walk
 from atrous.images import read_brightness, read_image, read_label
 from atrous.metrics.panoptic_quality import Panoptic
 from atrous.taxonomy import IGNORE_INDEX
-
-_MAX_LINE = 4096  # of a list; no path is longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +75,31 @@ class Split(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
+    def image(self, key: str) -> str:
+        """The path of the image of `key`, from the folder.
+
+        Raises:
+            InputError: there are two, of different suffixes; likewise in all that follow.
+        """
+        return path_of(self.folder, self.images, key)
+
+    def mask(self, key: str) -> str:
+        """The path of the label of `key`, from the folder."""
+        return path_of(self.folder, self.labels, key)
+
     def image_path(self, key: str) -> Path:
         """Where the image of `key` lies."""
-        return self.folder / self.images.replace("{key}", key)
+        return self.folder / self.image(key)
 
     def label_path(self, key: str) -> Path:
         """Where the label of `key` lies."""
-        return self.folder / self.labels.replace("{key}", key)
+        return self.folder / self.mask(key)
 
     def class_masks(self, key: str) -> list[tuple[int, Path]]:
         """The train id and the file of each binary mask that there is of `key`."""
-        pattern = str(self.label_path(key))
-        paths = ((i, Path(pattern.replace("{class}", n))) for n, i in self.encoding.names.items())
-        return [(train_id, path) for train_id, path in paths if _is_file(path)]
+        names = ((i, self.labels.replace("{class}", n)) for n, i in self.encoding.names.items())
+        paths = ((i, self.folder / path_of(self.folder, p, key)) for i, p in names)
+        return [(train_id, path) for train_id, path in paths if is_file(path)]
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """Read the label of sample `index`, (H, W) train ids, without the image's pixels.
@@ -155,15 +165,20 @@ def find_split(
         annotations, missing = _annotated(folder, table, encoding)
         keys = tuple(annotations)
     if "list" in table:
-        found, missing = _present(_lines(folder / table["list"]), folder, images)
-        keys = tuple(found)
+        named = _place(folder, images, labels).named(read_lines(folder / table["list"]))
+        keys, missing = tuple(named.keys), len(named.missing)
+        for line in named.crossed.values():
+            raise InputError(
+                f"{folder / table['list']}: {short(line)} names the mask of another "
+                "image, but masks go by key; name them as their images or take that column out"
+            )
     if not {"annotations", "list"} & table.keys():
         keys, missing = _matching_keys(folder, images), 0
     if not keys:
-        named = table.get("list", table.get("annotations"))
+        source = table.get("list", table.get("annotations"))
         problem = f"{folder / images}: no file matches"
-        if named is not None:
-            problem = f"{folder / named}: lists no image"
+        if source is not None:
+            problem = f"{folder / source}: lists no image"
         if missing:
             problem += f" that is there as {folder / images} ({missing} are not)"
         raise InputError(f"{problem}, so split {name!r} is empty; check folder, list and pattern")
@@ -171,13 +186,14 @@ def find_split(
     split = Split(folder, images, labels, keys, encoding, things, missing, annotations, valid)
     by_class = encoding.name == "binary-masks"
     for key in keys:
+        split.image(key)
         path = split.label_path(key)
-        if not (split.class_masks(key) if by_class else _is_file(path)):
+        if not (split.class_masks(key) if by_class else is_file(path)):
             raise InputError(
                 f"{path}: no such file, so {key!r} of split {name!r} has no mask; "
                 "add the file or list the keys to use"
             )
-        if valid and not _is_file(mask := folder / valid.replace("{key}", key)):
+        if valid and not is_file(mask := folder / valid.replace("{key}", key)):
             raise InputError(
                 f"{mask}: no such file, and splits.{name}.valid names it; add the file"
             )
@@ -239,11 +255,14 @@ def _annotated(
         images = {image.file_name: image for image in read_instances(path)}
         named = _named_keys(images, folder, table["images"])
         return {key: images[name] for key, name in named.items()}, len(images) - len(named)
-    entries: dict[str, Any] = {}
-    for entry in read_annotations(path).images.values():
-        entries[next(_candidates(entry.file_name, table["labels"]))] = entry
-    found, missing = _present(entries, folder, table["images"])
-    return {key: entries[entry] for key, entry in found.items()}, missing
+    entries = {
+        key_of(entry.file_name, table["labels"]): entry
+        for entry in read_annotations(path).images.values()
+    }
+    place = _place(folder, table["images"], "")
+    keys = {entry: place.key(entry) for entry in entries}
+    found = {key: entries[entry] for entry, key in keys.items() if key is not None}
+    return found, sum(key is None for key in keys.values())
 
 
 def _named_keys(names: Collection[str], folder: Path, pattern: str) -> dict[str, str]:
@@ -251,7 +270,7 @@ def _named_keys(names: Collection[str], folder: Path, pattern: str) -> dict[str,
 
     Of two files that one name may mean, the one in the higher folder is meant.
     """
-    keys = {pattern.replace("{key}", key): key for key in _matching_keys(folder, pattern)}
+    keys = {path_of(folder, pattern, key): key for key in _matching_keys(folder, pattern)}
     found: dict[str, str] = {}
     for name, places in match_files(names, keys).items():
         depths = sorted((before.count("/"), before + ending) for before, ending in places)
@@ -260,88 +279,24 @@ def _named_keys(names: Collection[str], folder: Path, pattern: str) -> dict[str,
     return {found[name]: name for name in names if name in found}
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a list file, less the blank ones."""
-    if not path.is_file():
-        fault = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {fault}, and dataset.toml names it as the list of a split")
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        yield from (line.strip() for line in file if line.strip())
-
-
-def _present(entries: Iterable[str], folder: Path, images: str) -> tuple[dict[str, str], int]:
-    """The entries whose image is there, by their keys; and how many have none.
-
-    An entry is a plain key or the image's path from any root, alone or in the first column.
-    """
-    found: dict[str, str] = {}
-    missing = 0
-    for entry in entries:
-        keys = (
-            key
-            for text in dict.fromkeys((entry, *entry.split()[:1]))
-            for key in _candidates(text[:_MAX_LINE], images)
-            if _is_file(folder / images.replace("{key}", key))
-        )
-        if (key := next(keys, None)) is None:
-            missing += 1
-        else:
-            found[key] = entry
-    return found, missing
-
-
-def _candidates(entry: str, pattern: str) -> Iterator[str]:
-    """The keys that `entry` may mean, the likeliest first; the last is `entry` itself.
-
-    An entry may lack the pattern's outer folders, but not the one that its images lie in, or it
-    has none at all.
-    """
-    before, after = pattern.split("{key}", 1)
-    folders = before[: before.rfind("/") + 1]
-    for outer in (0, *(slash.end() for slash in re.finditer("/(?=.*/)", folders))):
-        expression = re.compile(f"{re.escape(before[outer:])}(?P<key>.+){re.escape(after)}")
-        for path in (entry, folders + entry):
-            for start in (0, *(slash.end() for slash in re.finditer("/", path))):
-                if match := expression.fullmatch(path, start):
-                    yield match["key"]
-    yield entry
+def _place(folder: Path, images: str, labels: str) -> Place:
+    """The images that entries of a list, or of a JSON, may name."""
+    paths = alternatives(images)
+    return Place(
+        folder,
+        images,
+        labels,
+        has=lambda key: any(is_file(folder / path.replace("{key}", key)) for path in paths),
+        keys=lambda: _matching_keys(folder, images),
+    )
 
 
 def _matching_keys(folder: Path, images: str) -> tuple[str, ...]:
-    """The keys of all files that match; a key may lead through folders."""
-    before, after = images.split("{key}", 1)
+    """The keys of all files that match; one that stands at the start of a name may have folders."""
+    before = images.split("{key}", 1)[0]
     prefix = before[before.rfind("/") + 1 :]
-    top = folder / before.removesuffix(prefix)
-    expression = re.compile(f"{re.escape(prefix)}(?P<key>.+){re.escape(after)}")
-    files = top.glob(f"{glob.escape(prefix)}*{glob.escape(after)}") if prefix else _below(top)
-    matches = (
-        expression.fullmatch(path.relative_to(top).as_posix())
-        for path in files
-        if path.is_file() and not path.name.startswith(".")  # as a Mac's ._photo.jpg
-    )
-    return tuple(sorted(match["key"] for match in matches if match))
-
-
-def _below(top: Path) -> Iterator[Path]:
-    """All files below a folder, through links as well, but into no folder twice."""
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(top, onerror=_check_permission, followlinks=True):
-        if (place := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(place)
-        folders.sort()
-        yield from (Path(folder, name) for name in names)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError) as error:  # as for a name that is too long, or no name at all
-        _check_permission(error)
-        return False
-
-
-def _check_permission(error: Exception) -> None:
-    if isinstance(error, PermissionError):
-        raise InputError(f"{error.filename}: {error.strerror}; let this user read the folder")
+    afters = "|".join(re.escape(one.split("{key}", 1)[1]) for one in alternatives(images))
+    key = "[^/\n]+" if prefix else ".+"
+    expression = re.compile(f"{re.escape(prefix)}(?P<key>{key})(?:{afters})")
+    matches = (expression.fullmatch(path) for path in walk(folder / before.removesuffix(prefix)))
+    return tuple(sorted({match["key"] for match in matches if match}))

@@ -13,7 +13,8 @@ from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, survey
 from atrous.data.labels import binary_masks
-from atrous.files import InputError
+from atrous.data.patterns import path_of
+from atrous.files import InputError, is_file
 from atrous.images import read_brightness
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 
@@ -48,7 +49,9 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
         pair: [
             (bit, path)
             for name, bit in bits.items()
-            if (path := folder / pair.mask.replace("{class}", name)).is_file()
+            if is_file(
+                path := folder / path_of(folder, pair.mask.replace("{class}", name), pair.key)
+            )
         ]
         for pair in pairs_of(splits)
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from atrous.data.doctor.rivals import Choice, choose, fitting
-from atrous.data.doctor.splits import Files, split_of
+from atrous.data.doctor.splits import Files
+from atrous.data.lists import split_of
 from atrous.files import InputError
 from atrous.images import read_colors
 

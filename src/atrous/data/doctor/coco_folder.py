@@ -12,10 +12,11 @@ from atrous.data.doctor.annotations import name_notes
 from atrous.data.doctor.class_names import color_in, is_void
 from atrous.data.doctor.findings import Finding, many, some
 from atrous.data.doctor.scheme import Scheme, check_count
-from atrous.data.doctor.splits import UNDIVIDED, Files, Layout, rank, split_of
+from atrous.data.doctor.splits import UNDIVIDED, Files, Layout, rank
 from atrous.data.file_names import match_files
 from atrous.data.json_file import read_json
 from atrous.data.labels import IDS, plain_name
+from atrous.data.lists import split_of
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES
 from atrous.taxonomy import distinct_colors

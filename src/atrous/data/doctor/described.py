@@ -29,7 +29,16 @@ def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list
     """
     dataset = Dataset.open(folder)
     splits, findings = _open_splits(dataset)
-    files = {name: Files(s.images, s.labels, s.keys, valid=s.valid) for name, s in splits.items()}
+    files = {
+        name: Files(
+            s.images,
+            s.labels,
+            s.keys,
+            valid=s.valid,
+            places={key: (s.image(key), s.mask(key)) for key in s.keys},
+        )
+        for name, s in splits.items()
+    }
     encoding = dataset.encoding
     # Pictures are read as they are, so that unknown ids and blurred edges can be told.
     read = _raw_reader(folder, encoding) or label_reader(splits)

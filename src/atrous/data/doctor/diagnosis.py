@@ -20,7 +20,8 @@ from atrous.data.doctor.findings import Case, Finding, class_counts
 from atrous.data.doctor.folder_faults import folder_findings
 from atrous.data.doctor.foreign import foreign_labels
 from atrous.data.doctor.known import as_known, names_of_layout
-from atrous.data.doctor.layout import NothingPairedError, find_layout, walk
+from atrous.data.doctor.layout import NothingPairedError, find_layout
+from atrous.data.doctor.list_files import with_lists
 from atrous.data.doctor.mask_faults import mask_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
 from atrous.data.doctor.reading import read_folder
@@ -28,7 +29,7 @@ from atrous.data.doctor.scheme import Scheme, with_nearest
 from atrous.data.doctor.seen import Seen, census_of
 from atrous.data.doctor.splits import UNDIVIDED, Files, Layout
 from atrous.data.doctor.survey import Pair, Progress, Reading
-from atrous.files import InputError
+from atrous.files import InputError, walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,8 @@ def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diag
         layout, scheme, faults = coco or (find_layout(folder, paths), None, [])
     except NothingPairedError as error:
         raise foreign_labels(folder, paths) or error from None
+    if coco:
+        layout = with_lists(layout, paths)
     names_file: str = ""
     named: tuple[NamedClass, ...] = ()
     if scheme is None:

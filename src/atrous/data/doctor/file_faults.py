@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from PIL import Image
 
 from atrous.data.doctor.findings import Case, Finding, many
+from atrous.data.doctor.name_faults import name_findings
 from atrous.data.doctor.splits import rank
 from atrous.data.doctor.survey import Pair, Reading
 
@@ -14,8 +15,9 @@ _EXIF_ORIENTATION = 0x0112
 
 def file_findings(case: Case) -> list[Finding]:
     """What is wrong with single files and pairs of them."""
-    judges = (_unreadable, _turned, _sizes, _copies, _unpaired, _elsewhere, _odd_names)
-    return [finding for judge in judges for finding in judge(case)]
+    judges = (_unreadable, _turned, _sizes, _copies, _unpaired, _elsewhere)
+    findings = [finding for judge in judges for finding in judge(case)]
+    return [*findings, *name_findings(case.layout)]
 
 
 def _unreadable(case: Case) -> Iterator[Finding]:
@@ -184,18 +186,6 @@ def _elsewhere(case: Case) -> Iterator[Finding]:
             mend="none needed, if they are not labelled"
             if not more
             else "put them with the others: a dataset.toml has one pattern for each split",
-        )
-
-
-def _odd_names(case: Case) -> Iterator[Finding]:
-    if names := case.layout.odd_names:
-        yield Finding(
-            code="odd-name",
-            severity="problem",
-            count=len(names),
-            message=f"{many(len(names), 'file')} with a name that no list can hold",
-            examples=names,
-            mend="rename them: no line breaks or control characters; --write leaves them out",
         )
 
 

@@ -22,16 +22,12 @@ from atrous.data.doctor.choices import (
     in_parts,
     of_split,
 )
+from atrous.data.doctor.findings import some
+from atrous.data.doctor.list_files import LIST_SUFFIXES, with_lists
 from atrous.data.doctor.rivals import SECOND_CHOICE, views_and_seconds, with_view
-from atrous.data.doctor.splits import (
-    SPLIT_FOLDER,
-    UNDIVIDED,
-    Files,
-    Layout,
-    narrow_to_lists,
-    rank,
-    split_of,
-)
+from atrous.data.doctor.splits import UNDIVIDED, Files, Layout, rank
+from atrous.data.doctor.suffixes import merge_suffixes, unread_images, with_real_paths
+from atrous.data.lists import SPLIT_FOLDER, is_listable, split_of
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES
 
@@ -66,6 +62,12 @@ class _Name:
     @property
     def suffix(self) -> str:
         return PurePosixPath(self.path).suffix
+
+    @property
+    def unit(self) -> tuple[str, bool]:
+        """Equal for files that may be of one pattern but for their suffixes."""
+        telling = self.places[0][0]
+        return telling or self.path.rpartition("/")[0], self.is_mask
 
     @property
     def keys(self) -> set[str]:
@@ -116,25 +118,32 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
         InputError: there is no image, or no mask that belongs to one.
     """
     paths = sorted(paths)
-    odd = tuple(repr(path)[1:-1] for path in paths if not _is_plain(path))
+    odd = tuple(repr(path)[1:-1] for path in paths if not is_listable(path))
     kinds = (*IMAGE_SUFFIXES, *_WEIGHTS)
     views, seconds = views_and_seconds(paths)
-    names = [
+    own = [
         _name(path)
         for path in paths
-        if _is_plain(path) and path.lower().endswith(kinds) and path not in views | seconds
+        if is_listable(path) and path.lower().endswith(kinds) and path not in views | seconds
     ]
+    merged = merge_suffixes({name.path: name.unit for name in own})
+    names = [_name(path) for path in sorted(merged.real)]
     groups = _groups(names)
     pairs = _paired(groups)
     told = bool(pairs)
-    pairs = pairs or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups))
+    pairs = (
+        pairs or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups, merged.real))
+    )
     roles = {name.path: name.is_mask for name in names}
     may_be = [group.images for group in groups if not group.is_mask]
     choices = choose_all(folder, roles, _proposed(pairs), told=told) or in_parts(
         folder, roles, may_be
     )
+    others = (path for path in paths if not path.lower().endswith((*kinds, *LIST_SUFFIXES)))
+    unread = tuple(unread_images(folder, filter(is_listable, others)))
     if not choices:
-        raise _nothing_paired(folder, sum(p.lower().endswith(IMAGE_SUFFIXES) for p in paths))
+        photos = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
+        raise _nothing_paired(folder, photos, unread)
     choices = {
         split: with_view(folder, choice, *(of_split(paths, split) for paths in (views, seconds)))
         for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
@@ -143,20 +152,12 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     passed = tuple(sorted({p for choice in choices.values() for p in choice.passed_over}))
     unused = tuple(sorted({p for choice in choices.values() for p in choice.unused}))
     images, masks = (_unpaired(names, splits.values(), side, (*passed, *unused)) for side in (0, 1))
-    layout = Layout(folder, splits, "folders", images, masks, odd)
+    layout = Layout(folder, splits, "folders", images, masks, odd, unread=unread)
     layout = _with_elsewhere(replace(layout, passed_over=passed, unused=unused), names)
-    texts = [path for path in paths if path.lower().endswith(".txt")]
-    listed, known = narrow_to_lists(folder, texts, splits)
-    if "" not in splits:
-        return replace(layout, splits={**splits, **listed})
-    if "train" not in listed:
-        return replace(layout, splits={UNDIVIDED: splits[""]}, origin="none")
-    # What no list names may lack its mask: VOC publishes masks of some of its images only.
-    images, masks = (
-        tuple(p for p in side if PurePosixPath(p).stem in known) for side in (images, masks)
-    )
-    listed_layout = Layout(folder, listed, "lists", images, masks, odd)
-    return replace(listed_layout, passed_over=passed, unused=unused)
+    layout = with_real_paths(layout, merged)
+    if "" in splits:
+        layout = replace(layout, splits={UNDIVIDED: layout.splits[""]}, origin="none")
+    return with_lists(layout, paths)
 
 
 def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Images, Files]]:
@@ -180,42 +181,6 @@ def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
     pairs = _paired(_groups(rest)).values()
     count = sum(len(image.keys & mask.keys) for image, mask in pairs)
     return replace(layout, elsewhere=tuple(images), pairs_elsewhere=count)
-
-
-def walk(folder: Path) -> Iterator[str]:
-    """Yield the files below `folder`, as paths from it; nothing hidden, no folder twice.
-
-    What is no file (a pipe, a link to nowhere) is passed by: reading it might never end.
-    """
-    seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        status = Path(place).stat()
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        relative = os.path.relpath(place, folder).replace(os.sep, "/")
-        start = "" if relative == "." else f"{relative}/"
-        for name in names:
-            if not name.startswith(".") and _is_file(Path(place) / name):
-                yield f"{start}{name}"
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: {error.strerror}; give leave to read it, or move it away")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # as for what may not be looked at
-        return False
-
-
-def _is_plain(path: str) -> bool:
-    """Whether a line of a list can hold it."""
-    return path.isprintable() and path == path.strip()
 
 
 def _name(path: str) -> _Name:
@@ -268,12 +233,12 @@ def _pngs_as_masks(groups: Iterable[_Group]) -> list[_Group]:
     return [replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups]
 
 
-def _looked_at(folder: Path, groups: Iterable[_Group]) -> list[_Group]:
+def _looked_at(folder: Path, groups: Iterable[_Group], real: Mapping[str, str]) -> list[_Group]:
     """Where names tell nothing: what has few colours is a mask; one file of each group is read."""
     largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MOST_GROUPS]
     first = [group.pattern.replace("{key}", min(group.keys)) for group in largest]
     return [
-        replace(group, is_mask=has_few_colors(folder / path))
+        replace(group, is_mask=has_few_colors(folder / real[path]))
         for group, path in zip(largest, first, strict=True)
     ]
 
@@ -326,10 +291,20 @@ def _unpaired(
     return tuple(sorted(paths))
 
 
-def _nothing_paired(folder: Path, photos: int) -> NothingPairedError:
+def _nothing_paired(folder: Path, photos: int, unread: Sequence[str]) -> NothingPairedError:
     looked = "images/ and masks/, train/ and trainannot/, x.jpg and x_mask.png, or a COCO JSON"
+    if unread:
+        looked += f"; passed over images whose format is not read: {some(unread)}"
+    if links := sorted(filter(is_listable, _dead_links(folder))):
+        looked += f"; passed over links that lead nowhere: {some(links)}"
     if photos:
         return NothingPairedError(
             f"{folder}: {photos} images, but no mask goes with one by name; looked for {looked}"
         )
     return NothingPairedError(f"{folder}: no images in it; looked for {looked}")
+
+
+def _dead_links(folder: Path) -> Iterator[str]:
+    for place, _, names in os.walk(folder, followlinks=False):
+        paths = (Path(place, name) for name in names)
+        yield from (str(p.relative_to(folder)) for p in paths if p.is_symlink() and not p.exists())

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.findings import some
-from atrous.data.doctor.splits import SPLIT_FOLDER, Files
+from atrous.data.doctor.splits import Files
+from atrous.data.lists import SPLIT_FOLDER
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
 

@@ -1,0 +1,343 @@
+"""List files: the keys that a text file names, whatever program wrote it.
+
+An entry is a key, the image's or the mask's path from any root, or its file name, alone on its line
+or in a column of it. Only what is there can tell "my photo.jpg 1" with a second column from a name
+with spaces, so entries are read against the keys that there are.
+"""
+
+import codecs
+import csv
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote
+
+from atrous.data.patterns import alternatives
+from atrous.files import InputError, is_file
+from atrous.images import IMAGE_SUFFIXES
+
+SPLIT_FOLDER = re.compile(
+    r"(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?=annot|label|mask|im|seg|[^a-z]|$)"
+)
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_MOST_BYTES = 1 << 28
+_MOST_LETTERS = 4096
+"""Of a line; no path is longer."""
+_MOST_SPACES = 16
+"""A line with more is no name, and at most its first word is."""
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16 does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_JOINERS = "\u200c\u200d"
+_SUFFIXES = (*IMAGE_SUFFIXES, ".mat", ".json", ".txt", ".xml")
+_INNER_SUFFIX = re.compile(
+    rf"(?:{'|'.join(map(re.escape, sorted(_SUFFIXES, key=len, reverse=True)))})[\"']?[\s,;]", re.I
+)
+_HEADER = re.compile(
+    r"(?:image|img|photo|picture|input|frame|file)?(?:file)?(?:name|path|id|url)?s?"
+)
+_ROOT = re.compile(r"(?:[a-z][a-z0-9+.-]+:)?//[^/]*", re.I)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a list names."""
+
+    keys: dict[str, str]
+    """Each with the entry that names it, in the order of the list."""
+    missing: tuple[str, ...]
+    """Entries that name nothing."""
+    crossed: dict[str, str]
+    """Keys of images whose entry has the mask of another image in another column."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files that entries may name."""
+
+    folder: Path
+    images: str
+    """Pattern, from the folder."""
+    labels: str
+    """Likewise; "" where masks are no files."""
+    has: Callable[[str], bool]
+    """Whether there is a key."""
+    keys: Callable[[], Iterable[str]]
+    """All of them; asked for only where an entry is none of them as it is written."""
+    any_folder: bool = False
+    """Whether the last folder of an entry may be another than that of the files."""
+
+    def named(self, lines: Iterable[str]) -> Named:
+        """The keys that the lines of a list name.
+
+        A line may be split into columns where no line names a key as a whole, where the first
+        column is the name of a file, or where a second one names the same key. Where no entry's
+        folders are those of the set, which was renamed then, the names of files count.
+        """
+        lines = list(lines)
+        named = self._named(lines)
+        if named.keys or self.any_folder:
+            return named
+        return replace(self, any_folder=True)._named(lines)
+
+    def _named(self, lines: Sequence[str]) -> Named:
+        whole = [self.key(line) for line in lines]
+        has_columns = not any(whole)
+        found, missing, crossed = dict[str, str](), list[str](), dict[str, str]()
+        column = _header(lines[0]) if lines and whole[0] is None else None
+        for line, key in list(zip(lines, whole, strict=True))[column is not None :]:
+            fields: Sequence[str] = ()
+            if key is None:
+                key, fields = self._in_columns(line, column, sure=has_columns)
+            if key is None:
+                if not line.lstrip().startswith("#"):  # a comment
+                    missing.append(line)
+            elif any(self._exact(field, self.labels) not in (None, key) for field in fields):
+                crossed.setdefault(key, line)
+            else:
+                found.setdefault(key, line)
+        return Named(found, tuple(missing), crossed)
+
+    def key(self, entry: str) -> str | None:
+        """The key that an entry of one column names, if it is a single one."""
+        texts = _variants(entry[:_MOST_LETTERS])
+        exact = (self._exact(text, self.images) for text in texts)
+        keys = (text for text in texts if self._is_key(text))
+        near = (self._near(text) for text in texts)
+        return next(
+            (key for found in (exact, keys, near) for key in found if key is not None), None
+        )
+
+    def _in_columns(
+        self, line: str, column: int | None, *, sure: bool
+    ) -> tuple[str | None, Sequence[str]]:
+        """The key that one of a line's columns names, and the other columns."""
+        for fields in _splittings(line[:_MOST_LETTERS]):
+            places = range(len(fields)) if column is None else range(column, len(fields))[:1]
+            for place in sorted(places, key=lambda place: not _is_file_name(fields[place])):
+                others = [*fields[:place], *fields[place + 1 :]]
+                if (key := self.key(fields[place])) is None:
+                    continue
+                is_first = place == 0 and _is_file_name(fields[0])
+                if sure or is_first or any(self.key(other) == key for other in others):
+                    return key, others
+        return None, ()
+
+    def _exact(self, text: str, pattern: str) -> str | None:
+        """The key of the file whose path, from any root, is `text`."""
+        keys = (key for one in alternatives(pattern) for key in _candidates(text, one))
+        return next((key for key in keys if self._is_key(key) and self._fits(text, key)), None)
+
+    def _is_key(self, text: str) -> bool:
+        return not {"", "."} & {*text.split("/")} and self.has(text)
+
+    def _near(self, text: str) -> str | None:
+        """The one key that has the end of `text`; letter case, accents' form and suffix apart."""
+        if _INNER_SUFFIX.search(text):
+            return None
+        written = _parts(_normal(text))
+        for parts in (written, [part.casefold() for part in written]):
+            for start in range(len(parts)):
+                if (end := "/".join(parts[start:])) in self._ends:
+                    dropped = "/".join([*parts[:start], ""])
+                    if (key := self._ends[end]) is None or not self._fits(text, key):
+                        break
+                    is_path = not re.search(r"[\t,;]| /", dropped)
+                    in_folder = start in (0, *range(len(parts) - 1)) or not self._folders(key)[0]
+                    return key if is_path and (in_folder or self.any_folder) else None
+        return None
+
+    @cached_property
+    def _ends(self) -> dict[str, str | None]:
+        """The ends of the paths of all keys; None where they are of several keys."""
+        ends: dict[str, str | None] = {}
+        folded: dict[str, str | None] = {}
+        for key in self.keys():
+            for path in (unicodedata.normalize("NFC", key), *map(_normal, self._paths(key))):
+                parts = _parts(path)
+                for start in range(len(parts)):
+                    end = "/".join(parts[start:])
+                    ends[end] = key if ends.setdefault(end, key) == key else None
+                    end = end.casefold()
+                    folded[end] = key if folded.setdefault(end, key) == key else None
+        return folded | ends
+
+    def _paths(self, key: str) -> list[str]:
+        patterns = [alternatives(pattern)[0] for pattern in (self.images, self.labels)]
+        return [pattern.replace("{key}", key) for pattern in patterns if "{key}" in pattern]
+
+    def _fits(self, text: str, key: str) -> bool:
+        """Whether the folders in `text` can be those of the files of `key`.
+
+        They cannot if they are named after another split, or lie here and are other folders.
+        """
+        parts, written = _parts(text), _parts(_normal(text))
+        ends = (_parts(_normal(path)) for path in self._paths(key))
+        if parts == _parts(key) or any(end[-len(written) :] == written for end in ends):
+            return True
+        folders = self._folders(key)
+        splits = {split_of(folder) for folder in folders}
+        if split_of("/".join(parts[:-1])) not in {"", *splits} and splits != {""}:
+            return False
+        parents = ("/".join(parts[start:-1]) for start in range(len(parts) - 1))
+        parent = next((p for p in parents if self._is_folder(p)), None)
+        return parent is None or any(
+            folder == parent or folder.startswith(f"{parent}/") or self._are_same(parent, folder)
+            for folder in folders
+        )
+
+    def _folders(self, key: str) -> list[str]:
+        """Where the image and the mask of `key` lie."""
+        return ["/".join(_parts(path)[:-1]) for path in self._paths(key)]
+
+    def _is_folder(self, path: str) -> bool:
+        if path not in self._known:
+            try:
+                self._known[path] = (self.folder / path).is_dir()
+            except (OSError, ValueError):  # a name that is too long, or none at all
+                self._known[path] = False
+        return self._known[path]
+
+    @cached_property
+    def _known(self) -> dict[str, bool]:
+        return {}
+
+    def _are_same(self, one: str, other: str) -> bool:
+        return self._is_folder(other) and (self.folder / one).samefile(self.folder / other)
+
+
+def is_listable(path: str) -> bool:
+    """Whether a line of a list can hold a path, and a terminal show it.
+
+    A name may have spaces of any kind and joined letters, but no line breaks, control characters or
+    undecodable bytes.
+    """
+    return all(
+        letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
+        for letter in path
+    )
+
+
+def split_of(path: str) -> str:
+    """The split that the folders, or the file, of a path are named after; "" if none."""
+    found = SPLIT_FOLDER.findall(path.lower())
+    return SPLIT_WORDS[found[-1]] if found else ""
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file, less the blank ones.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it is too large.
+    """
+    if not is_file(path):
+        fault = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {fault}, where the list of a split was expected")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise InputError(f"{path}: {size} bytes, too large for a list; divide it")
+    try:
+        text = _decoded(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; check the list that the split names") from None
+    return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+
+
+def _decoded(data: bytes) -> str:
+    """Text in UTF-8, UTF-16, UTF-32, or else in the code page of Western Windows."""
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            return data.decode(encoding, "replace")
+    low, high = data[::2].count(0), data[1::2].count(0)
+    if 4 * max(low, high) > len(data) // 2:  # UTF-16 without a mark
+        return data.decode("utf-16-le" if high > low else "utf-16-be", "replace")
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
+
+
+def _header(line: str) -> int | None:
+    """The column of images, if a line is a table's header."""
+    for fields in ([line], *_splittings(line)):
+        for place, field in enumerate(fields):
+            plain = re.sub("[^a-z]", "", field.lower())
+            if len(plain) > 1 and _HEADER.fullmatch(plain):
+                return place
+    return None
+
+
+def _splittings(line: str) -> Iterator[list[str]]:
+    """The columns of a line: by each separator, and by the spaces that it has, the last ones first.
+
+    >>> list(_splittings("a b.jpg;1"))
+    [['a b.jpg', '1'], ['a', 'b.jpg;1']]
+    """
+    for separator in "\t;, ":
+        if '"' in line or (separator in line and separator != " "):
+            yield [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+    spaces = list(re.finditer(r"\s+", line.strip()))
+    for space in reversed(spaces if len(spaces) <= _MOST_SPACES else spaces[:1]):
+        yield [line.strip()[: space.start()], line.strip()[space.end() :]]
+
+
+def _variants(entry: str) -> list[str]:
+    """An entry as it is, and with what other systems add to a path taken off.
+
+    >>> _variants("file:///set/a%20b.jpg ")[2:]
+    ['/set/a b.jpg']
+    """
+    plain = entry.strip().strip("\"'")
+    path = plain.replace("\\", "/")
+    if match := _ROOT.match(path):
+        path = unquote(path[match.end() :]) if ":" in match[0] else path[match.end() :]
+    return list(dict.fromkeys((entry, entry.strip(), plain, path)))
+
+
+def key_of(path: str, pattern: str) -> str:
+    """The key of the file that `path` is the path of, from any root; else `path` itself."""
+    return next((key for one in alternatives(pattern) for key in _candidates(path, one)), path)
+
+
+def _candidates(entry: str, pattern: str) -> Iterator[str]:
+    """The keys of the files that `entry` may be the path of, the likeliest first.
+
+    An entry may lack the pattern's outer folders, but not the one that its images lie in, or it
+    has none at all.
+    """
+    if "{key}" not in pattern:
+        return
+    before, after = pattern.split("{key}", 1)
+    folders = before[: before.rfind("/") + 1]
+    for outer in (0, *(slash.end() for slash in re.finditer("/(?=.*/)", folders))):
+        expression = re.compile(f"{re.escape(before[outer:])}(?P<key>.+){re.escape(after)}")
+        for path in (entry, folders + entry):
+            for start in (0, *(slash.end() for slash in re.finditer("/", path))):
+                if match := expression.fullmatch(path, start):
+                    yield match["key"]
+
+
+def _is_file_name(text: str) -> bool:
+    return text.lower().endswith(_SUFFIXES)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".", "..")]
+
+
+def _normal(path: str) -> str:
+    """A path without its suffix, in composed letters."""
+    suffix = next((end for end in _SUFFIXES if path.lower().endswith(end)), "")
+    return unicodedata.normalize("NFC", path[: len(path) - len(suffix)])

@@ -1,0 +1,57 @@
+"""Patterns: where the file of each key lies, from the folder of a data set.
+
+`images/{key}.jpg` has one path for a key, `images/{key}.{jpg,png}` has two: the file that exists is
+the one that is meant.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from atrous.files import InputError, is_file
+
+_CHOICE = re.compile(r"\.\{(?P<suffixes>[\w.]+(?:,[\w.]+)+)\}$")
+
+
+@lru_cache
+def alternatives(pattern: str) -> tuple[str, ...]:
+    """The patterns of one suffix each that a pattern stands for.
+
+    >>> alternatives("images/{key}.{jpg,png}")
+    ('images/{key}.jpg', 'images/{key}.png')
+    >>> alternatives("images/{key}.jpg")
+    ('images/{key}.jpg',)
+    """
+    if not (match := _CHOICE.search(pattern)):
+        return (pattern,)
+    return tuple(f"{pattern[: match.start()]}.{end}" for end in match["suffixes"].split(","))
+
+
+def with_suffixes(start: str, suffixes: Iterable[str]) -> str:
+    """The pattern that begins with `start` and ends in one of `suffixes`, which begin with a dot.
+
+    >>> with_suffixes("images/{key}", [".jpg", ".png"]), with_suffixes("{key}", [".jpg"])
+    ('images/{key}.{jpg,png}', '{key}.jpg')
+    """
+    first, *others = suffixes
+    return f"{start}.{{{','.join(s[1:] for s in (first, *others))}}}" if others else start + first
+
+
+def path_of(folder: Path, pattern: str, key: str) -> str:
+    """The path of the file of `key`; where there is none, the first that it could have.
+
+    Raises:
+        InputError: there are two, which differ in their suffixes.
+    """
+    paths = [one.replace("{key}", key) for one in alternatives(pattern)]
+    if len(paths) == 1:
+        return paths[0]
+    there = [path for path in paths if is_file(folder / path)]
+    for other in there[1:]:
+        if not (folder / other).samefile(folder / there[0]):  # as .jpg and .JPG on some systems
+            raise InputError(
+                f"{folder / there[0]}: {other} has the same key {key!r}; "
+                "remove one of the two or take its suffix out of the pattern"
+            )
+    return there[0] if there else paths[0]

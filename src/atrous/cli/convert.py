@@ -22,8 +22,8 @@ def convert(
     Needs pip install "atrous[train]". Nothing in a file is run, and no tensor is left out silently.
 
     Args:
-        checkpoint: A file (.pth, .pt, .safetensors), or a published name (atrous models lists
-            them), which is downloaded once.
+        checkpoint: A file (.pth, .pt, .ckpt, .safetensors), a folder of save_pretrained, or a
+            published name (atrous models lists them), which is downloaded once.
         out: The run folder.
         data: What a file's classes are: a built-in set, a folder with a dataset.toml, or such a
             file.
@@ -39,7 +39,6 @@ def convert(
         raise InputError(f"{out}: holds a run already; give another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, where a run is a folder; give another --out")
-    dropped: tuple[str, ...] = ()
     if checkpoint in PUBLISHED and not Path(checkpoint).exists():
         if data or layout or output_stride or backbone:
             raise InputError(f"{checkpoint}: what it is, is known; leave out all but --out")
@@ -54,11 +53,10 @@ def convert(
 
         dataset = Dataset.open(data, None if Path(data).exists() else Path())
         imported = import_weights(Path(checkpoint), layout, output_stride, backbone)
-        source = Path(checkpoint).name
+        source = Path(checkpoint).resolve().name
         about = {"name": dataset.name, "licence": dataset.licence, "data": data, "source": source}
         write_run(imported, dataset.taxonomy, out, about)
-        dropped = imported.dropped
-    _print_run(out, dropped)
+    _print_run(out)
     print(f"next: atrous segment PHOTO --model {out}")
     root = "" if Path(data).exists() else " --root FOLDER"
     print(f"      atrous evaluate {out} {data}{root}")
@@ -87,7 +85,7 @@ def _copy(run: Path, out: Path) -> None:
             shutil.copyfile(run / name, temporary)
 
 
-def _print_run(folder: Path, dropped: tuple[str, ...]) -> None:
+def _print_run(folder: Path) -> None:
     """Read the run that was written, and say what it is."""
     from atrous.models.runs import load_run
 
@@ -96,9 +94,15 @@ def _print_run(folder: Path, dropped: tuple[str, ...]) -> None:
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(f"found    {model['name']} on {model['backbone']}, layout of {run.run['layout']}")
     print(f"         output stride {model['output_stride']}, {parameters:,} parameters")
+    imported = run.run.get("imported", {})  # which older runs do not have
+    if imported:
+        print(f"took     {imported['taken']}")
+    for line in imported.get("left_over", []):
+        print(f"left     {line}")
     print(f"classes  {run.taxonomy.num_classes}, those of {data['name']}")
+    if threshold := imported.get("threshold"):
+        background, other = run.taxonomy.classes
+        print(f"         one output: {other} where its sigmoid is over {threshold}, or {background}")
     if published := data.get("published"):
         print(f"score    mIoU {100 * published['miou']:.1f}, published ({published['protocol']})")
-    if dropped:
-        print(f"dropped  {', '.join(dropped)}")
     print(f"wrote    {folder}")

@@ -19,10 +19,13 @@ from atrous.models.backbones import Backbone
 from atrous.models.catalogue import ADAPTED, BACKBONES
 from atrous.models.importers.checkpoint import read_checkpoint
 from atrous.models.importers.convert import load_strictly
-from atrous.models.importers.layout import Match, State
+from atrous.models.importers.layout import Match, State, begins
 
 LEFT_OVER = ("fc", "classifier", "head", "conv_head", "bn2", "norm_head", "final_conv")
 """Beginnings of the names of classifiers, and of layers of theirs that features come before."""
+
+WRAPPERS = ("module", "_orig_mod", "model", "net", "network")
+"""What names begin with, all of a file, where a training script has put the classifier into it."""
 
 MOBILENET_EPS = 1e-3
 """torchvision's MobileNetV3 has it in its norms; timm's has torch's default."""
@@ -40,11 +43,19 @@ def load_backbone(network: nn.Module, name: str, path: Path) -> tuple[str, ...]:
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, Backbone):
         raise InputError(f"{path}: weights for a backbone, which this network has none of")
-    state = read_checkpoint(path)
+    state = _unwrapped(read_checkpoint(path).state)
     try:
         return load_strictly(backbone.network, match_backbone(state, ADAPTED.get(name, name)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _unwrapped(state: State) -> State:
+    """Return `state` without the beginnings that training scripts put before all names."""
+    state = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
+    while all(begins(name, WRAPPERS) for name in state):
+        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
+    return state
 
 
 def match_backbone(state: State, name: str) -> Match:

@@ -1,7 +1,10 @@
 """Checkpoint files of other projects: .pth and .pt of torch, .safetensors. No code in them runs."""
 
+import re
 import warnings
 import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,16 @@ from torch import Tensor
 
 from atrous.files import InputError
 from atrous.images import no_such_file
+from atrous.models.importers.stand_ins import Held, StandIn, load_with_stand_ins, state_of
 
-WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights beside the optimiser's state."""
+PLAIN = ("state_dict", "model_state", "model_state_dict", "model")
+"""Keys of the weights that count, beside other weights; a file's only weights have any key."""
+
+IN_HUB_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+
+_AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow|polyak)(?![a-z])")
+_DEEPEST = 5
+"""How many dictionaries around a network's are looked into."""
 
 _HARMLESS: list[Any] = [  # numpy scalars: scores that training scripts keep beside the weights
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
@@ -27,32 +37,94 @@ _HARMLESS: list[Any] = [  # numpy scalars: scores that training scripts keep bes
 ]
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by their names, out of any wrapper, on the CPU.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """The weights of a file that count."""
+
+    state: dict[str, Tensor]
+    """By their names in the file, on the CPU."""
+    key: str
+    """Where they are, "ema.module" for file["ema"]["module"]; "" if the file is no more."""
+    others: tuple[str, ...]
+    """Where other weights of about as many tensors are, which were not taken."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the weights of a file, out of any dictionaries around them; averaged ones first.
 
     Raises:
-        InputError: there is no such file, it is damaged or none of weights, or it holds code or
-            numbers that are not finite.
+        InputError: there is no such file, it is damaged or none of weights, it holds several
+            networks, no plain tensors, or numbers that are not finite.
     """
     if not path.is_file():
         raise no_such_file(path)
-    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    if not isinstance(content, dict) or not content:
+    is_safetensors = path.suffix.lower() == ".safetensors"
+    content = _safetensors(path) if is_safetensors else _torch(path)
+    groups = dict(_groups(content))
+    most = max(map(len, groups.values()), default=0)
+    groups = {key: group for key, group in groups.items() if 2 * len(group) >= most}
+    if not groups:
         raise InputError(f"{path}: holds no weights by name; save the network's state_dict()")
-    if odd := [k for k, v in content.items() if not (isinstance(k, str) and _is_plain(v))]:
+    key = _that_counts(groups)
+    if key is None:
+        names = ", ".join(f"{key!r:.100}" for key in list(groups)[:5])
+        raise InputError(f"{path}: holds several networks ({names}); save the state_dict() of one")
+    state = {
+        name: value.tensor if isinstance(value, Held) else value
+        for name, value in groups.pop(key).items()
+    }
+    if odd := [k for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]:
         name = f"{odd[0]!r:.100}"
         raise InputError(
             f"{path}: {name} is no plain tensor; save the network's state_dict() alone"
         )
-    if odd := [name for name, tensor in content.items() if not tensor.float().isfinite().all()]:
+    if odd := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
         name = f"{odd[0]!r:.100}"
         raise InputError(f"{path}: {name} holds NaN or infinity; take an earlier checkpoint")
-    prefix = "module." if all(name.startswith("module.") for name in content) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return Checkpoint(state=state, key=key, others=tuple(groups))
+
+
+def says_averaged(name: str) -> bool:
+    """Whether a key or a part of a name stands for averaged weights.
+
+    >>> [says_averaged(name) for name in ("model_ema", "swaModel", "n_averaged", "schema", "model")]
+    [True, True, True, False, False]
+    """
+    return bool(_AVERAGED.search(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+
+
+def few(names: Iterable[str]) -> str:
+    """Return how many tensors these are, and the names of three at most.
+
+    >>> few(["a", "b"]), few("abcde")
+    ('2 tensors: a, b', '5 tensors: a, b, c, ...')
+    """
+    names = list(names)
+    shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+    return f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {shown}"
+
+
+def _groups(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Each dictionary that holds tensors, and each whole network, with its place in the file."""
+    if isinstance(content, StandIn) and (state := state_of(content)) is not None:
+        content = state
+    if not isinstance(content, dict) or depth > _DEEPEST:
+        return
+    if any(isinstance(value, Tensor | Held) for value in content.values()):
+        inner = {k: v for k, v in content.items() if isinstance(v, dict)}
+        yield key, {k: v for k, v in content.items() if k not in inner}
+        content = inner
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _groups(value, f"{key}.{name}" if key else str(name), depth + 1)
+
+
+def _that_counts(groups: Mapping[str, Any]) -> str | None:
+    """Return the key of the averaged weights, else of the only ones, else the usual one."""
+    candidates = [key for key in groups if says_averaged(key)] or list(groups)
+    if len(candidates) == 1:
+        return candidates[0]
+    return next((key for key in PLAIN if key in candidates), None)
 
 
 def _is_plain(value: object) -> bool:
@@ -87,20 +159,33 @@ def _torch(path: Path) -> Any:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on what the error tells better
             return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception:  # torch raises many kinds on a file that is not its own
-        raise InputError(
-            f"{path}: not loaded: no checkpoint of torch, cut off, or it holds Python objects, "
-            "whose code would run; fetch it again, or save the network's state_dict() alone"
-        ) from None
+        try:
+            return load_with_stand_ins(path)
+        except Exception:  # so does a damaged pickle
+            raise InputError(
+                f"{path}: not loaded: no file of torch.save, or damaged; fetch it again, or save "
+                "the network's state_dict() alone"
+            ) from None
 
 
 def _check_is_stored(path: Path) -> None:
     """Refuse an archive that is larger when unpacked: torch does not compress, a bomb does.
 
     Raises:
-        ValueError: it is.
+        InputError: it is, or it is of TorchScript.
+        zipfile.BadZipFile: damaged.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                raise ValueError("compressed")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise InputError(f"{path}: a compressed archive, which torch.save does not write")
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise InputError(
+            f"{path}: a TorchScript program; save its weights: "
+            "torch.save(torch.jit.load(FILE).state_dict(), ...)"
+        )

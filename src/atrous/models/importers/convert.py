@@ -6,39 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from atrous.data.doctor.scheme import is_background
 from atrous.files import InputError, replacing
 from atrous.models.catalogue import build
-from atrous.models.importers.checkpoint import read_checkpoint
+from atrous.models.importers.checkpoint import Checkpoint, few, read_checkpoint, says_averaged
+from atrous.models.importers.detection import LAYOUTS, Found, find_network
+from atrous.models.importers.hub import file_of, options_beside
 from atrous.models.importers.layout import Match, State, begins, place_of
+from atrous.models.importers.sigmoid import with_background
 from atrous.taxonomy import Taxonomy
-
-
-class Entry(NamedTuple):
-    """Where a layout is, and how its checkpoints are known."""
-
-    match: str
-    """MODULE:FUNCTION"""
-    marks: tuple[str, ...]
-    """Names, or whole parts that names begin with: a checkpoint that has them all is of it."""
-
-
-LAYOUTS = {
-    "torchvision": Entry("atrous.models.importers.torchvision:match", ("classifier.4.weight",)),
-    "smp": Entry("atrous.models.importers.smp:match", ("segmentation_head.0.weight",)),
-    "kazuto1011": Entry("atrous.models.importers.kazuto:match", ("base.layer1", "base.aspp")),
-    "vainf": Entry("atrous.models.importers.vainf:match", ("backbone", "classifier.classifier")),
-    "mmseg": Entry("atrous.models.importers.mmseg:match", ("backbone", "decode_head.conv_seg")),
-}
-"""By the name that `atrous convert --layout` takes."""
-
-CLASSIFIERS = ("fc", "classifier", "head")
-"""Beginnings of the names of the last layers, which are matrices, of ImageNet's classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,8 +31,12 @@ class Imported:
     options: dict[str, Any]
     """All arguments of `build`, defaults as well."""
     network: nn.Module
-    dropped: tuple[str, ...]
-    """Their names of the tensors that the network has no use for."""
+    threshold: float
+    """Of the sigmoid that a network with one output is read by."""
+    taken: str
+    """Which tensors of the file these are, in words."""
+    left_over: tuple[str, ...]
+    """What was not taken, in words: each kind with its number and a few names."""
     mean: tuple[float, ...]
     """Of RGB in 0..1."""
     std: tuple[float, ...]
@@ -65,7 +51,7 @@ def import_weights(
     """Build the network that a checkpoint is of, and load all of it.
 
     Args:
-        path: a .pth, .pt or .safetensors file.
+        path: a .pth, .pt, .ckpt or .safetensors file, or a folder of save_pretrained.
         layout: one of `LAYOUTS`; by default the one whose marks the file has.
         output_stride: what the network was trained at, if not at the project's default.
         backbone: timm's name of it, where several have the same tensors: a "tf_" network pads
@@ -75,43 +61,53 @@ def import_weights(
         InputError: the file cannot be read, is of no known layout, or does not fit; the line names
             every tensor that found no place, got nothing or has another shape.
     """
-    path = Path(path)
-    state = read_checkpoint(path)
+    path = file_of(Path(path))
+    checkpoint = read_checkpoint(path)
+    beside = options_beside(path)
+    inner = f"{path}: {checkpoint.key}" if checkpoint.key else f"{path}"
     try:
-        layout = layout or detect(state)
-        match = _recognised(state, layout, output_stride)
+        found = find_network(checkpoint.state, layout)
+        match = _recognised(found, output_stride or beside.output_stride)
+        backbone = backbone or beside.backbone
         options = _whole(match.options | ({"backbone": backbone} if backbone else {}))
         with torch.device("meta"):  # nothing is drawn that is replaced at once
             network = build(**options)
         dropped = load_strictly(network, match)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{inner}: {error}") from None
+    mean, std = _normalization(found, match)
+    left_over = [few(names) for names in (dropped, found.left_over) if names]
     return Imported(
-        layout=layout,
+        layout=found.layout,
         options=options,
         network=network.eval(),
-        dropped=dropped,
-        mean=match.mean,
-        std=match.std,
+        threshold=match.threshold,
+        taken=_taken(checkpoint, found),
+        left_over=(*left_over, *(f"the weights in {key}" for key in checkpoint.others)),
+        mean=mean,
+        std=std,
     )
 
 
-def detect(state: State) -> str:
-    """Return the name of the layout that `state` is of.
+def _taken(checkpoint: Checkpoint, found: Found) -> str:
+    """Say which tensors of a file were taken."""
+    words = [f"{len(found.state)} tensors"]
+    words += [f"of {checkpoint.key}"] if checkpoint.key else []
+    words += [f"named {found.prefix}*"] if found.prefix else []
+    is_averaged = found.averaged or says_averaged(checkpoint.key)
+    return " ".join(words) + (", averaged weights" if is_averaged else "")
 
-    Raises:
-        InputError: of none; the line says what was looked for.
-    """
-    for name, entry in LAYOUTS.items():
-        if all(any(begins(key, (mark,)) for key in state) for mark in entry.marks):
-            return name
-    if any(begins(key, CLASSIFIERS) and tensor.ndim == 2 for key, tensor in state.items()):
-        raise InputError(
-            "a classifier's weights, not a segmentation network's; to train from them: "
-            "atrous train --backbone NAME --backbone-weights FILE"
-        )
-    looked = "; ".join(f"{name}: {' and '.join(entry.marks)}" for name, entry in LAYOUTS.items())
-    raise InputError(f"of no known layout; its names should begin with ({looked})")
+
+def _normalization(found: Found, match: Match) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of RGB in 0..1: those that the file holds, or the layout's."""
+    own = {}
+    for name, tensor in found.left_over.items():
+        if name.rpartition(".")[2] in ("mean", "std") and tensor.numel() == 3:
+            own[name.rpartition(".")[2]] = tensor.double().flatten()
+    if own.keys() != {"mean", "std"} or own["std"].min() <= 0:
+        return match.mean, match.std
+    scale = 255 if own["mean"].max() > 1 else 1  # of 0..255
+    return tuple((own["mean"] / scale).tolist()), tuple((own["std"] / scale).tolist())
 
 
 def load_strictly(network: nn.Module, match: Match) -> tuple[str, ...]:
@@ -177,16 +173,16 @@ def _size(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def _recognised(state: State, layout: str, output_stride: int | None) -> Match:
-    if layout not in LAYOUTS:
-        raise InputError(f"--layout {layout}: no such layout. There are: {', '.join(LAYOUTS)}")
-    module, function = LAYOUTS[layout].match.split(":")
+def _recognised(found: Found, output_stride: int | None) -> Match:
+    module, function = LAYOUTS[found.layout].match.split(":")
     try:
-        match: Match = getattr(importlib.import_module(module), function)(state, output_stride)
+        match: Match = getattr(importlib.import_module(module), function)(
+            found.state, output_stride
+        )
     except KeyError as error:
-        raise InputError(f"not of layout {layout}: it has no {error}") from None
+        raise InputError(f"not of layout {found.layout}: it has no {error}") from None
     except (IndexError, TypeError, RuntimeError):  # a vector for a convolution, say
-        raise InputError(f"not of layout {layout}: its tensors have other shapes") from None
+        raise InputError(f"not of layout {found.layout}: its tensors have other shapes") from None
     return match
 
 
@@ -201,7 +197,7 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: Mapping[
     """Write a run folder: best.safetensors, then run.json, without which it is none.
 
     Args:
-        imported: the network.
+        imported: the network; one output becomes the second of two classes.
         taxonomy: what its classes are; it must have as many.
         out: the folder; it must not hold a run yet.
         about: the content of run.json's "data": name, licence and source of what the weights were
@@ -211,24 +207,56 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: Mapping[
         InputError: the classes do not fit, or the folder holds a run already.
         OSError: the disk is full.
     """
-    classes = imported.options["num_classes"]
-    if classes != taxonomy.num_classes:
-        raise InputError(
-            f"the checkpoint has {classes} classes, {taxonomy.name} has {taxonomy.num_classes}; "
-            "name the data that it was trained on with --data"
-        )
+    try:
+        _check_classes(imported.options["num_classes"], taxonomy)
+    except InputError as error:
+        raise InputError(f"{about['source']}: {error}") from None
     if (out / "run.json").exists():
         raise InputError(f"{out}: holds a run already; give another --out")
+    network, options = imported.network, imported.options
+    has_one_output = options["num_classes"] == 1
+    if has_one_output:
+        network, options = with_background(network, options, imported.threshold)
     description = {
         "format": 1,
-        "model": imported.options,
+        "model": options,
         "normalization": {"mean": list(imported.mean), "std": list(imported.std)},
         "taxonomy": taxonomy.to_dict(),
         "data": dict(about),
         "layout": imported.layout,
+        "imported": {
+            "taken": imported.taken,
+            "left_over": list(imported.left_over),
+            "threshold": imported.threshold if has_one_output else None,
+        },
     }
-    weights = {name: tensor.contiguous() for name, tensor in imported.network.state_dict().items()}
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with replacing(out / "best.safetensors") as temporary:
         temporary.write_bytes(save(weights))
     with replacing(out / "run.json") as temporary:
         temporary.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+
+
+def _check_classes(outputs: int, taxonomy: Taxonomy) -> None:
+    """Refuse a taxonomy of other classes than the outputs of a network.
+
+    Raises:
+        InputError: with what to do.
+    """
+    names = taxonomy.classes
+    if outputs == 1 and len(names) == 1:
+        raise InputError(
+            f"the checkpoint has one output, read by a sigmoid, which tells two classes apart; "
+            f'{taxonomy.name} has one: list "background" before "{names[0]}" in its classes'
+        )
+    if outputs == 1 and len(names) == 2 and is_background(names[1]) and not is_background(names[0]):
+        raise InputError(
+            f"the one output of the checkpoint is for the second class, which in {taxonomy.name} "
+            f'is "{names[1]}"; list it before "{names[0]}"'
+        )
+    if outputs != len(names) and not (outputs == 1 and len(names) == 2):
+        has = "one output, for two classes" if outputs == 1 else f"{outputs} classes"
+        raise InputError(
+            f"the checkpoint has {has}, {taxonomy.name} has {len(names)}; "
+            "name the data that it was trained on with --data"
+        )

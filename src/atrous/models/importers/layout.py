@@ -44,6 +44,8 @@ class Match:
     mean: tuple[float, ...] = IMAGENET[0]
     """Of RGB in 0..1."""
     std: tuple[float, ...] = IMAGENET[1]
+    threshold: float = 0.5
+    """Of the sigmoid by which the project reads a network with one output."""
 
 
 def place_of(name: str, places: Mapping[str, str]) -> str:

@@ -44,6 +44,7 @@ def match(state: State, output_stride: int | None) -> Match:
             **_conv("auxiliary_head.convs.0", "auxiliary_head.0"),
             "auxiliary_head.conv_seg": "auxiliary_head.1.1",
         },
+        threshold=0.3,  # which its heads take where their configuration says nothing
     )
 
 

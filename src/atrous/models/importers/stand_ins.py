@@ -1,0 +1,205 @@
+"""Checkpoints with foreign objects beside the weights: read without running any of their code.
+
+torch's weights-only reader refuses a file that holds an argparse.Namespace, a HistoryBuffer or a
+whole network. Here every global of the pickle becomes the inert `StandIn`, but for names of dtypes
+and of the functions in `_MAKERS`, which view bytes as tensors. Nothing is imported or called that
+is not in this file. Both formats of torch.save are read: the archive, and the one before torch 1.6.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""What a file before torch 1.6 begins with."""
+
+_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+_DEEPEST = 50
+"""Modules within each other, at most."""
+
+
+class StandIn(dict[Any, Any]):
+    """An object of any class, as it was written: its items and its state, without its behaviour."""
+
+    __slots__ = ("state",)
+    __hash__ = object.__hash__  # as a key: a path, a member of an enum
+    __eq__ = object.__eq__
+    state: Any
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        made = super().__new__(cls)
+        made.state = None
+        return made
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __call__(self, *_: Any, **__: Any) -> "StandIn":
+        return StandIn()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def append(self, _: Any) -> None:
+        """Stand in for a list's or a deque's."""
+
+    add = extend = append
+
+
+class Held(NamedTuple):
+    """A tensor, or the storage of some, where a pickle can do nothing with it."""
+
+    tensor: Tensor
+
+
+def load_with_stand_ins(path: Path) -> Any:
+    """Return the content of a file of torch.save; tensors are `Held`, other objects `StandIn`.
+
+    Raises:
+        Exception: of any kind, if the file is of neither format, or damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return _load_archive(archive)
+    with path.open("rb") as file:
+        return _load_legacy(file, path.stat().st_size)
+
+
+def state_of(module: StandIn) -> dict[str, Any] | None:
+    """Return what state_dict() of a pickled network returned, or None if it is no network."""
+    found: dict[str, Any] = {}
+    todo = [("", module)]
+    while todo:
+        prefix, part = todo.pop()
+        state = part.state
+        if not isinstance(state, dict) or not isinstance(state.get("_modules"), dict):
+            return None
+        if prefix.count(".") > _DEEPEST:  # a module within itself
+            return None
+        passing = state.get("_non_persistent_buffers_set") or ()
+        for kind in ("_parameters", "_buffers"):
+            found |= {
+                f"{prefix}{name}": value
+                for name, value in state[kind].items()
+                if value is not None and name not in passing
+            }
+        children = [(n, child) for n, child in state["_modules"].items() if child is not None]
+        todo += [(f"{prefix}{name}.", child) for name, child in reversed(children)]
+    return found
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own in Python: the one in C allots whatever memory a damaged file asks for."""
+
+    def __init__(self, file: IO[bytes], load_storage: Callable[..., Held]) -> None:
+        super().__init__(file, encoding="latin1")
+        self._load_storage = load_storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch.cuda") and name in _DTYPES:
+            return _DTYPES[name]
+        return _MAKERS.get(f"{module}.{name}", StandIn)
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, *rest = pid
+        return self._load_storage(*rest) if kind == "storage" else StandIn  # a class's source
+
+    def get_extension(self, code: int) -> None:
+        raise pickle.UnpicklingError(f"an extension of copyreg ({code})")
+
+    def load_build(self) -> None:
+        if not isinstance(self.stack[-2], StandIn):
+            raise pickle.UnpicklingError("a state for what has none")
+        super().load_build()
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+
+def _tensor(storage: Held, offset: int, size: Any, stride: Any, *_: Any) -> Held:
+    return Held(storage.tensor.as_strided(size, stride, offset))  # torch checks the bounds
+
+
+def _parameter(data: Held, *_: Any) -> Held:
+    return Held(data.tensor)
+
+
+def _subclass(maker: Callable[..., Held], _: Any, arguments: Any, __: Any) -> Held:
+    return Held(maker(*arguments).tensor)
+
+
+_MAKERS: dict[str, Any] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._tensor._rebuild_from_type_v2": _subclass,
+}
+
+
+def _load_archive(archive: zipfile.ZipFile) -> Any:
+    names = archive.namelist()
+    root = next(name for name in names if name.endswith("/data.pkl")).removesuffix("data.pkl")
+    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+        raise ValueError("the bytes of its numbers are the other way round")
+    storages: dict[str, Held] = {}
+
+    def load_storage(dtype: torch.dtype, key: str, _: str, count: int) -> Held:
+        if key not in storages:
+            content = bytearray(archive.read(f"{root}data/{key}"))
+            empty = torch.empty(0, dtype=dtype)
+            storages[key] = Held(torch.frombuffer(content, dtype=dtype) if content else empty)
+        if len(storages[key].tensor) != count:
+            raise ValueError(f"storage {key} is cut off")
+        return storages[key]
+
+    with archive.open(f"{root}data.pkl") as file:
+        return _Unpickler(file, load_storage).load()
+
+
+def _load_legacy(file: IO[bytes], file_size: int) -> Any:
+    storages: dict[str, Held] = {}
+
+    def load_storage(
+        dtype: torch.dtype, key: str, _: str, count: int, view: tuple[str, int, int] | None
+    ) -> Held:
+        if key not in storages:
+            if not 0 <= count * dtype.itemsize <= file_size:
+                raise ValueError(f"storage {key} is larger than the file")
+            storages[key] = Held(torch.empty(count, dtype=dtype))
+        if view is None:
+            return storages[key]
+        _, offset, size = view
+        return Held(storages[key].tensor[offset : offset + size])
+
+    def load() -> Any:
+        return _Unpickler(file, load_storage).load()
+
+    if load() != _MAGIC:
+        raise ValueError("no file of torch.save")
+    _version, _system, content, keys = load(), load(), load(), load()
+    for key in keys:
+        tensor = storages[key].tensor
+        count = int.from_bytes(file.read(8), "little")
+        raw = file.read(tensor.nbytes)
+        if count != len(tensor) or len(raw) != tensor.nbytes:
+            raise ValueError(f"storage {key} is cut off")
+        if raw:
+            tensor.copy_(torch.frombuffer(bytearray(raw), dtype=tensor.dtype))
+    return content

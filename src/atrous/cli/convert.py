@@ -87,6 +87,7 @@ def _copy(run: Path, out: Path) -> None:
 
 def _print_run(folder: Path) -> None:
     """Read the run that was written, and say what it is."""
+    from atrous.models.importers.checkpoint import few
     from atrous.models.runs import load_run
 
     run = load_run(folder)
@@ -94,15 +95,23 @@ def _print_run(folder: Path) -> None:
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
     print(f"found    {model['name']} on {model['backbone']}, layout of {run.run['layout']}")
     print(f"         output stride {model['output_stride']}, {parameters:,} parameters")
-    imported = run.run.get("imported", {})  # which older runs do not have
+    imported = run.run.get("imported")  # which older runs do not have
     if imported:
         print(f"took     {imported['taken']}")
-    for line in imported.get("left_over", []):
-        print(f"left     {line}")
+        if imported["left_over"]:
+            print(f"left     {few(imported['left_over'])}")
+        for key in imported["others"]:
+            print(f"left     what {key} holds")
+    mean, std = (
+        " ".join(f"{x:.3f}" for x in values) for values in run.run["normalization"].values()
+    )
+    print(f"input    RGB in 0..1, less {mean}, over {std}")
     print(f"classes  {run.taxonomy.num_classes}, those of {data['name']}")
-    if threshold := imported.get("threshold"):
+    if imported and (threshold := imported["threshold"]):
         background, other = run.taxonomy.classes
-        print(f"         one output: {other} where its sigmoid is over {threshold}, or {background}")
+        print(
+            f"         one output: {other} where its sigmoid is over {threshold}, or {background}"
+        )
     if published := data.get("published"):
         print(f"score    mIoU {100 * published['miou']:.1f}, published ({published['protocol']})")
     print(f"wrote    {folder}")

@@ -62,7 +62,8 @@ class Code:
         return print, ("this must never be printed",)
 
 
-BAD = "no checkpoint of torch, cut off, or it holds Python objects, whose code would run"
+BAD = r"not loaded: no file of torch\.save, or damaged"
+NONE = "holds no weights by name"
 
 
 @pytest.mark.parametrize(
@@ -73,12 +74,12 @@ BAD = "no checkpoint of torch, cut off, or it holds Python objects, whose code w
         (b"hello", BAD),
         (b"PK\x03\x04 nonsense", BAD),
         (pickle.dumps({"state_dict": Code()}, 2), BAD),
-        ({"state_dict": Code()}, BAD),
-        (nn.Linear(2, 2), BAD),
-        ([1, 2], "holds no weights by name"),
-        ({}, "holds no weights by name"),
-        ({"epoch": 3}, "'epoch' is no plain tensor"),
-        ({"w" * 300: 3}, r"theirs.pth: 'w{99} is no plain tensor"),
+        ({"state_dict": Code()}, NONE),
+        (nn.Linear(2, 2), "of no known layout"),
+        ([1, 2], NONE),
+        ({}, NONE),
+        ({"epoch": 3}, NONE),
+        ({"w": torch.ones(2), "w" * 300: 3}, r"theirs.pth: 'w{99} is no plain tensor"),
         ({"w": torch.zeros(1).expand(10**6, 10**6)}, "'w' is no plain tensor"),
         ({"w": torch.ones(2, device="meta")}, "'w' is no plain tensor"),
         ({"w": torch.eye(2).to_sparse()}, "'w' is no plain tensor"),
@@ -111,7 +112,7 @@ def test_a_missing_and_a_cut_off_file(state, tmp_path):
         import_weights(path)
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(InputError, match="cut off"):
+    with pytest.raises(InputError, match=BAD):
         import_weights(path)
     cut = tmp_path / "theirs.safetensors"
     cut.write_bytes(b"12345")
@@ -125,7 +126,7 @@ def test_an_archive_that_grows_is_not_unpacked(tmp_path):
         archive.writestr("archive/data.pkl", pickle.dumps({}, 2) + bytes(10_000_000))
         archive.writestr("archive/version", "3")
     assert path.stat().st_size < 20_000
-    with pytest.raises(InputError, match="not loaded"):
+    with pytest.raises(InputError, match="a compressed archive"):
         read_checkpoint(path)
 
 
@@ -189,7 +190,7 @@ def test_old_files_count_no_batches(state, tmp_path):
     old = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
     imported = import_weights(tmp_path / "old.pth")
-    assert imported.dropped == ()
+    assert imported.left_over == ()
     assert imported.network.state_dict()["backbone.network.bn1.num_batches_tracked"] == 0
 
 

@@ -46,7 +46,7 @@ class Checkpoint:
     key: str
     """Where they are, "ema.module" for file["ema"]["module"]; "" if the file is no more."""
     others: tuple[str, ...]
-    """Where other weights of about as many tensors are, which were not taken."""
+    """Where other weights of about as many tensors are, or averages without names: not taken."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -81,7 +81,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if odd := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
         name = f"{odd[0]!r:.100}"
         raise InputError(f"{path}: {name} holds NaN or infinity; take an earlier checkpoint")
-    return Checkpoint(state=state, key=key, others=tuple(groups))
+    named = {other.split(".")[0] for other in (key, *groups)}
+    nameless = [
+        name
+        for name, value in content.items()
+        if isinstance(name, str)
+        and says_averaged(name)
+        and isinstance(value, dict | list)
+        and value
+    ]
+    others = [*groups, *(name for name in nameless if name not in named)]
+    return Checkpoint(state=state, key=key, others=tuple(others))
 
 
 def says_averaged(name: str) -> bool:

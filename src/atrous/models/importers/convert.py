@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from atrous.data.doctor.scheme import is_background
 from atrous.files import InputError, replacing
 from atrous.models.catalogue import build
-from atrous.models.importers.checkpoint import Checkpoint, few, read_checkpoint, says_averaged
+from atrous.models.importers.checkpoint import Checkpoint, read_checkpoint, says_averaged
 from atrous.models.importers.detection import LAYOUTS, Found, find_network
 from atrous.models.importers.hub import file_of, options_beside
 from atrous.models.importers.layout import Match, State, begins, place_of
@@ -36,7 +36,9 @@ class Imported:
     taken: str
     """Which tensors of the file these are, in words."""
     left_over: tuple[str, ...]
-    """What was not taken, in words: each kind with its number and a few names."""
+    """Their names of the tensors that the network has no use for."""
+    others: tuple[str, ...]
+    """Where the file holds other weights, which were not taken."""
     mean: tuple[float, ...]
     """Of RGB in 0..1."""
     std: tuple[float, ...]
@@ -76,14 +78,14 @@ def import_weights(
     except InputError as error:
         raise InputError(f"{inner}: {error}") from None
     mean, std = _normalization(found, match)
-    left_over = [few(names) for names in (dropped, found.left_over) if names]
     return Imported(
         layout=found.layout,
         options=options,
         network=network.eval(),
         threshold=match.threshold,
         taken=_taken(checkpoint, found),
-        left_over=(*left_over, *(f"the weights in {key}" for key in checkpoint.others)),
+        left_over=(*dropped, *found.left_over),
+        others=checkpoint.others,
         mean=mean,
         std=std,
     )
@@ -227,6 +229,7 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: Mapping[
         "imported": {
             "taken": imported.taken,
             "left_over": list(imported.left_over),
+            "others": list(imported.others),
             "threshold": imported.threshold if has_one_output else None,
         },
     }

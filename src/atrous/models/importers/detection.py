@@ -38,7 +38,6 @@ CLASSIFIERS = ("fc", "classifier", "head")
 """Beginnings of the names of the last layers, which are matrices, of ImageNet's classifiers."""
 
 
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
     """A network among the tensors of a checkpoint."""
@@ -84,9 +83,7 @@ def find_network(state: State, layout: str | None) -> Found:
             "may change what comes out; save the state_dict() of that network alone"
         )
     averaged = says_averaged(prefix) or any(name.endswith("n_averaged") for name in left_over)
-    return Found(
-        layout=layout, prefix=prefix, state=inside, left_over=left_over, averaged=averaged
-    )
+    return Found(layout=layout, prefix=prefix, state=inside, left_over=left_over, averaged=averaged)
 
 
 def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:

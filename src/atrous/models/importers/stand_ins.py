@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -39,11 +39,12 @@ class StandIn(dict[Any, Any]):
     """An object of any class, as it was written: its items and its state, without its behaviour."""
 
     __slots__ = ("state",)
-    __hash__ = object.__hash__  # as a key: a path, a member of an enum
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a path may be a key
     __eq__ = object.__eq__
     state: Any
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Take what any class takes."""
         made = super().__new__(cls)
         made.state = None
         return made
@@ -52,6 +53,7 @@ class StandIn(dict[Any, Any]):
         super().__init__()
 
     def __call__(self, *_: Any, **__: Any) -> "StandIn":
+        """Stand in for a function's result."""
         return StandIn()
 
     def __setstate__(self, state: Any) -> None:
@@ -105,6 +107,10 @@ def state_of(module: StandIn) -> dict[str, Any] | None:
     return found
 
 
+_DISPATCH: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
+"""What Python's unpickler does for each operation."""
+
+
 class _Unpickler(pickle._Unpickler):
     """Python's own in Python: the one in C allots whatever memory a damaged file asks for."""
 
@@ -125,11 +131,12 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"an extension of copyreg ({code})")
 
     def load_build(self) -> None:
-        if not isinstance(self.stack[-2], StandIn):
+        """Give a state to stand-ins alone: of all else, setting an attribute would change it."""
+        if not isinstance(self.stack[-2], StandIn):  # type: ignore[attr-defined]
             raise pickle.UnpicklingError("a state for what has none")
-        super().load_build()
+        _DISPATCH[pickle.BUILD[0]](self)
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+    dispatch: ClassVar[Any] = {**_DISPATCH, pickle.BUILD[0]: load_build}
 
 
 def _tensor(storage: Held, offset: int, size: Any, stride: Any, *_: Any) -> Held:
@@ -150,6 +157,8 @@ _MAKERS: dict[str, Any] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _subclass,
+    "__builtin__.set": set,  # of names, in a whole network
+    "builtins.set": set,
 }
 
 

@@ -67,7 +67,8 @@ def test_a_file_becomes_a_run_that_segments(checkpoint, photo, tmp_path, capsys)
 def test_it_says_what_it_took(tmp_path, capsys):
     one = {f"model.{n}": t for n, t in random_network(Vainf, 0, 1, plus=True).state_dict().items()}
     path, data = tmp_path / "theirs.ckpt", tmp_path / "two.toml"
-    torch.save({"state_dict": {**one, "loss.weight": torch.ones(1)}, "ema": [torch.ones(1)]}, path)
+    state = {**one, "loss.\x1b[31m": torch.ones(1)}
+    torch.save({"state_dict": state, "ema": [torch.ones(1)]}, path)
     data.write_text(
         'name = "two"\n[labels]\nencoding = "index"\nclasses = ["background", "crack"]\n'
         '[splits.val]\nimages = "i/{key}.png"\nlabels = "m/{key}.png"\n'
@@ -75,7 +76,7 @@ def test_it_says_what_it_took(tmp_path, capsys):
     assert main(["convert", str(path), "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     output = capsys.readouterr().out
     assert f"took     {len(one)} tensors of state_dict named model.*\n" in output
-    assert "left     1 tensor: loss.weight\nleft     what ema holds\n" in output
+    assert "left     1 tensor: loss.?[31m\nleft     what ema holds\n" in output
     assert "input    RGB in 0..1, less 0.485 0.456 0.406, over 0.229 0.224 0.225\n" in output
     assert "classes  2, those of two\n" in output
     assert "one output: crack where its sigmoid is over 0.5, or background\n" in output

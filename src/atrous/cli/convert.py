@@ -53,7 +53,7 @@ def convert(
 
         dataset = Dataset.open(data, None if Path(data).exists() else Path())
         imported = import_weights(Path(checkpoint), layout, output_stride, backbone)
-        source = Path(checkpoint).resolve().name
+        source = Path(checkpoint).absolute().name
         about = {"name": dataset.name, "licence": dataset.licence, "data": data, "source": source}
         write_run(imported, dataset.taxonomy, out, about)
     _print_run(out)
@@ -97,11 +97,11 @@ def _print_run(folder: Path) -> None:
     print(f"         output stride {model['output_stride']}, {parameters:,} parameters")
     imported = run.run.get("imported")  # which older runs do not have
     if imported:
-        print(f"took     {imported['taken']}")
-        if imported["left_over"]:
-            print(f"left     {few(imported['left_over'])}")
-        for key in imported["others"]:
-            print(f"left     what {key} holds")
+        lines = [f"took     {imported['taken']}"]
+        lines += [f"left     {few(imported['left_over'])}"] if imported["left_over"] else []
+        lines += [f"left     what {key} holds" for key in imported["others"]]
+        for line in lines:  # with names of a stranger's file, which may move the cursor
+            print("".join(c if c.isprintable() else "?" for c in line))
     mean, std = (
         " ".join(f"{x:.3f}" for x in values) for values in run.run["normalization"].values()
     )

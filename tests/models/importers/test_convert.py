@@ -79,7 +79,7 @@ NONE = "holds no weights by name"
         ([1, 2], NONE),
         ({}, NONE),
         ({"epoch": 3}, NONE),
-        ({"w": torch.ones(2), "w" * 300: 3}, r"theirs.pth: 'w{99} is no plain tensor"),
+        ({"w": torch.ones(2), "w" * 300: 3}, r"theirs.pth: 'w+\.\.\.w+' is no plain tensor"),
         ({"w": torch.zeros(1).expand(10**6, 10**6)}, "'w' is no plain tensor"),
         ({"w": torch.ones(2, device="meta")}, "'w' is no plain tensor"),
         ({"w": torch.eye(2).to_sparse()}, "'w' is no plain tensor"),

@@ -154,6 +154,7 @@ def taxonomy(*names):
 
 @pytest.mark.parametrize("model", ["Unet", "DeepLabV3Plus"])
 def test_one_output_becomes_two_classes(model, tmp_path):
+    torch.manual_seed(0)
     network = getattr(smp, model)("resnet18", encoder_weights=None, classes=1)
     saved(network, tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
@@ -168,7 +169,9 @@ def test_one_output_becomes_two_classes(model, tmp_path):
     if model == "Unet":  # whose logits are full-size: theirs and ours are enlarged alike
         with torch.no_grad():
             probabilities = network(batch).sigmoid()[0, 0].numpy()
-        assert np.array_equal(found.labels, probabilities > 0.5)
+        is_sure = abs(probabilities - 0.5) > 1e-4  # elsewhere the order of sums decides
+        assert is_sure.mean() > 0.99
+        assert np.array_equal(found.labels[is_sure], probabilities[is_sure] > 0.5)
         assert 0.15 < found.labels.mean() < 0.25
     with torch.no_grad():
         cells = imported.network(batch).logits  # of the one output

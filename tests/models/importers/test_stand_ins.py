@@ -188,6 +188,15 @@ def test_a_module_within_itself_is_no_network(tmp_path):
         read_checkpoint(tmp_path / "theirs.pth")
 
 
+@pytest.mark.parametrize("state", [{}, {"_modules": 3}, {"_parameters": {}, "_modules": {"a": 1}}])
+def test_what_only_looks_like_a_network_is_none(state, tmp_path):
+    like = HistoryBuffer()
+    like.__dict__ = {"_buffers": {}, "_non_persistent_buffers_set": 3, **state}
+    torch.save(like, tmp_path / "theirs.pth")
+    with pytest.raises(InputError, match="holds no weights by name"):
+        read_checkpoint(tmp_path / "theirs.pth")
+
+
 def test_other_containers_are_refused(tmp_path):
     path = tmp_path / "theirs.pth"
     with tarfile.open(path, "w") as archive:  # torch's, before 0.1.10

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,10 @@ from torch import Tensor
 
 from atrous.files import InputError
 from atrous.images import no_such_file
-from atrous.models.importers.stand_ins import Held, StandIn, load_with_stand_ins, state_of
+from atrous.models.importers.stand_ins import Held, load_with_stand_ins, state_of
 
 PLAIN = ("state_dict", "model_state", "model_state_dict", "model")
 """Keys of the weights that count, beside other weights; a file's only weights have any key."""
-
-IN_HUB_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 
 _AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow|polyak)(?![a-z])")
 _DEEPEST = 5
@@ -60,27 +59,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise no_such_file(path)
     is_safetensors = path.suffix.lower() == ".safetensors"
     content = _safetensors(path) if is_safetensors else _torch(path)
-    groups = dict(_groups(content))
+    groups = dict(_groups(content, "", set()))
     most = max(map(len, groups.values()), default=0)
     groups = {key: group for key, group in groups.items() if 2 * len(group) >= most}
     if not groups:
         raise InputError(f"{path}: holds no weights by name; save the network's state_dict()")
     key = _that_counts(groups)
     if key is None:
-        names = ", ".join(f"{key!r:.100}" for key in list(groups)[:5])
+        names = ", ".join(map(short, list(groups)[:5]))
         raise InputError(f"{path}: holds several networks ({names}); save the state_dict() of one")
     state = {
         name: value.tensor if isinstance(value, Held) else value
         for name, value in groups.pop(key).items()
     }
     if odd := [k for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]:
-        name = f"{odd[0]!r:.100}"
         raise InputError(
-            f"{path}: {name} is no plain tensor; save the network's state_dict() alone"
+            f"{path}: {short(odd[0])} is no plain tensor; save the network's state_dict() alone"
         )
     if odd := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
-        name = f"{odd[0]!r:.100}"
-        raise InputError(f"{path}: {name} holds NaN or infinity; take an earlier checkpoint")
+        raise InputError(
+            f"{path}: {short(odd[0])} holds NaN or infinity; take an earlier checkpoint"
+        )
     named = {other.split(".")[0] for other in (key, *groups)}
     nameless = [
         name
@@ -114,19 +113,19 @@ def few(names: Iterable[str]) -> str:
     return f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {shown}"
 
 
-def _groups(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[Any, Any]]]:
+def _groups(content: Any, key: str, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
     """Each dictionary that holds tensors, and each whole network, with its place in the file."""
-    if isinstance(content, StandIn) and (state := state_of(content)) is not None:
-        content = state
-    if not isinstance(content, dict) or depth > _DEEPEST:
+    if not isinstance(content, dict) or id(content) in seen or key.count(".") > _DEEPEST:
         return
+    seen.add(id(content))
+    if state := state_of(content):
+        yield key, state
+        return
+    inner = {n: v for n, v in content.items() if isinstance(v, dict) and isinstance(n, str | int)}
     if any(isinstance(value, Tensor | Held) for value in content.values()):
-        inner = {k: v for k, v in content.items() if isinstance(v, dict)}
-        yield key, {k: v for k, v in content.items() if k not in inner}
-        content = inner
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _groups(value, f"{key}.{name}" if key else str(name), depth + 1)
+        yield key, {name: value for name, value in content.items() if name not in inner}
+    for name, value in inner.items():
+        yield from _groups(value, f"{key}.{name}" if key else str(name), seen)
 
 
 def _that_counts(groups: Mapping[str, Any]) -> str | None:

@@ -31,8 +31,8 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 
-_DEEPEST = 50
-"""Modules within each other, at most."""
+_MOST_MODULES = 10_000
+"""A network that has more is within itself."""
 
 
 class StandIn(dict[Any, Any]):
@@ -84,27 +84,26 @@ def load_with_stand_ins(path: Path) -> Any:
         return _load_legacy(file, path.stat().st_size)
 
 
-def state_of(module: StandIn) -> dict[str, Any] | None:
+def state_of(module: Any) -> dict[str, Any] | None:
     """Return what state_dict() of a pickled network returned, or None if it is no network."""
     found: dict[str, Any] = {}
-    todo = [("", module)]
-    while todo:
+    todo: list[tuple[str, Any]] = [("", module)]
+    for _ in range(_MOST_MODULES):
+        if not todo:
+            return found
         prefix, part = todo.pop()
-        state = part.state
-        if not isinstance(state, dict) or not isinstance(state.get("_modules"), dict):
+        state = part.state if isinstance(part, StandIn) and isinstance(part.state, dict) else {}
+        parts: list[Any] = [state.get(k) for k in ("_parameters", "_buffers", "_modules")]
+        if not all(isinstance(x, dict) and all(isinstance(n, str) for n in x) for x in parts):
             return None
-        if prefix.count(".") > _DEEPEST:  # a module within itself
-            return None
-        passing = state.get("_non_persistent_buffers_set") or ()
-        for kind in ("_parameters", "_buffers"):
-            found |= {
-                f"{prefix}{name}": value
-                for name, value in state[kind].items()
-                if value is not None and name not in passing
-            }
-        children = [(n, child) for n, child in state["_modules"].items() if child is not None]
+        parameters, buffers, modules = parts
+        passing = state.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, set) else set()
+        saved = [*parameters.items(), *((n, v) for n, v in buffers.items() if n not in passing)]
+        found |= {f"{prefix}{name}": value for name, value in saved if value is not None}
+        children = [(name, child) for name, child in modules.items() if child is not None]
         todo += [(f"{prefix}{name}.", child) for name, child in reversed(children)]
-    return found
+    return None
 
 
 _DISPATCH: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch

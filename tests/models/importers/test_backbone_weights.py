@@ -58,6 +58,17 @@ def test_timm_features_are_theirs(name, tmp_path):
     torch.testing.assert_close(network.backbone(IMAGE)[32], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
+def test_training_scripts_may_have_wrapped_them(prefix, tmp_path):
+    classifier = torchvision.models.resnet18(weights=None).state_dict()
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in classifier.items()}
+    torch.save({"model": {}, "ema": {**wrapped, "n_averaged": torch.tensor(2)}}, tmp_path / "x.pth")
+    network = network_on("resnet18")
+    assert load_backbone(network, "resnet18", tmp_path / "x.pth") == ("fc.weight", "fc.bias")
+    ours = network.backbone.network.state_dict()
+    assert torch.equal(ours["layer4.1.conv2.weight"], classifier["layer4.1.conv2.weight"])
+
+
 def test_every_family_takes_the_weights_of_timm(tmp_path):
     network = network_on("convnext_tiny")
     classifier = timm.create_model("convnext_tiny")

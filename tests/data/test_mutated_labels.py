@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from describing import few
 from hypothesis import given
 from hypothesis import strategies as st
+from mutation import a_quarter
 from strangers_labels import coco_table, labels_of, write_coco, write_labelme
 from test_labelme_folders import bitmap, disc, outline, write_supervisely
 
@@ -71,7 +71,7 @@ def write(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["coco", "labelme", "supervisely", "meta"])
-@few
+@a_quarter
 @given(seed=st.integers(0, 2**32))
 def test_any_change_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int

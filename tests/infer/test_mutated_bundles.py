@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from color_bundle import write_color_bundle
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
+from mutation import a_quarter
 
 from atrous.cli import main
 from atrous.files import InputError
@@ -71,13 +72,14 @@ def mutated(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@a_quarter
 @given(data=st.data())
 def test_any_bytes_are_read_or_refused(bundle: Path, runtime: str, data: st.DataObject) -> None:
     result = outcome(data.draw(mutated(bundle.read_bytes())), bundle.parent, runtime)
     event("refused" if isinstance(result, str) else "read")
 
 
+@a_quarter
 @given(data=st.data())
 def test_any_values_of_the_metadata_are_read_or_refused(bundle: Path, data: st.DataObject) -> None:
     """And what is read labels as before: no value changes what a class is."""

@@ -1,6 +1,7 @@
 """A bundle made by hand, small enough to know every label beforehand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,11 +15,15 @@ TAXONOMY = Taxonomy(name="paint", classes=("red", "green", "blue", "grey"), colo
 STRIDE = 4
 
 
-def write_color_bundle(path: Path) -> Path:
-    """Write a bundle that gives each 4x4 block of pixels the class whose colour is nearest."""
+def write_color_bundle(path: Path, **metadata_fields: Any) -> Path:
+    """Write a bundle that gives each 4x4 block of pixels the class whose colour is nearest.
+
+    With `bands` among the fields of its metadata, it takes as many, and looks at the last three.
+    """
+    channels = len(metadata_fields.get("bands", COLORS[0]))
     colors = np.array(COLORS, np.float32)  # (K, 3)
     weights = {
-        "weight": 2 * colors[:, :, None, None],  # (K, 3, 1, 1)
+        "weight": np.pad(2 * colors[:, :, None, None], ((0, 0), (channels - 3, 0), (0, 0), (0, 0))),
         "bias": -(colors**2).sum(1),  # (K,)
     }
     nodes = [
@@ -37,7 +42,7 @@ def write_color_bundle(path: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         "nearest color",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", channels])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", len(COLORS), "h", "w"])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
@@ -51,6 +56,7 @@ def write_color_bundle(path: Path) -> Path:
         model="nearest color",
         licence="Apache-2.0",
         version="0.1.0",
+        **metadata_fields,
     )
     helper.set_model_props(model, metadata.to_properties())
     onnx.save(model, path)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -11,9 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from pillow_heif import from_pillow
 
+from atrous import images
 from atrous.files import InputError
 from atrous.images import (
+    IMAGE_SUFFIXES,
+    has_frames,
     has_palette,
     image_size,
     photo_array,
@@ -65,6 +71,104 @@ def test_lossy_formats_are_read(tmp_path: Path, photo: np.ndarray, suffix: str) 
     path = tmp_path / f"photo{suffix}"
     write_image(path, photo)
     assert read_image(path).shape == photo.shape
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        (".jp2", "JPEG2000"),
+        (".J2K", "JPEG2000"),
+        (".tga", "TGA"),
+        (".TGA", "TGA"),
+        (".ico", "ICO"),
+        (".qoi", "QOI"),
+        (".pnm", "PPM"),
+        (".apng", "PNG"),
+    ],
+)
+def test_formats_of_other_tools_keep_every_value(
+    tmp_path: Path, photo: np.ndarray, suffix: str, kind: str
+) -> None:
+    photo = photo.repeat(4, 0).repeat(4, 1)  # icons are 16 pixels high, at least
+    path = tmp_path / f"photo{suffix}"
+    options = {"sizes": [(28, 20)]} if kind == "ICO" else {}
+    Image.fromarray(photo).save(path, format=kind, **options)
+    assert path.suffix.lower() in IMAGE_SUFFIXES
+    assert np.array_equal(read_image(path), photo)
+    assert image_size(path) == (20, 28)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".mpo"])
+def test_jpegs_by_other_names(tmp_path: Path, photo: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    image, second = Image.fromarray(photo), Image.new("RGB", (7, 5))
+    more = {"format": "MPO", "append_images": [second]} if suffix == ".mpo" else {"format": "JPEG"}
+    image.save(path, quality=100, subsampling=0, **more)
+    assert abs(read_image(path).astype(int) - photo).max() < 8
+    assert not has_frames(path)  # the second of an MPO is a preview, or for the other eye
+
+
+def test_any_bytes_are_no_tga_but_in_a_tga(tmp_path: Path, photo: np.ndarray) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(photo).save(path, format="TGA")
+    assert "not an image" in message_of(path)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".hif", ".jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_heic_is_read_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    photo = np.zeros((64, 96, 3), np.uint8)
+    photo[:16, :16] = 255  # at the top left
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    image = Image.fromarray(photo)
+    stored = image if turn is None else image.transpose(turn)
+    path = tmp_path / f"photo{suffix}"
+    from_pillow(stored).save(path, quality=100, exif=exif.tobytes())
+    assert abs(read_image(path).astype(int) - photo).max() < 40
+    assert image_size(path) == (64, 96)
+
+
+def test_a_broken_heic_and_a_missing_extra_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.heic"
+    from_pillow(Image.new("RGB", (64, 64), "red")).save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:64], whole[:24] + b"\0" * 200):
+        path.write_bytes(damaged)
+        assert "damaged or cut short" in message_of(path)
+    path.write_bytes(whole)
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
+    assert message_of(path).endswith(
+        ': a HEIC photo; install what reads it: pip install "atrous[heif]"'
+    )
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
+def test_the_first_of_several_pictures_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    red, blue = (Image.new("RGB", (7, 5), color) for color in ("red", "blue"))
+    red.save(path)
+    assert not has_frames(path)
+    red.save(path, save_all=True, append_images=[blue])
+    assert has_frames(path)
+    assert abs(read_image(path).astype(int) - (255, 0, 0)).max() < 3
+    path.write_bytes(b"nothing")
+    assert not has_frames(path)
+
+
+def test_what_pillow_logs_stays_off_standard_error(tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    Image.new("RGB", (7, 5)).save(path)
+    content = path.read_bytes()
+    entry = content.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
+    path.write_bytes(content[: entry + 8] + struct.pack("<I", 7) + content[entry + 12 :])
+    code = "import sys; from atrous.images import read_image; read_image(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert "InputError" in done.stderr
+    assert "samples per pixel" not in done.stderr.lower()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])

@@ -14,7 +14,7 @@ import atrous
 HOUSE = Path(atrous.__file__).parent
 
 FLOORS = (
-    {"files", "kernels", "taxonomy", "images", "metrics"},
+    {"files", "kernels", "taxonomy", "images", "bands", "rasters", "pixels", "metrics"},
     {"data", "draw"},
     {"models", "infer"},
     {"train", "export", "evaluate"},
@@ -32,6 +32,7 @@ HEAVY = frozenset(
         "onnx",
         "onnxscript",
         "openvino",
+        "pillow_heif",
         "pycocotools",
         "rasterio",
         "safetensors",

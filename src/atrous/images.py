@@ -14,7 +14,9 @@ pixels costs nothing.
 """
 
 import ctypes
+import importlib.util
 import io
+import logging
 import re
 import struct
 import threading
@@ -26,7 +28,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import PIL
@@ -36,20 +38,24 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from atrous.files import InputError, replacing
 from atrous.taxonomy import Taxonomy
 
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+
 IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".avif",
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".png", ".apng", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".qoi"),
+    *HEIF_SUFFIXES,
 )
 """What a folder is searched for, in lower case."""
+
+UNREAD_SUFFIXES = (
+    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+    *(".jxl", ".psd", ".exr", ".hdr", ".svg", ".eps", ".jxr", ".dcm"),
+)
+"""Photos and pictures of formats that are not read, in lower case: camera raw and others."""
+
+HEIF_INSTALL = 'pip install "atrous[heif]"'
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded."""
@@ -59,21 +65,47 @@ TRANSPARENT = 1 << 24
 
 _GDAL_NODATA = 42113  # a tag of TIFFs
 # Pillow also knows formats that start other programs (EPS) or hold no photos: they stay closed.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
+_FORMATS = (
+    *("JPEG", "JPEG2000", "PNG", "GIF", "BMP", "PPM"),
+    *("WEBP", "TIFF", "AVIF", "ICO", "QOI"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 # Warning filters belong to the whole process: only one thread at a time may exchange them.
 _HEADER_LOCK = threading.Lock()
+# Without a handler of its own, what Pillow logs of damaged files would go to standard error.
+_SILENT = logging.NullHandler()
 
 
-def read_image(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: Path | str, data: bytes | None = None, *, transparency: bool = True
+) -> NDArray[np.uint8]:
     """Read a photo as uint8 (H, W, 3), sRGB, 0 to 255, upright.
+
+    Without `transparency` the fourth band of a TIFF, or the second of a grey one, is left out.
 
     Raises:
         InputError: the file is missing, no image, damaged, too large, or has no sRGB form.
     """
     path = Path(path)
-    return photo_array(_decode(path, data), str(path))
+    image = _decode(path, data)
+    if not transparency and image.mode in ("RGBA", "LA"):
+        image = image.convert(image.mode[:-1])
+    return photo_array(image, str(path))
+
+
+def read_transparency(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8] | None:
+    """Read the band of a TIFF that is declared as transparency, (H, W); None where none is.
+
+    Raises:
+        InputError: the file is missing, no image, damaged, or too large.
+    """
+    with _opened(Path(path), data) as image:
+        if image.format != "TIFF" or image.mode not in ("RGBA", "LA"):
+            return None
+        image.load()
+        return np.asarray(image.getchannel("A"))
 
 
 def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
@@ -112,6 +144,25 @@ def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
         raise InputError(
             f"{name}: pixels of kind {image.mode} have no sRGB form; save it as 8-bit PNG or JPEG"
         ) from None
+
+
+def shown(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image (H, W, C) as it is shown: its first three channels, or the first, in grey."""
+    if image.shape[2] == 3:
+        return image
+    return np.ascontiguousarray(image[..., [0, 1, 2] if image.shape[2] > 3 else [0, 0, 0]])
+
+
+def resized(
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    way: Image.Resampling = Image.Resampling.BILINEAR,
+) -> NDArray[np.uint8]:
+    """Resize (H, W, C) to `size`, (H', W'); a smaller pixel is the mean of what it covers."""
+    if image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize(size[::-1], way))
+    planes = (np.ascontiguousarray(plane) for plane in image.transpose(2, 0, 1))
+    return np.stack([np.asarray(Image.fromarray(p).resize(size[::-1], way)) for p in planes], 2)
 
 
 def read_label(path: Path | str, data: bytes | None = None) -> NDArray[np.integer[Any]]:
@@ -309,6 +360,44 @@ def _palette_png(labels: NDArray[np.integer[Any]], palette: NDArray[np.uint8]) -
     return b"".join(png)
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignore the warnings of libraries about files; one thread at a time, so only to open one."""
+    with _HEADER_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def is_heif(path: Path) -> bool:
+    """Whether the file is a HEIC or other HEIF photo, by its first bytes."""
+    with path.open("rb") as file:
+        return _is_heif(file.read(64))
+
+
+def can_read_heif() -> bool:
+    """Whether the extra "heif" is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def has_frames(path: Path) -> bool:
+    """Whether a file holds more pictures than the first, which is the one that is read.
+
+    Only GIF, PNG, WebP, AVIF and TIFF: other formats' further frames are previews. So are a TIFF's
+    of another size.
+    """
+    try:
+        with path.open("rb") as file, open_header(file, path) as image:
+            size = image.size
+            if image.format not in ("GIF", "PNG", "WEBP", "AVIF", "TIFF"):
+                return False
+            if not getattr(image, "is_animated", False):
+                return False
+            image.seek(1)
+            return image.size == size
+    except Exception:  # Pillow's decoders raise a dozen kinds on damaged files
+        return False
+
+
 def no_such_file(path: Path) -> InputError:
     """Return the error for what is no file; it offers the nearest name of its folder."""
     if path.exists():
@@ -337,7 +426,7 @@ def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
             raise InputError(f"{path}: the file is empty; copy or download it again")
         with (
             path.open("rb") if data is None else io.BytesIO(data) as file,
-            _open_header(file) as image,
+            open_header(file, path) as image,
         ):
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -359,14 +448,28 @@ def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
     raise InputError(f"{path}: {problem}")
 
 
-def _open_header(file: BinaryIO) -> Image.Image:
+def open_header(file: BinaryIO, path: Path) -> Image.Image:
     """Open without decoding, and without Pillow's warning on large sizes: our limit counts.
 
     From a path, Pillow would map some TIFFs into memory, and scramble those that EXIF turns.
     """
-    with _HEADER_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Image.open(file, formats=_FORMATS)
+    logging.getLogger("PIL").addHandler(_SILENT)
+    with without_warnings():
+        start = file.read(64)
+        file.seek(0)
+        if not _is_heif(start):
+            unsigned = ("TGA",) if path.suffix.lower() == ".tga" else ()  # any bytes may look so
+            return Image.open(file, formats=(*_FORMATS, *unsigned))
+        if not can_read_heif():
+            raise InputError(f"{path}: a HEIC photo; install what reads it: {HEIF_INSTALL}")
+        from pillow_heif import HeifImageFile  # which the core install does not have
+
+        return cast(Image.Image, HeifImageFile(file))  # type: ignore[no-untyped-call]
+
+
+def _is_heif(start: bytes) -> bool:
+    """Whether a file that begins so is a HEIF; AVIFs look alike, and Pillow reads them."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start
 
 
 @cache

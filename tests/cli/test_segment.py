@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from pillow_heif import from_pillow
 
+from atrous import images
 from atrous.cli import main
 from atrous.images import read_label, write_image
 
@@ -74,6 +77,42 @@ def test_linked_folders_are_searched_and_circles_end(
     assert main(["segment", "in", "--model", str(tiny_bundle), "--out", "out"]) == 0
     labels = [path for path in files_in(here / "out") if path.endswith(".labels.png")]
     assert labels == ["link/1.labels.png", "own/2.labels.png"]
+
+
+def test_photos_of_other_formats_are_read_or_named(
+    here: Path,
+    tiny_bundle: Path,
+    paint: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (here / "in").mkdir()
+    for name in ("a.JFIF", "b.jp2", "c.tga"):
+        kind = "JPEG" if name == "a.JFIF" else None
+        Image.fromarray(paint).save(here / "in" / name, format=kind)
+    blue = [Image.new("RGB", (41, 30), "blue")]
+    Image.fromarray(paint).save(here / "in" / "d.png", save_all=True, append_images=blue)
+    from_pillow(Image.fromarray(paint)).save(here / "in" / "e.heic", quality=100)
+    (here / "in" / "f.CR2").write_bytes(b"II*\0 raw")
+    call = ["segment", "in", "--model", str(tiny_bundle), "--out", "out"]
+    assert main(call) == 0
+    printed = capsys.readouterr()
+    assert "5 of 5 photos segmented" in printed.out
+    assert printed.out.count("  red     39.0 %") == 3  # those that keep every value
+    assert printed.err.splitlines() == [
+        "passed over: in/f.CR2: of a format that is not read: convert to JPEG, PNG or TIFF",
+        "in/d.png: several pictures; the first one is labelled",
+    ]
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
+    assert main(call) == 0
+    printed = capsys.readouterr()
+    assert "4 of 4 photos segmented" in printed.out
+    assert (
+        'passed over: in/e.heic: HEIC, which an extra reads: pip install "atrous[heif]"'
+        in printed.err.splitlines()
+    )
+    assert main(["segment", "in/e.heic", "--model", str(tiny_bundle)]) == 2
+    assert 'install what reads it: pip install "atrous[heif]"' in capsys.readouterr().err
 
 
 def test_a_bad_photo_is_reported_and_the_rest_go_on(

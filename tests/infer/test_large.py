@@ -13,12 +13,14 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
+from atrous import pixels
+from atrous.bands import Bands
 from atrous.files import InputError
 from atrous.images import write_image
-from atrous.infer import large, raster
+from atrous.infer import large
 from atrous.infer.large import segment_raster
-from atrous.infer.raster import is_raster
 from atrous.infer.segmenter import Segmenter, load
+from atrous.pixels import is_raster
 
 UTM = {"crs": "EPSG:32632", "transform": from_origin(500_000, 5_400_000, 0.5, 0.5)}
 
@@ -132,18 +134,19 @@ def test_sixteen_bits_and_many_bands_need_a_word(
     with pytest.raises(InputError, match=r"a\.tif: 5 bands; say which .* --bands 3 2 1"):
         segment_raster(segmenter, path, tmp_path / "a")
     with pytest.raises(InputError, match=r"a\.tif: uint16 values; say .* --range 0 3060 "):
-        segment_raster(segmenter, path, tmp_path / "a", bands=(3, 2, 1))
-    _, files = segment_raster(
-        segmenter, path, tmp_path / "a", bands=(3, 2, 1), value_range=(0, 3060)
-    )
+        segment_raster(segmenter, path, tmp_path / "a", bands=Bands((3, 2, 1)))
+    bands, _ = segmenter.reading([path], (3, 2, 1), (0, 3060))
+    assert bands == Bands((3, 2, 1), (0, 3060))
+    _, files = segment_raster(segmenter, path, tmp_path / "a", bands=bands)
     with rasterio.open(files[0]) as labels:
         assert np.array_equal(labels.read(1), segmenter.predict(field))
-    for wrong, message in (((1, 2, 9), "has no band 9"), ((1, 2), "2 bands; say which")):
-        with pytest.raises(InputError, match=message):
-            segment_raster(segmenter, path, tmp_path / "a", bands=wrong)
+    with pytest.raises(InputError, match=r"a\.tif: has no band 9"):
+        segment_raster(segmenter, path, tmp_path / "a", bands=Bands((1, 2, 9)))
+    with pytest.raises(InputError, match="2 bands; say which are red, green and blue"):
+        segmenter.reading([path], (1, 2))
     for black, white in ((5, 5), (5, 2), (0, np.inf), (np.nan, 1)):
-        with pytest.raises(InputError, match=f"--range {black:g} {white:g}: "):
-            segment_raster(segmenter, path, tmp_path / "a", bands=(1,), value_range=(black, white))
+        with pytest.raises(InputError, match=f"range {black:g} {white:g}: "):
+            segmenter.reading([path], (1,), (black, white))
 
 
 def test_complex_values_are_refused(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -156,17 +159,23 @@ def test_one_band_is_grey_and_not_a_number_is_no_data(segmenter: Segmenter, tmp_
     heights = np.full((50, 60, 1), 5.0, np.float32)
     heights[:10] = np.nan
     path = write_tiff(tmp_path / "a.tif", heights, nodata=np.nan)
-    result, _ = segment_raster(segmenter, path, tmp_path / "a", value_range=(0, 10))
+    bands = Bands(value_range=(0, 10))
+    result, _ = segment_raster(segmenter, path, tmp_path / "a", bands=bands)
     assert dict(result.coverage()) == {"grey": 1}
     assert result.counts.sum() == 40 * 60
 
 
-def test_a_palette_is_refused(segmenter: Segmenter, tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", np.zeros((9, 9, 1), np.uint8), photometric="palette")
+def test_a_palette_counts_by_its_colors(segmenter: Segmenter, tmp_path: Path) -> None:
+    indices = np.repeat(np.arange(2, dtype=np.uint8), 20)[None, :, None].repeat(40, 0)
+    path = write_tiff(tmp_path / "a.tif", indices, photometric="palette", **UTM)
     with rasterio.open(path, "r+") as file:
-        file.write_colormap(1, {0: (1, 2, 3)})
-    with pytest.raises(InputError, match=r"a\.tif: colours by a palette; convert it"):
-        segment_raster(segmenter, path, tmp_path / "a")
+        file.write_colormap(1, {0: (0, 0, 255), 1: (255, 0, 0)})
+    result, files = segment_raster(segmenter, path, tmp_path / "a")
+    assert result.counts.tolist() == [800, 0, 800, 0]
+    with rasterio.open(files[0]) as labels:
+        assert (labels.read(1)[0, [0, -1]] == [2, 0]).all()
+    with pytest.raises(InputError, match=r"a\.tif: colours by a palette; leave bands out"):
+        segment_raster(segmenter, path, tmp_path / "a", bands=Bands((1, 1, 1)))
 
 
 def test_what_is_a_raster(
@@ -179,7 +188,7 @@ def test_what_is_a_raster(
     photos = [plain, tmp_path / "photo.jpg", tmp_path / "bad.tif", tmp_path / "none.tif"]
     assert is_raster(big)
     assert not any(map(is_raster, photos))
-    monkeypatch.setattr(raster, "MAX_PIXELS", 300 * 413 - 1)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 300 * 413 - 1)
     assert [is_raster(path) for path in photos] == [True, True, False, False]
 
 

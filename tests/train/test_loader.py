@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,22 @@ def test_shards_give_every_sample_once_and_the_same_after_a_resume(tmp_path: Pat
         rest = list(batches(samples, again, 2, 0, 1))
         assert len(rest) == 4
         assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[2:], strict=True))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_brightness_and_contrast_of_any_bands(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(50, 150, (20, 20, channels), np.uint8)
+    sample = Sample(image, np.zeros((20, 20), np.uint8), "a")
+    recipe = Recipe(crop_size=(20, 20), center_crop=True, brightness=0, contrast=0, saturation=0.3)
+    crop, _ = augment(sample, augmentation(recipe), 1)
+    assert np.array_equal(crop.numpy(), image)  # saturation is of colours
+    recipe = replace(recipe, brightness=0.4, gamma=0.2, hue=0.1)
+    brighter = [augment(sample, augmentation(recipe), seed)[0].numpy() for seed in range(4)]
+    assert all(b.shape == image.shape and not np.array_equal(b, image) for b in brighter)
+    factors = brighter[0].astype(float) / image
+    assert factors.max() - factors.min() < 0.6
+    recipe = replace(recipe, brightness=0, gamma=0, contrast=0.5)
+    crop, _ = augment(sample, augmentation(recipe), 3)
+    assert float(crop.float().mean()) == pytest.approx(image.mean(), abs=1)
+    assert float(crop.float().std()) != pytest.approx(image.std(), rel=0.02)

@@ -46,6 +46,7 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "video": ("av",),
     "geo": ("rasterio",),
+    "heif": ("pillow_heif",),
 }
 """The packages that a plain install lacks, by the extra that brings them."""
 

@@ -64,7 +64,8 @@ def bench(
         raise InputError("--rounds and --size take numbers of 1 or more")
     path = find_model(fetched(model))
     threads = usable_cores() if threads is None else threads
-    image = _image(photo, size)
+    first = load(path, threads, "torch" if path.is_dir() else "onnxruntime")
+    image = _image(first, photo, size)
     names = runtime or [name for name in runtimes_of(path) if _COMPILES not in name]
     with watched("photos") as progress:
         trials, missing = try_runtimes(
@@ -90,35 +91,36 @@ def bench(
     print(f"next: {_next(model, path.is_dir())}")
 
 
-def _image(photo: Path | None, size: tuple[int, int] | None) -> "NDArray[np.uint8]":
-    """Return the photo (H, W, 3), or blurred noise."""
+def _image(
+    segmenter: "Segmenter", photo: Path | None, size: tuple[int, int] | None
+) -> "NDArray[np.uint8]":
+    """Return the photo as the model takes it, (H, W, C), or blurred noise."""
     import numpy as np
     from PIL import Image
 
-    from atrous.images import read_image
+    from atrous.images import resized
+    from atrous.pixels import read_pixels
 
     if photo is not None:
-        image = read_image(photo)
+        image, _ = read_pixels(photo, segmenter.reading([photo])[0])
     else:
         random = np.random.default_rng(0)
-        image = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        image = random.integers(0, 256, (12, 16, segmenter.metadata.channels), dtype=np.uint8)
         size = size or (360, 480)
-    if size is None:
-        return image
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    return image if size is None else resized(image, size, Image.Resampling.BICUBIC)
 
 
 def _steps(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, float]:
     """Return the median seconds of each step from a JPEG file to the files written."""
     from PIL import Image
 
-    from atrous.images import read_image
+    from atrous.images import read_image, shown
     from atrous.infer.upsample import photo_labels
 
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
-        Image.fromarray(image).save(path, quality=95)
+        Image.fromarray(shown(image)).save(path, quality=95)
         logits = segmenter.runtime(image[None])[0]
         result = segmenter(image)
         steps: dict[str, Callable[[], object]] = {

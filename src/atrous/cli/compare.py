@@ -121,7 +121,7 @@ def _weigh(
     paths: Mapping[str, Path],
     opened: Mapping[str, "Segmenter"],
     truth: _Truth,
-    image: "NDArray[np.uint8]",  # (H, W, 3)
+    image: "NDArray[np.uint8]",  # (H, W, C)
     runtimes: Sequence[str],
     rounds: int,
 ) -> "Weighing":
@@ -172,14 +172,13 @@ def _check_runtimes(names: Sequence[str]) -> None:
 
 
 def _image(samples: "Split | Shards", size: tuple[int, int] | None) -> "NDArray[np.uint8]":
-    """The first image (H, W, 3), resized if a size is given."""
-    import numpy as np
+    """The first image (H, W, C), resized if a size is given."""
     from PIL import Image
 
+    from atrous.images import resized
+
     image = samples[0].image
-    if size is None:
-        return image
-    return np.array(Image.fromarray(image).resize(size[::-1]))
+    return image if size is None else resized(image, size, Image.Resampling.BICUBIC)
 
 
 def _wanted(items: Sequence[str]) -> "dict[str, Path | Recipe]":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 from atrous.cli.convert import fetched
+from atrous.cli.rasters import say_fourth_band
 from atrous.files import InputError
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def evaluate(
     dataset = Dataset.open(data or model, root)
     groups, num_classes = dataset.taxonomy.groups, dataset.taxonomy.num_classes
     samples = dataset.split(split)
+    say_fourth_band(dataset)
     panoptic = predictions is not None and predictions.suffix.lower() == ".json"
     besides = (boundary, calibration, tree, pairs, against, save, shard != "1/1")
     files = predictions is not None or (against is not None and _is_predictions(against))

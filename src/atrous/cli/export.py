@@ -58,6 +58,7 @@ def export(
     from atrous.cli.convert import fetched
     from atrous.cli.evaluate import check_same_classes
     from atrous.cli.progress import watched
+    from atrous.cli.rasters import say_fourth_band
     from atrous.export.certificate import compare
     from atrous.export.graph import export_bundle, write_bundle
     from atrous.export.quantize import quantize
@@ -69,6 +70,7 @@ def export(
     dataset = dataset_of_run(run, data, root)
     check_same_classes(taxonomy.classes, dataset.taxonomy.classes, str(run), dataset.name)
     samples = dataset.split(split)
+    say_fourth_band(dataset)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "fp32.onnx"
         metadata = export_bundle(run, bundle)

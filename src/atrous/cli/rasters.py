@@ -1,5 +1,6 @@
 """The part of `atrous segment` that takes rasters: TIFFs with coordinates, and the very large."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,8 +9,17 @@ from atrous.cli.progress import watched
 from atrous.files import InputError
 
 if TYPE_CHECKING:
+    from atrous.bands import Bands
+    from atrous.data.dataset import Dataset
     from atrous.infer.large import RasterSegmentation
     from atrous.infer.segmenter import Segmenter
+
+
+def say_fourth_band(dataset: "Dataset") -> None:
+    """Say what a fourth band of the data set's TIFFs was taken for, if there is one."""
+    if said := dataset.fourth_band[1]:
+        print(said, file=sys.stderr)
+
 
 RasterOutcome = tuple[Path, "RasterSegmentation | InputError"]
 
@@ -17,8 +27,7 @@ RasterOutcome = tuple[Path, "RasterSegmentation | InputError"]
 def saved_rasters(
     segmenter: "Segmenter",
     targets: Mapping[Path, Path],
-    bands: tuple[int, ...],
-    value_range: tuple[float, float] | None,
+    bands: "Bands",
 ) -> Iterator[tuple[RasterOutcome, list[Path]]]:
     """Segment and save each raster, in order; `targets` holds its files' path without ending."""
     if not targets:
@@ -33,7 +42,6 @@ def saved_rasters(
                     path,
                     target,
                     bands=bands,
-                    value_range=value_range,
                     progress=progress,
                 )
             yield (path, result), files

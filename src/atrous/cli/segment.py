@@ -18,6 +18,7 @@ from atrous.cli.videos import saved_videos
 from atrous.files import InputError, walk
 
 if TYPE_CHECKING:
+    from atrous.bands import Bands
     from atrous.infer.film import VideoSegmentation
     from atrous.infer.large import RasterSegmentation
     from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
@@ -69,7 +70,8 @@ def segment(
         scales: See each image at these parts of its size, such as 1 1.25 1.5, and take the mean.
         crf: Refine the labels by a dense CRF, with these parameters: deeplab, kazuto or
             kraehenbuehl.
-        bands: Which bands of a TIFF are red, green and blue, counted from 1; or a grey one.
+        bands: Which bands of a TIFF are red, green and blue, counted from 1; or a grey one; or
+            those that the model was trained on, which it takes by default.
         value_range: Which values of a TIFF are black and white, if it has not 8 bits.
         frames: How many of a video to take; by default all.
         json_output: Print one JSON document instead of tables.
@@ -78,20 +80,26 @@ def segment(
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
     # for the sake of `atrous segment --help`
-    from atrous.infer.raster import is_raster
+    from atrous.images import has_frames
     from atrous.infer.segmenter import load
+    from atrous.pixels import is_raster
 
     targets, videos = _targets(paths, out)
     rasters = {p: t for p, t in targets.items() if bands or value_range or is_raster(p)}
-    photos = {p: t for p, t in targets.items() if p not in rasters}
-    calls = PHOTOS_AT_A_TIME if rasters or videos else min(len(photos), PHOTOS_AT_A_TIME)
+    calls = PHOTOS_AT_A_TIME if rasters or videos else min(len(targets), PHOTOS_AT_A_TIME)
     segmenter = load(fetched(model), threads, runtime, calls, tile, flip, scales, crf)
+    reading, said = segmenter.reading([*targets], bands, value_range)
+    if said:
+        print(said, file=sys.stderr)
+    if reading.are_said:  # by the model itself, where no option says it
+        rasters = targets
+    photos = {p: t for p, t in targets.items() if p not in rasters}
     documents: dict[str, list[dict[str, Any]]] = {"images": [], "videos": []}
     failures: list[str] = []
     block, done = _block(), 0
     saved: Iterable[Saved] = chain(
-        _saved(segmenter, photos),
-        saved_rasters(segmenter, rasters, bands, value_range),
+        _saved(segmenter, photos, reading),
+        saved_rasters(segmenter, rasters, reading),
         saved_videos(segmenter, videos, frames),
     )
     for outcome, files in saved:
@@ -99,7 +107,10 @@ def segment(
         if isinstance(result, InputError):
             failures.append(str(result))
             print(f"error: {result}", file=sys.stderr)
-        elif json_output:
+            continue
+        if path in photos and has_frames(Path(path)):
+            print(f"{path}: several pictures; the first one is labelled", file=sys.stderr)
+        if json_output:
             document = {**result.to_dict(), "files": [str(file) for file in files]}
             documents["videos" if path in videos else "images"].append(document)
         else:
@@ -148,22 +159,41 @@ def _free(place: Path, photo: Path, taken: set[Path]) -> Path:
 
 def _photos_in(folder: Path) -> list[Path]:
     """Return the photos at any depth, sorted; without hidden ones and without what atrous wrote."""
-    from atrous.images import IMAGE_SUFFIXES
+    from atrous.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
-    photos = [
+    files = [
         path
         for path in sorted(folder / name for name in walk(folder))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(_OWN_ENDINGS)
+        if path.suffix.lower() in IMAGE_SUFFIXES + UNREAD_SUFFIXES
+        and not path.name.endswith(_OWN_ENDINGS)
     ]
-    if not photos:
+    unread = _say_unread(files)
+    if not (photos := [path for path in files if path not in unread]):
         raise InputError(
             f"{folder}: no photos in this folder; give one that holds JPEG, PNG or the like"
         )
     return photos
 
 
+def _say_unread(files: Sequence[Path]) -> set[Path]:
+    """Name the photos whose format cannot be read, and return them."""
+    from atrous.data.doctor.findings import some
+    from atrous.images import HEIF_INSTALL, HEIF_SUFFIXES, UNREAD_SUFFIXES, can_read_heif, is_heif
+
+    others = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES]
+    suspects = [] if can_read_heif() else [p for p in files if p.suffix.lower() in HEIF_SUFFIXES]
+    heif = [path for path in suspects if is_heif(path)]
+    for paths, fix in (
+        (others, "of a format that is not read: convert to JPEG, PNG or TIFF"),
+        (heif, f"HEIC, which an extra reads: {HEIF_INSTALL}"),
+    ):
+        if paths:
+            print(f"passed over: {some(map(str, paths))}: {fix}", file=sys.stderr)
+    return {*others, *heif}
+
+
 def _saved(
-    segmenter: "Segmenter", targets: dict[Path, Path]
+    segmenter: "Segmenter", targets: dict[Path, Path], bands: "Bands"
 ) -> Iterator[tuple["Outcome", list[Path]]]:
     """Segment and save each photo, in order."""
 
@@ -174,7 +204,7 @@ def _saved(
         return outcome, result.save(targets[path].parent, targets[path].name)
 
     with watched("photos") as progress:
-        for count, saved in enumerate(segmenter.map(save, targets), start=1):
+        for count, saved in enumerate(segmenter.map(save, targets, bands), start=1):
             progress(count, len(targets))
             yield saved
 

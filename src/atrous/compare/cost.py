@@ -60,7 +60,7 @@ def cost_of_network(network: "PhotoNetwork", size: tuple[int, int]) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode
 
     network = copy.deepcopy(network).to("meta").eval()
-    image = torch.empty((1, *size, 3), dtype=torch.uint8, device="meta")
+    image = torch.empty((1, *size, network.channels), dtype=torch.uint8, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     named = network.named_parameters()
@@ -79,7 +79,8 @@ def _layers(bundle: Path, size: tuple[int, int]) -> list[dict[str, Any]]:
         options.profile_file_prefix = str(Path(folder) / "layers")
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(bundle.read_bytes(), options, providers=providers)
-        session.run(["logits"], {"image": np.zeros((1, *size, 3), np.uint8)})
+        channels = session.get_inputs()[0].shape[3]
+        session.run(["logits"], {"image": np.zeros((1, *size, channels), np.uint8)})
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     return [e["args"] for e in events if "output_type_shape" in e.get("args", {})]
 

@@ -12,7 +12,8 @@ def main() -> None:
     """Label a black image: arguments are the model, the runtime, threads, height and width."""
     model, runtime, *numbers = sys.argv[1:]
     threads, height, width = map(int, numbers)
-    load(Path(model), threads, runtime).predict(np.zeros((height, width, 3), np.uint8))
+    segmenter = load(Path(model), threads, runtime)
+    segmenter.predict(np.zeros((height, width, segmenter.metadata.channels), np.uint8))
     print(most_resident())
 
 

@@ -51,7 +51,7 @@ def measure(
     rounds: int,
     watch: Watch,
 ) -> tuple[dict[str, dict[str, Speed]], dict[str, str]]:
-    """Measure each model in each runtime on `image` (H, W, 3).
+    """Measure each model in each runtime on `image` (H, W, C).
 
     Args:
         models: run folders and bundles, by name.

@@ -1,17 +1,21 @@
 """Dataset: reads a dataset.toml, yields Samples. docs/datasets.md describes the file."""
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from atrous.bands import COLORS, Bands
 from atrous.data.description import (
     builtin_names,
     builtin_text,
     check_split,
     check_top,
     one_line,
+    read_bands,
     read_classes,
     read_encoding,
     read_table,
@@ -24,6 +28,7 @@ from atrous.data.sample import Sample
 from atrous.data.shards import Shards, open_shards
 from atrous.data.split import Split, find_split
 from atrous.files import InputError
+from atrous.pixels import fourth_is_alpha, may_be_tiff
 from atrous.taxonomy import Taxonomy
 
 __all__ = ["Dataset", "Sample", "Split", "builtin_names"]
@@ -45,6 +50,10 @@ class Dataset:
     """What the file says of each."""
     archives: tuple[Mapping[str, Any], ...] = ()
     """Where a built-in set can be downloaded, as the file says it."""
+    bands: Bands = COLORS
+    """How images are read, but for what a fourth band of TIFFs is."""
+    alpha: bool | None = None
+    """Whether that is transparency; None: as its values tell."""
 
     @classmethod
     def open(cls, data: str | Path, root: Path | str | None = None) -> "Dataset":
@@ -92,8 +101,32 @@ class Dataset:
             )
         table = self.splits[name]
         if "shards" in table:
-            return open_shards(self.folder, table["shards"], name, self.taxonomy.num_classes)
-        return find_split(name, self.folder, table, self.encoding, self.taxonomy.things)
+            num_classes = self.taxonomy.num_classes
+            return open_shards(self.folder, table["shards"], name, num_classes, self.reading)
+        return replace(self._find(name), bands=self.reading)
+
+    @property
+    def reading(self) -> Bands:
+        """How the images of all splits are read."""
+        return replace(self.bands, alpha=self.fourth_band[0])
+
+    @cached_property
+    def fourth_band(self) -> tuple[bool, str]:
+        """Whether a fourth band of TIFFs is transparency, and a line that says why, if it is."""
+        if self.alpha is not None:
+            return self.alpha, ""
+        return fourth_is_alpha(self._tiffs())
+
+    def _tiffs(self) -> Iterator[Path]:
+        """The images of all splits whose files may be TIFFs, as far as they can be found."""
+        for name, table in self.splits.items():
+            if "shards" not in table and may_be_tiff(table["images"]):
+                with suppress(InputError):  # told of where the split is asked for
+                    split = self._find(name)
+                    yield from map(split.image_path, split.keys)
+
+    def _find(self, name: str) -> Split:
+        return find_split(name, self.folder, self.splits[name], self.encoding, self.taxonomy.things)
 
 
 def _parse(text: str, path: Path, folder: Path) -> Dataset:
@@ -101,6 +134,7 @@ def _parse(text: str, path: Path, folder: Path) -> Dataset:
         table = tomllib.loads(text)
         labels, splits = (read_table(field, table[field]) for field in ("labels", "splits"))
         check_top(table)
+        bands, alpha = read_bands(table)
         name = read_text("name", table.get("name", folder.resolve().name or "data"))
         classes = read_classes(labels)
         taxonomy = read_taxonomy(name, classes)
@@ -120,6 +154,8 @@ def _parse(text: str, path: Path, folder: Path) -> Dataset:
             encoding=encoding,
             splits=splits,
             archives=tuple(read_tables("archives", table.get("archives", []))),
+            bands=bands,
+            alpha=alpha,
         )
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {one_line(error)}") from None

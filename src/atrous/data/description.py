@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from atrous.bands import Bands
 from atrous.data.labels import (
     COLORS,
     IDS,
@@ -39,7 +40,10 @@ _BY_NAME = ("polygons", "binary-masks")
 """Encodings that know classes by their names."""
 _PICTURES = ("index", "palette", "mat", "rgb")
 """Those whose masks hold a value, or a colour, for each pixel."""
-_FIELDS = {"name", "licence", "source", "labels", "splits", "archives", "manual"}
+_FIELDS = {
+    *("name", "licence", "source", "labels", "splits", "archives", "manual"),
+    *("bands", "range", "alpha"),
+}
 _CLASS_FIELDS = {"name", "color", "thing", "group"}
 _LABEL_FIELDS = {"encoding", "classes", "ignore", "map", "unknown"}
 _SPLIT_FIELDS = {
@@ -109,6 +113,18 @@ def check_top(table: Mapping[str, Any]) -> None:
         ValueError: it has.
     """
     _check_fields("the top level", table, _FIELDS)
+
+
+def read_bands(table: Mapping[str, Any]) -> tuple[Bands, bool | None]:
+    """How images are read, and whether a fourth band is transparency, if that is said.
+
+    Raises:
+        ValueError: a field is not as it should be.
+    """
+    alpha = table.get("alpha")
+    if not isinstance(alpha, bool | None):
+        raise ValueError(f"alpha is {short(alpha)}; true or false")
+    return Bands.read(table.get("bands"), table.get("range")), alpha
 
 
 def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -159,6 +159,7 @@ def _description(dataset: Dataset, splits: Sequence[str]) -> str:
         f"name = {_quoted(dataset.name)}",
         f"licence = {_quoted(dataset.licence)}",
         f"source = {_quoted(dataset.source)}",
+        *dataset.reading.toml_lines(),
         "\n[labels]",
         'encoding = "index"',
         "classes = [",

@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 from atrous.data.json_file import numbers, objects, read_json
 from atrous.data.labels import Encoding, plain_name
 from atrous.files import InputError
-from atrous.images import MAX_PIXELS, image_size, no_such_file
+from atrous.images import MAX_PIXELS, no_such_file
+from atrous.pixels import pixel_size
 
 _MAX_BYTES = 200 << 20  # LabelMe's files may hold the image as well
 _MOST_WORK = 40 * MAX_PIXELS  # some seconds at worst
@@ -58,7 +59,7 @@ def read_polygons(path: Path, image: Path, encoding: Encoding) -> NDArray[np.uin
     Raises:
         InputError: a file is not what it should be, or a class is unknown.
     """
-    height, width = image_size(image)
+    height, width = pixel_size(image)
     if not path.is_file():
         raise no_such_file(path)
     if path.stat().st_size > _MAX_BYTES:

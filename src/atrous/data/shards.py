@@ -17,11 +17,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.bands import COLORS, Bands, Channels
 from atrous.data.lists import is_listable
-from atrous.data.sample import Sample, paired
+from atrous.data.sample import Sample, paired, without_data_ignored
 from atrous.data.tar import tar_members
 from atrous.files import InputError
-from atrous.images import IMAGE_SUFFIXES, read_image, read_label
+from atrous.images import IMAGE_SUFFIXES, read_label
+from atrous.pixels import read_pixels, where_data
+from atrous.rasters import channels_of
 from atrous.taxonomy import IGNORE_INDEX
 
 WINDOW = 4
@@ -50,6 +53,8 @@ class Shards(Sequence[Sample]):
     spans: NDArray[np.int64]
     """(N, 2, 2) start and size of the image, and of the label, in bytes."""
     num_classes: int
+    bands: Bands = COLORS
+    """How the images are read."""
     missing: ClassVar[int] = 0
 
     def __len__(self) -> int:
@@ -63,9 +68,9 @@ class Shards(Sequence[Sample]):
         """
         key = self.keys[operator.index(index)]  # no slices
         path, content = self._content(index, 0, key)
-        image, label = read_image(path, content), self.label(index)
-        tar = self.paths[self.shards[index]]
-        return paired(image, label, key, f"{tar}: the label of {key}", path.name)
+        image, has_data = read_pixels(path, self.bands, content)
+        name = f"{self.paths[self.shards[index]]}: the label of {key}"
+        return paired(image, self._label(index), key, name, path.name, has_data)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -76,6 +81,10 @@ class Shards(Sequence[Sample]):
         Raises:
             InputError: it is damaged, or an id is no train id.
         """
+        path, content = self._content(index, 0, self.keys[index])
+        return without_data_ignored(self._label(index), where_data(path, self.bands, content))
+
+    def _label(self, index: int) -> NDArray[np.uint8]:
         path, content = self._content(index, 1, f"{self.keys[index]}.label.png")
         label = read_label(path, content)
         strays = label[((label < 0) | (label >= self.num_classes)) & (label != IGNORE_INDEX)]
@@ -85,6 +94,11 @@ class Shards(Sequence[Sample]):
                 "can be; shards hold train ids: pack the data set again"
             )
         return label.astype(np.uint8)
+
+    def channels(self) -> Channels:
+        """What the channels of the images are, as the first one says it."""
+        path, content = self._content(0, 0, self.keys[0])
+        return channels_of(path, self.bands, content)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """A permutation that a disk can follow: shards at random, samples mixed among a few.
@@ -110,7 +124,9 @@ class Shards(Sequence[Sample]):
         return path / name, content
 
 
-def open_shards(folder: Path, pattern: str, split: str, num_classes: int) -> Shards:
+def open_shards(
+    folder: Path, pattern: str, split: str, num_classes: int, bands: Bands = COLORS
+) -> Shards:
     """Open the tars in `folder` whose names match `pattern`, such as train-*.tar.
 
     Args:
@@ -118,6 +134,7 @@ def open_shards(folder: Path, pattern: str, split: str, num_classes: int) -> Sha
         pattern: a file name with * and ?.
         split: what to call the samples in an error.
         num_classes: K of the train ids in the labels.
+        bands: how the images are read.
 
     Raises:
         InputError: there are none, or one of them is no tar of samples.
@@ -141,7 +158,7 @@ def open_shards(folder: Path, pattern: str, split: str, num_classes: int) -> Sha
     if not shards:
         raise InputError(f"{folder / pattern}: no samples in them, so split {split!r} is empty")
     numbers = np.array(list(shards.values()), np.int32)
-    return Shards(paths, tuple(shards), numbers, np.array(spans, np.int64), num_classes)
+    return Shards(paths, tuple(shards), numbers, np.array(spans, np.int64), num_classes, bands)
 
 
 def member_stem(key: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.bands import COLORS, Bands, Channels
 from atrous.data.coco import draw, read_instances
 from atrous.data.file_names import match_files
 from atrous.data.labels import (
@@ -31,10 +32,12 @@ from atrous.data.panoptic import (
 )
 from atrous.data.patterns import alternatives, path_of
 from atrous.data.polygons import read_polygons
-from atrous.data.sample import Sample, paired
+from atrous.data.sample import Sample, paired, without_data_ignored
 from atrous.files import InputError, is_file, walk
-from atrous.images import read_brightness, read_image, read_label
+from atrous.images import read_brightness, read_label
 from atrous.metrics.panoptic_quality import Panoptic
+from atrous.pixels import read_pixels, where_data
+from atrous.rasters import channels_of
 from atrous.taxonomy import IGNORE_INDEX
 
 
@@ -57,6 +60,8 @@ class Split(Sequence[Sample]):
     """What the JSON says of each key: a `PanopticEntry`, or a `CocoImage`."""
     valid: str = ""
     """Pattern of masks whose 0 marks pixels to ignore, such as those out of the field of view."""
+    bands: Bands = COLORS
+    """How the images are read."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -69,11 +74,16 @@ class Split(Sequence[Sample]):
         """
         key = self.keys[operator.index(index)]  # no slices
         path = self.image_path(key)
-        image, label = read_image(path), self.label(index)
-        return paired(image, label, key, str(self.label_path(key)), path.name)
+        image, has_data = read_pixels(path, self.bands)
+        label = self._label(key)
+        return paired(image, label, key, str(self.label_path(key)), path.name, has_data)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def channels(self) -> Channels:
+        """What the channels of the images are, as the first one says it."""
+        return channels_of(self.image_path(self.keys[0]), self.bands)
 
     def image(self, key: str) -> str:
         """The path of the image of `key`, from the folder.
@@ -102,12 +112,17 @@ class Split(Sequence[Sample]):
         return [(train_id, path) for train_id, path in paths if is_file(path)]
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """Read the label of sample `index`, (H, W) train ids, without the image's pixels.
+        """Read the label of sample `index`, (H, W) train ids; a photo is not decoded for it.
 
         Raises:
             InputError: the file is not what it should be, or an id is unknown.
         """
         key = self.keys[index]
+        label = self._label(key)
+        return without_data_ignored(label, where_data(self.image_path(key), self.bands))
+
+    def _label(self, key: str) -> NDArray[np.uint8]:
+        """The label of `key` as its files have it, whatever its image lacks."""
         label = _READERS[self.encoding.name](self, key)
         if self.valid:
             path = self.folder / self.valid.replace("{key}", key)

@@ -1,6 +1,6 @@
 """A finished run to a bundle: one self-contained .onnx file that describes itself.
 
-The graph takes `image: uint8 (B, H, W, 3)` of any B, H and W and returns `logits: float32
+The graph takes `image: uint8 (B, H, W, C)` of any B, H and W and returns `logits: float32
 (B, K, h, w)`. Batch normalisation is folded into the convolutions. Sizes are computed at run time
 in three places only: where the image is padded to a multiple of the output stride, where the ASPP's
 mean (if it has one) is spread over the features, and where the logits are cropped.
@@ -38,7 +38,7 @@ def export_bundle(run_folder: Path | str, out: Path | str) -> BundleMetadata:
 def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
     """Trace `network`, in eval mode, with free batch size, height and width."""
     # Sizes that are no multiple of 8, so that padding and crop are traced, too.
-    image = torch.zeros((2, 70, 101, 3), dtype=torch.uint8)
+    image = torch.zeros((2, 70, 101, network.channels), dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

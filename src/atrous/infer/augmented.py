@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from atrous.files import InputError
+from atrous.images import resized
 from atrous.infer.runtimes import Runtime
 
 _GRID = 32
@@ -43,24 +43,24 @@ class Augmented:
         self.model_name = " with ".join([runtime.model_name, " and ".join(what)])
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         return np.stack([self._mean(image) for image in images])
 
-    def _mean(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:  # (H, W, 3) -> (K, h, w)
+    def _mean(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:  # (H, W, C) -> (K, h, w)
         sizes = [_scaled(image.shape[:2], scale) for scale in self._scales]
         stride = self.metadata.stride
         cells = -(-image.shape[0] // stride), -(-image.shape[1] // stride)  # (h, w)
         total: NDArray[np.float32] | float = 0.0
         for height, width in sizes:
             steps = height / image.shape[0], width / image.shape[1]
-            seen = image if steps == (1, 1) else _resized(image, (height, width))
+            seen = image if steps == (1, 1) else resized(image, (height, width))
             for probabilities in self._seen(seen):  # (K, h', w')
                 total = total + _sample(probabilities, steps, cells)
         mean = np.asarray(total, np.float32) / (len(sizes) * (1 + self._flip))
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
 
     def _seen(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """The probabilities (K, h, w) of one image (H, W, 3), and of its mirror image."""
+        """The probabilities (K, h, w) of one image (H, W, C), and of its mirror image."""
         if not self._flip:
             return [_softmax(self._runtime(image[None])[0])]
         # A network pads at the right: only what is padded already has its cells in the same places
@@ -74,12 +74,6 @@ class Augmented:
 
 def _scaled(size: Sequence[int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize (H, W, 3) to `size`; a smaller pixel is the mean of what it covers."""
-    picture = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(picture)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:  # (K, h, w)

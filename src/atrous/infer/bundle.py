@@ -1,9 +1,10 @@
 """The bundle: one ordinary .onnx file that explains itself; how its metadata are kept.
 
-The graph takes `image: uint8 (B, H, W, 3)`, sRGB, of any size, normalises and pads inside, and
-returns `logits: float32 (B, K, ceil(H / stride), ceil(W / stride))`. Everything else that a user of
-the file must know stands in its metadata, under keys that begin with "atrous.", as JSON values: so
-that the file can be renamed, mailed and read in ten years, with nothing beside it.
+The graph takes `image: uint8 (B, H, W, C)` of any size, normalises and pads inside, and returns
+`logits: float32 (B, K, ceil(H / stride), ceil(W / stride))`. C is 3, sRGB, unless `bands` says
+others. Everything else that a user of the file must know stands in its metadata, under keys that
+begin with "atrous.", as JSON values: so that the file can be renamed, mailed and read in ten years,
+with nothing beside it.
 """
 
 import json
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous import __version__
+from atrous.bands import Bands
 from atrous.files import InputError
 from atrous.images import no_such_file
 from atrous.taxonomy import Taxonomy
@@ -40,6 +42,12 @@ class BundleMetadata:
     stride: int
     """Image pixels per logit, in both directions."""
     precision: Precision
+    bands: tuple[int, ...] = ()
+    """The bands of a TIFF that it takes, from 1, one for each channel; none: colours."""
+    bands_of: int | None = None
+    """How many bands the files had that it was trained on; None where it takes colours."""
+    value_range: tuple[float, float] | None = None
+    """Which of their values are black and white; None: 0 and 255."""
     model: str
     """For people: "deeplabv3plus on tf_efficientnet_lite2, output stride 16"."""
     licence: str
@@ -51,6 +59,16 @@ class BundleMetadata:
     """Each with its data set, split and protocol."""
     version: str
     """Of the atrous that wrote the file."""
+
+    @property
+    def reading(self) -> Bands:
+        """How files become images for it."""
+        return Bands(self.bands, self.value_range, of=self.bands_of)
+
+    @property
+    def channels(self) -> int:
+        """C of the images that it takes."""
+        return self.reading.channels
 
     def to_properties(self) -> dict[str, str]:
         """The metadata properties of the .onnx file; `from_properties` reads them back."""
@@ -89,6 +107,7 @@ class BundleMetadata:
             KeyError: `run` is not the content of a run.json.
         """
         model, data = run["model"], run.get("data", {})
+        reading = Bands.read(data.get("bands") or None, data.get("range"))
         return cls(
             taxonomy=Taxonomy.from_dict(run["taxonomy"]),
             stride=stride,
@@ -96,6 +115,9 @@ class BundleMetadata:
             model="{name} on {backbone}, output stride {output_stride}".format_map(model),
             licence=str(data.get("licence", "unknown")),
             preprocessing=run["normalization"],
+            bands=reading.numbers,
+            bands_of=data.get("bands_of"),
+            value_range=reading.value_range,
             recipe=run.get("recipe", {}),
             scores=run.get("scores", {}),
             version=__version__,
@@ -114,8 +136,16 @@ class BundleMetadata:
             raise ValueError(f"precision {short(values['precision'])}")
         if values["stride"] < 1:
             raise ValueError(f"stride {short(values['stride'])}")
+        if not isinstance(values.get("bands_of"), int | None):
+            raise ValueError(f"bands_of {short(values['bands_of'])}")
+        reading = Bands.read(values.get("bands") or None, values.get("value_range"))
         known = {name: values[name] for name in _KINDS if name != "format"}
-        return cls(**known | {"taxonomy": Taxonomy.from_dict(values["taxonomy"])})
+        return cls(
+            **known | {"taxonomy": Taxonomy.from_dict(values["taxonomy"])},
+            bands=reading.numbers,
+            bands_of=values.get("bands_of"),
+            value_range=reading.value_range,
+        )
 
 
 _KINDS: dict[str, type] = {
@@ -143,7 +173,7 @@ def damaged(name: str, error: Exception) -> InputError:
 def checked_logits(
     logits: NDArray[Any], images: NDArray[np.uint8], metadata: BundleMetadata, name: str
 ) -> NDArray[np.float32]:
-    """Return what the graph of the bundle `name` gave for `images` (B, H, W, 3) as float32.
+    """Return what the graph of the bundle `name` gave for `images` (B, H, W, C) as float32.
 
     Raises:
         InputError: it has not the shape that the metadata promise.

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.files import InputError
+from atrous.images import shown
 from atrous.infer.lattice import Kernel, is_compiled, mean_field
 from atrous.infer.upsample import Labels, photo_logits
 
@@ -110,7 +111,7 @@ def crf_labels(
     Args:
         logits: (K, h, w), of a network, as `photo_labels` takes them.
         stride: of the network.
-        image: (H, W, 3) sRGB.
+        image: (H, W, C); of more than three channels the first three count.
         crf: the parameters.
         threads: how many to compute in; by default as many as this process may run on.
 
@@ -145,7 +146,7 @@ def dense_crf(
     Args:
         logits: (K, H, W), neither NaN nor infinite; or logarithms of probabilities, since what
             all classes of a pixel have in common changes nothing.
-        image: (H, W, 3) sRGB.
+        image: (H, W, C); of more than three channels the first three count.
         crf: the parameters.
         threads: how many to compute in; by default as many as this process may run on. They do
             not change the result.
@@ -175,7 +176,8 @@ def dense_crf_reference(
 def _kernels(
     logits: NDArray[np.float32], image: NDArray[np.uint8], crf: Crf
 ) -> tuple[Kernel, Kernel]:
-    """The appearance and the smoothness kernel of an image (H, W, 3)."""
+    """The appearance and the smoothness kernel of an image (H, W, C)."""
+    image = shown(image)
     if logits.ndim != 3 or logits.size == 0 or image.shape != (*logits.shape[1:], 3):
         raise ValueError(f"logits {logits.shape} and image {image.shape} do not go together")
     if not logits.max() < np.inf:  # one such pixel would spread over the image

@@ -6,7 +6,7 @@ data, in colours that every viewer shows.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.bands import Bands
 from atrous.draw import overlay
 from atrous.files import InputError, replacing
-from atrous.images import MAX_PIXELS, encoded
-from atrous.infer.raster import (
-    RasterRows,
-    labels_file,
-    opened_raster,
-    pixel_area,
-    reduced_labels,
-    reduced_size,
-)
+from atrous.images import MAX_PIXELS, encoded, shown
+from atrous.infer.raster import labels_file, pixel_area, reduced_labels
 from atrous.infer.runtimes import Runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.tiles import Progress, Tiled, label_rows
+from atrous.rasters import RasterRows, opened_raster, reduced_size
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 LABELS_ENDING = ".labels.tif"
@@ -86,8 +81,7 @@ def segment_raster(
     path: Path,
     target: Path,
     *,
-    bands: Sequence[int] = (),
-    value_range: tuple[float, float] | None = None,
+    bands: Bands | None = None,
     progress: Progress | None = None,
 ) -> tuple[RasterSegmentation, list[Path]]:
     """Label `path` and write TARGET.labels.tif, TARGET.overlay.jpg (reduced) and TARGET.json.
@@ -96,9 +90,7 @@ def segment_raster(
         segmenter: the model.
         path: whatever GDAL reads.
         target: path of the files without their endings.
-        bands: the numbers, from 1, of those that are red, green and blue, or of a grey one; by
-            default the first three, where there are no more.
-        value_range: which values are black and white; 8-bit values may go without.
+        bands: from `Segmenter.reading`; left out, the file decides for itself.
         progress: told of the tiles that are done.
 
     Returns:
@@ -116,7 +108,7 @@ def segment_raster(
         raise InputError(f"{path}: a raster, and a CRF takes photos as a whole; leave --crf out")
     start = time.perf_counter()
     with opened_raster(path) as source:
-        rows = RasterRows(source, path, bands, value_range)
+        rows = RasterRows(source, path, bands or segmenter.reading([path])[0])
         runtime, tile = _untiled(segmenter, source.shape, path)
         with replacing(files[0]) as temporary:
             with labels_file(temporary, source, segmenter.metadata.taxonomy) as labels:
@@ -125,7 +117,7 @@ def segment_raster(
                 )
                 counts = _write(labels, strips, rows, segmenter.metadata.taxonomy.num_classes)
             size = reduced_size(source.shape)
-            labels_seen, image_seen = reduced_labels(temporary, size), rows.reduced(size)
+            labels_seen, image_seen = reduced_labels(temporary, size), shown(rows.reduced(size))
             seen = overlay(image_seen, labels_seen, segmenter.metadata.taxonomy)
             with replacing(files[1]) as picture:
                 picture.write_bytes(encoded(seen, picture))

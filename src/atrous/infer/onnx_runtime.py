@@ -55,8 +55,8 @@ class OnnxRuntime:
         self.precision: str = self.metadata.precision
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        assert images.dtype == np.uint8 and images.ndim == 4
         try:
             (logits,) = self._session.run(["logits"], {"image": images})
         except Exception as error:  # onnxruntime's errors share no base of their own

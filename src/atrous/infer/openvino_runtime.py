@@ -65,8 +65,8 @@ class OpenvinoRuntime:
             self._requests.put(compiled.create_infer_request())
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        assert images.dtype == np.uint8 and images.ndim == 4
         request = self._requests.get()
         try:
             request.infer([np.ascontiguousarray(images)], share_inputs=True)

@@ -39,7 +39,7 @@ class Runtime(Protocol):
     metadata: BundleMetadata
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         ...
 
 

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.bands import Bands
 from atrous.draw import Share, legend, mix, shares
 from atrous.files import InputError, replacing
-from atrous.images import encoded, photo_array, read_image, write_label
+from atrous.images import encoded, photo_array, shown, write_label
 from atrous.infer.augmented import Augmented
 from atrous.infer.crf import Crf, crf_labels, crf_named
 from atrous.infer.ordered import in_order
@@ -33,7 +34,8 @@ from atrous.infer.tiles import Tiled
 from atrous.infer.upsample import photo_labels, photo_labels_confidence
 from atrous.infer.video import Frame, Video
 from atrous.kernels import usable_cores
-from atrous.taxonomy import Taxonomy
+from atrous.pixels import fourth_is_alpha, read_pixels
+from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
 Outcome = tuple[Path, "Segmentation | InputError"]
@@ -136,58 +138,99 @@ class Segmenter:
         self.description = f"{runtime.model_name}{refined} ({details})"
 
     def __call__(self, photo: Photo) -> Segmentation:
-        """Segment a file, a Pillow image, or an array uint8 (H, W, 3) in sRGB.
+        """Segment a file, a Pillow image, or an array uint8 (H, W, C), in sRGB or of its bands.
 
         Raises:
             InputError: the file cannot be read, or the array is not such a photo.
         """
         if isinstance(photo, str | Path):
-            return self._segment(read_image(photo), Path(photo))
+            return self._file(Path(photo))
         if isinstance(photo, Image.Image):
             return self._segment(photo_array(photo))
-        return self._segment(_checked(photo))
+        return self._segment(_checked(photo, self.metadata.channels))
 
-    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """Return the labels (H, W) of one image (H, W, 3).
+    def reading(
+        self,
+        paths: Sequence[Path],
+        bands: Sequence[int] = (),
+        value_range: tuple[float, float] | None = None,
+    ) -> tuple[Bands, str]:
+        """Decide how a set of files is read, and say it; by default as the model's own data were.
+
+        Args:
+            paths: the files, which decide what a fourth band of TIFFs is.
+            bands: numbers of those to take; one is taken as grey by a model of colours.
+            value_range: which of their values are black and white.
 
         Raises:
-            InputError: it is too large for the CRF.
+            InputError: the model takes another number of bands.
+        """
+        own = self.metadata.reading
+        numbers = tuple(bands) * (3 if len(bands) == 1 and own.channels == 3 else 1) or own.numbers
+        if numbers and len(numbers) != own.channels:
+            wanted = "red, green and blue" if own.channels == 3 else f"the model's {own.channels}"
+            example = " ".join(map(str, range(own.channels, 0, -1)))
+            raise InputError(
+                f"{len(numbers)} bands; say which are {wanted}, such as --bands {example}"
+            )
+        is_alpha, said = fourth_is_alpha(paths)
+        of = None if bands else own.of
+        return Bands(numbers, value_range or own.value_range, is_alpha, of), said
+
+    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """Return the labels (H, W) of one image (H, W, C).
+
+        Raises:
+            InputError: it has other bands than the model takes, or is too large for the CRF.
         """
         if self.crf is not None:
             return self.predict_with_confidence(image)[0]
-        logits = self.runtime(image[None])[0]  # (K, h, w)
+        logits = self._logits(image)  # (K, h, w)
         size = image.shape[0], image.shape[1]
         return photo_labels(logits, self.metadata.stride, size, self._threads)
 
     def predict_with_confidence(
         self, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.float32]]:
-        """Return the labels (H, W) of one image (H, W, 3), and their probabilities (H, W).
+        """Return the labels (H, W) of one image (H, W, C), and their probabilities (H, W).
 
         Raises:
-            InputError: it is too large for the CRF.
+            InputError: it has other bands than the model takes, or is too large for the CRF.
         """
-        logits = self.runtime(image[None])[0]  # (K, h, w)
+        logits = self._logits(image)  # (K, h, w)
         if self.crf is not None:
             return crf_labels(logits, self.metadata.stride, image, self.crf, self._threads)
         size = image.shape[0], image.shape[1]
         return photo_labels_confidence(logits, self.metadata.stride, size, self._threads)
+
+    def _logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        channels = self.metadata.channels
+        if image.shape[2] != channels:
+            raise InputError(
+                f"{image.shape[2]} bands, where {self.runtime.model_name} takes {channels}; name "
+                "as many, by --bands or by bands in dataset.toml"
+            )
+        logits: NDArray[np.float32] = self.runtime(image[None])[0]
+        return logits
 
     def stream(self, paths: Iterable[Path | str]) -> Iterator[Outcome]:
         """Yield each path, in order, with its Segmentation, or with the error if it has one."""
         return self.map(lambda outcome: outcome, paths)
 
     def map(
-        self, function: Callable[[Outcome], Result], paths: Iterable[Path | str]
+        self,
+        function: Callable[[Outcome], Result],
+        paths: Iterable[Path | str],
+        bands: Bands | None = None,
     ) -> Iterator[Result]:
         """Yield what `function` makes of each outcome of `stream`, in order.
 
         It is called in the thread of its photo: what it does (saving, as a rule) runs beside the
-        other photos.
+        other photos. `bands` are from `reading`; left out, each file decides for itself.
         """
 
         def whole(path: Path | str) -> Result:
-            return function((Path(path), self._outcome(path)))
+            return function((Path(path), self._outcome(Path(path), bands)))
 
         with ThreadPoolExecutor(self.calls + 1) as threads:
             yield from in_order(threads, whole, paths, ahead=2 * self.calls + 2)
@@ -228,17 +271,22 @@ class Segmenter:
         if errors:
             raise errors[0]
 
-    def _outcome(self, path: Path | str) -> "Segmentation | InputError":
+    def _outcome(self, path: Path, bands: Bands | None) -> "Segmentation | InputError":
         try:
-            return self(path)
+            return self._file(path, bands)
         except InputError as error:
             return error
+
+    def _file(self, path: Path, bands: Bands | None = None) -> Segmentation:
+        image, has_data = read_pixels(path, bands or self.reading([path])[0])
+        return self._segment(image, path, has_data=has_data)
 
     def _segment(
         self,
         image: NDArray[np.uint8],
         source: Path | None = None,
         time: Fraction | None = None,
+        has_data: NDArray[np.bool_] | None = None,
     ) -> Segmentation:
         with self._free_calls:
             start = perf_counter()
@@ -247,8 +295,10 @@ class Segmenter:
             except InputError as error:
                 raise InputError(f"{source or 'image'}: {error}") from None
             seconds = perf_counter() - start
+        if has_data is not None:
+            labels[~has_data] = IGNORE_INDEX
         return Segmentation(
-            image=image,
+            image=shown(image),
             labels=labels,
             taxonomy=self.metadata.taxonomy,
             seconds=seconds,
@@ -297,12 +347,13 @@ def load(
     return Segmenter(opened if tile == 0 else Tiled(opened, tile), calls, refinement)
 
 
-def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Refuse an array that is not uint8 (H, W, 3) with at least one pixel."""
+def _checked(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Refuse an array that is not uint8 (H, W, C) with at least one pixel."""
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or image.size == 0:
+        kind = "sRGB" if channels == 3 else "its bands"
         raise InputError(
-            f"array: {image.dtype} {image.shape}, where uint8 (H, W, 3) was expected, "
-            "sRGB from 0 to 255; convert it first"
+            f"array: {image.dtype} {image.shape}, where uint8 (H, W, {channels}) was expected, "
+            f"{kind} from 0 to 255; convert it first"
         )
     return image

@@ -35,7 +35,7 @@ _STRIP = 16
 """Rows of logits that are turned into labels at a time."""
 
 ReadRows = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
-"""The rows from the first up to the second, (n, W, 3), and where they have data, (n, W).
+"""The rows from the first up to the second, (n, W, C), and where they have data, (n, W).
 
 Neither number ever decreases from call to call."""
 
@@ -63,7 +63,7 @@ class Tiled:
             )
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         if images.shape[1] * images.shape[2] <= self._whole_pixels:
             return self.runtime(images)
         return np.stack([self._blend(image) for image in images])
@@ -135,7 +135,7 @@ def blend(
 
     def crops() -> Iterator[NDArray[np.uint8] | None]:
         for top in tops:
-            image, has_data = read(top, min(top + tile, size[0]))  # (n, W, 3), (n, W)
+            image, has_data = read(top, min(top + tile, size[0]))  # (n, W, C), (n, W)
             for columns in (slice(left, left + tile) for left in lefts):
                 wanted = has_data[:, columns].any()
                 yield np.ascontiguousarray(image[None, :, columns]) if wanted else None

@@ -76,7 +76,7 @@ class TorchRuntime:
             self._compile()
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map sRGB images (B, H, W, 3) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         import torch
 
         batch = torch.tensor(images).to(self._way.device)
@@ -95,7 +95,7 @@ class TorchRuntime:
 
         self._network = torch.compile(self._network, dynamic=True)  # type: ignore[assignment]
         try:
-            self(np.zeros((1, 70, 101, 3), np.uint8))
+            self(np.zeros((1, 70, 101, self.metadata.channels), np.uint8))
         except Exception as error:  # of many kinds
             reason = str(error).strip().partition("\n")[0]
             raise InputError(

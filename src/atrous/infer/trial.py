@@ -49,7 +49,7 @@ def try_runtimes(
     rounds: int,
     progress: Callable[[int, int], None],
 ) -> tuple[list[Trial], dict[str, str]]:
-    """Measure the runtimes `names` of `model` on `image` (H, W, 3).
+    """Measure the runtimes `names` of `model` on `image` (H, W, C).
 
     Args:
         model: a bundle or a run folder.
@@ -108,7 +108,7 @@ def in_turn(
     rounds: int,
     progress: Callable[[int, int], None],
 ) -> dict[Key, list[float]]:
-    """Return the seconds of each call of each, on `image` (H, W, 3)."""
+    """Return the seconds of each call of each, on `image` (H, W, C)."""
     seconds: dict[Key, list[float]] = {name: [] for name in opened}
     for count, name in enumerate(list(opened) * rounds, start=1):
         start = time.perf_counter()

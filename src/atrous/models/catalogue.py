@@ -113,9 +113,10 @@ def build(
     pooled_level: int = 32,
     head_kernel: int = 1,
     dropout: float = 0.1,
+    in_channels: int = 3,
     pretrained: bool = False,
 ) -> "nn.Module":
-    """Build a network: `network(image float (B, 3, H, W))` returns a `network.Output`.
+    """Build a network: `network(image float (B, C, H, W))` returns a `network.Output`.
 
     Args:
         name: one of `MODELS`.
@@ -150,6 +151,7 @@ def build(
         pooled_level: stride, in the plain backbone, of the features that PSPNet ends on.
         head_kernel: size of PSPNet's and U-Net's classifier.
         dropout: probability before the classifier, 0 to 1.
+        in_channels: C of the images; 3 is red, green and blue.
         pretrained: whether the backbone starts from its ImageNet weights.
 
     Raises:
@@ -157,7 +159,7 @@ def build(
     """
     options = dict(locals())
     place, strides, has_backbone = entry(options.pop("name"))
-    scales = options.pop("pyramid_scales")
+    scales, in_channels = options.pop("pyramid_scales"), options.pop("in_channels")
     if has_backbone == (backbone == "none"):
         mend = "give it one, such as resnet50" if has_backbone else 'give it "none"'
         raise InputError(f"{name}: backbone {backbone!r}; {mend}")
@@ -172,6 +174,10 @@ def build(
     built = network(**_taken(options, network, name))
     if scales:
         built.put_into_pyramid(scales)
+    if in_channels != 3:
+        from atrous.models.bands import take_bands
+
+        take_bands(built, (None,) * in_channels, keep_weights=pretrained)
     return cast("nn.Module", built)
 
 

@@ -12,25 +12,26 @@ from atrous.models.network import Output
 class PhotoNetwork(nn.Module):
     """uint8 image in, low-resolution logits out; normalises inside."""
 
-    scale: Tensor  # (3, 1, 1)
-    shift: Tensor  # (3, 1, 1)
+    scale: Tensor  # (C, 1, 1)
+    shift: Tensor  # (C, 1, 1)
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Wrap `network`, which shares its weights; `mean` and `std` are of RGB in 0..1."""
+        """Wrap `network`, which shares its weights; `mean` and `std` are of its channels, 0..1."""
         super().__init__()
         self.network = network
         self.stride = cast(int, network.stride)
-        spread = torch.tensor(std).reshape(3, 1, 1)
-        centre = torch.tensor(mean).reshape(3, 1, 1)
+        self.channels = len(mean)
+        spread = torch.tensor(std).reshape(-1, 1, 1)
+        centre = torch.tensor(mean).reshape(-1, 1, 1)
         self.register_buffer("scale", 1 / (255 * spread), persistent=False)
         self.register_buffer("shift", -centre / spread, persistent=False)
 
-    def forward(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3), sRGB
+    def forward(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, C), sRGB or other bands
         """Return the logits, float32 (B, K, ceil(H / stride), ceil(W / stride))."""
         output: Output = self.network(self.normalize(image))
         return output.logits.float()
 
-    def normalize(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, 3)
-        """Return what the network takes, float32 (B, 3, H, W)."""
+    def normalize(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, C)
+        """Return what the network takes, float32 (B, C, H, W)."""
         # Planes first: onnxruntime is much slower at multiplying along a last axis of three.
         return image.permute(0, 3, 1, 2).float() * self.scale + self.shift

@@ -16,7 +16,7 @@ from atrous.taxonomy import Taxonomy
 class LoadedRun(NamedTuple):
     """A finished run, ready to be used."""
 
-    network: PhotoNetwork  # in eval mode: uint8 (B, H, W, 3) -> logits float32 (B, K, h, w)
+    network: PhotoNetwork  # in eval mode: uint8 (B, H, W, C) -> logits float32 (B, K, h, w)
     taxonomy: Taxonomy
     run: dict[str, Any]  # the whole of run.json
 

@@ -10,6 +10,7 @@ from PIL import Image
 from atrous.compare.weighing import Scene, Weighed, Weighing
 from atrous.evaluate import Labels
 from atrous.files import replacing
+from atrous.images import shown
 from atrous.metrics.interval import MEANS, SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS, percent
 from atrous.metrics.table import amount, between, signed
@@ -172,7 +173,7 @@ def _classes(weighing: Weighing) -> list[tuple[str, str, list[Row]]]:
 
 def _pictures(scene: Scene, weighing: Weighing) -> list[Picture]:
     """Photo, truth, where the models differ, and what each of them made of it."""
-    photo = Image.fromarray(scene.sample.image)
+    photo = Image.fromarray(shown(scene.sample.image))
     photo.thumbnail(_PICTURE)
     taxonomy = weighing.taxonomy
     seen = [

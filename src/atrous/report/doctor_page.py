@@ -21,7 +21,8 @@ from atrous.data.doctor.reading import label_reader
 from atrous.data.doctor.survey import Pair, Reader
 from atrous.draw import colorize
 from atrous.files import InputError, replacing
-from atrous.images import read_colors, read_image
+from atrous.images import read_colors, shown
+from atrous.pixels import read_pixels
 from atrous.report import page
 from atrous.report.page import css_color, data_uri
 from atrous.taxonomy import Taxonomy, distinct_colors
@@ -102,7 +103,7 @@ def _picture(folder: Path, pair: Pair, read: Reader, taxonomy: Taxonomy) -> Pict
     photo, size, image, mask = None, (0, 0), "", ""
     # Where a half cannot be read, the finding says why; the page shows the other one.
     with suppress(InputError):
-        pixels = read_image(folder / pair.image)
+        pixels = shown(read_pixels(folder / pair.image, pair.bands)[0])
         photo, size = Image.fromarray(pixels), pixels.shape[:2]
         photo.thumbnail(_THUMBNAIL)
         image = data_uri(photo)

@@ -55,8 +55,26 @@ class RandomGamma(v2.Transform):  # type: ignore[misc]
         return F.adjust_gamma(inpt, params["gamma"])
 
 
+class ColorJitter(v2.ColorJitter):  # type: ignore[misc]
+    """torchvision's for red, green and blue; other bands have brightness and contrast alone."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Images only."""
+        if inpt.shape[-3] == 3:
+            return super().transform(inpt, params)
+        values = inpt.as_subclass(Tensor).float()
+        if (contrast := params["contrast_factor"]) is not None:
+            mean = values.mean()
+            values = mean + (values - mean) * contrast
+        if (brightness := params["brightness_factor"]) is not None:
+            values = values * brightness
+        return tv_tensors.wrap(values.round().clamp(0, 255).to(inpt.dtype), like=inpt)
+
+
 def augmentation(recipe: Recipe) -> v2.Compose:
-    """The transforms of a recipe, on (tv_tensors.Image (3, H, W), tv_tensors.Mask (H, W))."""
+    """The transforms of a recipe, on (tv_tensors.Image (C, H, W), tv_tensors.Mask (H, W))."""
     size = list(recipe.crop_size)
     if recipe.center_crop:
         # CenterCrop pads with zeros, which would be class 0: pad with the ignored label first.
@@ -67,7 +85,7 @@ def augmentation(recipe: Recipe) -> v2.Compose:
             v2.RandomCrop(size, pad_if_needed=True, fill=_FILL),
             v2.RandomHorizontalFlip(recipe.flip),
         ]
-    steps.append(v2.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue))
+    steps.append(ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue))
     if recipe.gamma:
         steps.append(RandomGamma(recipe.gamma))
     return v2.Compose(steps)
@@ -82,9 +100,9 @@ def augment(sample: Sample, transforms: v2.Compose, seed: int) -> tuple[Tensor, 
         seed: fixes every draw; the global random state is left as it was.
 
     Returns:
-        image (h, w, 3) uint8 and target (h, w) uint8 with 255 = ignored.
+        image (h, w, C) uint8 and target (h, w) uint8 with 255 = ignored.
     """
-    image = tv_tensors.Image(torch.tensor(sample.image).permute(2, 0, 1))  # (3, H, W)
+    image = tv_tensors.Image(torch.tensor(sample.image).permute(2, 0, 1))  # (C, H, W)
     mask = tv_tensors.Mask(torch.tensor(sample.label))  # (H, W)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -5,10 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from atrous.bands import Channels
 from atrous.data.dataset import Dataset
 from atrous.data.shards import Shards
 from atrous.data.split import Split
 from atrous.files import InputError
+from atrous.models.bands import of_bands
 from atrous.models.catalogue import normalization
 from atrous.train import checkpoint
 from atrous.train.data_check import LabelCounts, Notify, check_same_data, identity
@@ -16,13 +18,19 @@ from atrous.train.recipe import Recipe
 
 
 def describe(
-    recipe: Recipe, dataset: Dataset, samples: Split | Shards, data: str, root: str | None
+    recipe: Recipe,
+    dataset: Dataset,
+    samples: Split | Shards,
+    data: str,
+    root: str | None,
+    channels: Channels,
 ) -> dict[str, Any]:
     """Return the content of run.json, but for the counts of the labels."""
-    mean, std = normalization(recipe.backbone)
+    colors = channels.colors
+    mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
     return {
         "format": 1,
-        "model": recipe.model_options(dataset.taxonomy.num_classes),
+        "model": recipe.model_options(dataset.taxonomy.num_classes, len(colors)),
         "normalization": {"mean": list(mean), "std": list(std)},
         "taxonomy": dataset.taxonomy.to_dict(),
         "data": {
@@ -31,6 +39,8 @@ def describe(
             "source": dataset.source,
             "data": data,
             "root": root,
+            **dataset.bands.to_dict(),
+            "bands_of": channels.of,
         },
         "recipe": recipe.to_dict(),
         "versions": checkpoint.versions(),
@@ -74,6 +84,12 @@ def claim(
                 f"{out}: was started with {changed[0]} {theirs[changed[0]]}, "
                 f"not {mine[changed[0]]}; resume it without that option, or give another --out"
             )
+        for name in ("bands", "range"):
+            was, now = (table["data"].get(name) for table in (run, description))
+            if was != now:
+                raise InputError(
+                    f"{out}: was started with {name} {was}, not {now}; give another --out"
+                )
         check_same_data(str(out), run, description, notify)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error}); take a copy of the run") from None

@@ -27,7 +27,7 @@ class Stream(Dataset[Item]):
         self.epoch, self.order = -1, np.empty(0, np.int64)  # the last one asked for
 
     def __getitem__(self, position: int) -> Item:
-        """Image (h, w, 3) uint8 and target (h, w) uint8, or what is wrong with the files.
+        """Image (h, w, C) uint8 and target (h, w) uint8, or what is wrong with the files.
 
         An error that is raised in a worker process comes out as a page of text.
         """
@@ -58,7 +58,7 @@ def batches(
     """The batches of one process from `first_step` to the end, `accumulation` of them a step.
 
     Yields:
-        image (B, h, w, 3) uint8 and target (B, h, w) uint8.
+        image (B, h, w, C) uint8 and target (B, h, w) uint8.
 
     Raises:
         InputError: an image or a mask cannot be read.

@@ -28,11 +28,13 @@ from atrous.data.sample import Sample
 from atrous.evaluate import evaluate
 from atrous.files import InputError
 from atrous.metrics import Confusion, Scores
+from atrous.models.bands import Colors, of_bands, take_bands
 from atrous.models.catalogue import build, normalization
 from atrous.models.importers.backbones import load_backbone
 from atrous.models.photo import PhotoNetwork
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
+from atrous.train.bands import bands_line, bands_of_start
 from atrous.train.claim import claim, describe
 from atrous.train.data_check import Notify, Watch, checked_labels, has_labels, refuse_one_class
 from atrous.train.labels import labels_of
@@ -101,6 +103,10 @@ def train(
         if not has_labels(held_out):
             notify("warning: no mask of split val holds a class, so nothing is validated")
             held_out = None
+    channels = samples.channels()
+    for line in (dataset.fourth_band[1], bands_line(dataset.bands, channels.colors)):
+        if line:
+            notify(line)
     AcceleratorState._reset_state()  # of an earlier training in this process
     accelerator = Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
@@ -109,9 +115,10 @@ def train(
     )
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
-    training = _Training(recipe, dataset.taxonomy.num_classes, accelerator, network, fresh)
+    num_classes = dataset.taxonomy.num_classes
+    training = _Training(recipe, num_classes, accelerator, network, fresh, channels.colors)
     if accelerator.is_main_process:  # not before: a start that fails leaves no folder
-        description = describe(recipe, dataset, samples, data, root)
+        description = describe(recipe, dataset, samples, data, root, channels)
         description["left_over"] = list(training.left_over)  # of the backbone's weights
         weights = recipe.class_weights
         args = samples, dataset.taxonomy, weights, notify, watch_counting
@@ -163,6 +170,7 @@ class _Training:
         accelerator: Accelerator,
         network: nn.Module | None,
         fresh: bool,
+        colors: Colors,
     ) -> None:
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
         self.step, self.best = 0, -math.inf
@@ -170,16 +178,21 @@ class _Training:
             given = len(recipe.class_weights)
             raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
         torch.manual_seed(recipe.seed)
+        own = network is None and fresh
+        first = bands_of_start(recipe, len(colors)) if own else len(colors)
         if network is None:
             chosen = recipe.init or recipe.backbone_weights
             pretrained = fresh and recipe.pretrained and chosen is None
-            network = build(**recipe.model_options(num_classes), pretrained=pretrained)
+            options = recipe.model_options(num_classes, first)
+            network = build(**options, pretrained=pretrained)
         self.left_over: tuple[str, ...] = ()
         if fresh and recipe.backbone_weights is not None:
             path = Path(recipe.backbone_weights)
             self.left_over = load_backbone(network, recipe.backbone, path)
         if fresh and recipe.init is not None:
             checkpoint.start_from(network, Path(recipe.init))
+        if first != len(colors):
+            take_bands(network, colors, keep_weights=True)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - recipe.batchnorm_decay
@@ -191,9 +204,9 @@ class _Training:
         self.optimizer = build_optimizer(self.network, recipe)
         self.wrapped, self.stepper = accelerator.prepare(self.network, self.optimizer)
         self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
-        self.photo = PhotoNetwork(
-            self.average.module if self.average else self.network, *normalization(recipe.backbone)
-        ).to(accelerator.device)
+        kept = self.average.module if self.average else self.network
+        mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
+        self.photo = PhotoNetwork(kept, mean, std).to(accelerator.device)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""

@@ -172,7 +172,7 @@ class Recipe:
         if self.class_weights and not any(self.class_weights):
             raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
 
-    def model_options(self, num_classes: int) -> dict[str, Any]:
+    def model_options(self, num_classes: int, in_channels: int = 3) -> dict[str, Any]:
         """The arguments of `atrous.models.catalogue.build` for this recipe, JSON-ready."""
         return {
             "name": self.model,
@@ -190,6 +190,7 @@ class Recipe:
             "decoder_channels": self.decoder_channels,
             "upsampling": self.upsampling,
             "dropout": self.dropout,
+            "in_channels": in_channels,
         }
 
     def to_dict(self) -> dict[str, Any]:

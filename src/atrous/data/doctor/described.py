@@ -36,6 +36,7 @@ def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list
             s.keys,
             valid=s.valid,
             places={key: (s.image(key), s.mask(key)) for key in s.keys},
+            bands=s.bands,
         )
         for name, s in splits.items()
     }

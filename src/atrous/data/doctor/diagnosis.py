@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.doctor.bands import band_findings, with_bands
 from atrous.data.doctor.class_faults import class_findings, name_findings
 from atrous.data.doctor.class_names import NamedClass, find_class_names
 from atrous.data.doctor.coco_folder import find_coco
@@ -119,6 +120,7 @@ def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diag
         names_file, named = names_of_layout(folder, paths, layout)
     if scheme is None and not named:
         names_file, named = find_class_names(folder, paths)
+    layout = with_bands(layout)
     seen = read_folder(layout, scheme, named, progress)
     seen, notes = as_known(layout, seen, named)
     return _diagnose(layout, seen, [*faults, *seen.findings, *notes], names_file, "", named)
@@ -150,7 +152,7 @@ def _diagnose(
         no_data=seen.no_data,
     )
     findings = [*faults, *name_findings(case, names_file, named), *file_findings(case)]
-    findings += [*folder_findings(case), *mask_findings(case)]
+    findings += [*band_findings(case), *folder_findings(case), *mask_findings(case)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
     splits, seed = dict(layout.splits), None
     if not toml:

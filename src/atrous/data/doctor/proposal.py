@@ -39,7 +39,7 @@ def describe(
     lines = [f"# {_one_line(remark)}" for remark in remarks]
     name = "".join(letter for letter in folder.resolve().name if letter.isprintable())
     lines += [f"name = {_text(name or 'data')}", 'licence = "not stated"']
-    lines += ['source = "not stated"', "", *_labels(scheme)]
+    lines += ['source = "not stated"', *_bands(splits), "", *_labels(scheme)]
     for split, files in splits.items():
         lines += ["", f"[splits.{split}]", f"images = {_text(files.images)}"]
         lines += [f"labels = {_text(files.labels)}"] if files.labels else []
@@ -47,6 +47,11 @@ def describe(
         lines += [f"valid = {_text(files.valid)}"] if files.valid else []
         lines += [f'list = "{list_name(split)}"']
     return "\n".join(lines) + "\n"
+
+
+def _bands(splits: Mapping[str, Files]) -> list[str]:
+    """How images are read: in all splits alike."""
+    return next((files.bands.toml_lines() for files in splits.values()), [])
 
 
 def list_name(split: str) -> str:

@@ -37,7 +37,7 @@ def census_of(readings: Sequence[Reading], blurred: Sequence[bool], encoding: st
 def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
     """The pairs of all splits, in order."""
     return [
-        Pair(split, key, files.image(key), _mask_name(files, key))
+        Pair(split, key, files.image(key), _mask_name(files, key), files.bands)
         for split, files in splits.items()
         for key in files.keys
     ]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atrous.bands import COLORS, Bands
+
 _ORDER = ("train", "val", "test")
 UNDIVIDED = "all"
 """The split of a folder that has no splits."""
@@ -25,6 +27,8 @@ class Files:
     """Pattern of masks whose 0 marks pixels to ignore."""
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The paths of image and mask of each key, where a pattern has several suffixes."""
+    bands: Bands = COLORS
+    """How the images are read; in all splits alike."""
 
     def image(self, key: str) -> str:
         """The path of an image."""

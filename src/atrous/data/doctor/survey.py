@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.bands import COLORS, Bands
 from atrous.files import InputError
-from atrous.images import read_image
+from atrous.pixels import read_pixels
 
 Ids = NDArray[np.integer[Any]]
 Progress = Callable[[int, int], None]
@@ -64,6 +65,8 @@ class Pair:
     key: str
     image: str
     mask: str
+    bands: Bands = COLORS
+    """How the image is read."""
 
 
 Reader = Callable[[Pair], Ids]
@@ -105,7 +108,7 @@ def survey(
     def read(pair: Pair) -> Reading:
         digest, image_size, image_error = b"", (0, 0), ""
         try:
-            image = read_image(folder / pair.image)
+            image, _ = read_pixels(folder / pair.image, pair.bands)
             image_size = image.shape[:2]
             digest = blake2b(image.tobytes() + repr(image_size).encode(), digest_size=16).digest()
         except InputError as error:

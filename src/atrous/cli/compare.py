@@ -68,6 +68,7 @@ def compare(
     """
     # Threads of torch that wait asleep: those that spin take the time of the runtime after them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from atrous.cli.rasters import say_fourth_band
     from atrous.cli.weighed import tables
     from atrous.compare.weighing import scenes
     from atrous.data.dataset import Dataset
@@ -84,6 +85,7 @@ def compare(
         raise InputError("--rounds, --threads and --size take numbers of 1 or more")
     dataset = Dataset.open(data, root)
     truth = _Truth(dataset, split, dataset.split(split), protocol)
+    say_fourth_band(dataset)
     wanted = _wanted(items)
     paths = {name: model for name, model in wanted.items() if isinstance(model, Path)}
     opened = {name: _open(name, path, dataset, threads) for name, path in paths.items()}

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from describing import describe, run_lengths, write_coco, write_labelme, write_panoptic, write_yolo
 from doctor_folders import PALETTE, mask, photo, write_index
@@ -15,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutation import a_quarter, mutated, read_or_refused
 from PIL import Image
+from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
 
+from atrous.bands import COLORS, Bands
 from atrous.data.dataset import Dataset
 from atrous.data.doctor import examine
-from atrous.images import image_size, read_image
+from atrous.pixels import pixel_size, read_pixels
 
 SIZE = (24, 33)
 
@@ -34,6 +38,23 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def heic(image: Image.Image) -> bytes:
+    file = BytesIO()
+    pillow_heif.from_pillow(image).save(file)
+    return file.getvalue()
+
+
+def raster(kind: type, bands: int, **options: object) -> bytes:
+    """A GeoTIFF of noise, as GDAL writes it."""
+    values = np.random.default_rng(1).integers(0, 255, (bands, *SIZE)).astype(kind)
+    with MemoryFile() as file:
+        place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 1, 1)}
+        size = {"height": SIZE[0], "width": SIZE[1], "count": bands, "dtype": values.dtype}
+        with file.open(driver="GTiff", **size, **place, **options) as target:
+            target.write(values)
+        return file.read()
 
 
 PHOTO = Image.fromarray(photo(0, SIZE))
@@ -52,7 +73,16 @@ PHOTOS = {
     "b.tif": encoded(PHOTO, "TIFF", compression="jpeg", exif=TURNED),
     "c.tif": encoded(PHOTO.convert("1"), "TIFF", compression="group4"),
     "a.avif": encoded(PHOTO, "AVIF"),
+    "a.jp2": encoded(PHOTO, "JPEG2000"),
+    "a.mpo": encoded(PHOTO, "MPO", save_all=True, append_images=[PHOTO]),
+    "a.tga": encoded(PHOTO, "TGA"),
+    "a.ico": encoded(PHOTO, "ICO"),
+    "a.heic": heic(PHOTO),
+    "four.tif": raster(np.uint8, 4),
+    "deep.tif": raster(np.uint16, 5, compress="deflate", tiled=True, blockxsize=16, blockysize=16),
+    "float.tif": raster(np.float32, 2, nodata=-1),
 }
+BANDS = {name: Bands((2,), (0, 300)) for name in ("deep.tif", "float.tif")}
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -61,9 +91,11 @@ PHOTOS = {
 def test_photos(tmp_path: Path, name: str, data: st.DataObject) -> None:
     path = tmp_path / name
     path.write_bytes(data.draw(mutated(PHOTOS[name])))
-    with read_or_refused():
-        image = read_image(path)
-        assert image.dtype == np.uint8 and image.shape == (*image_size(path), 3)
+    for bands in (COLORS, Bands((2,), (0, 300))):
+        with read_or_refused():
+            image, _ = read_pixels(path, bands)
+            assert image.dtype == np.uint8
+            assert image.shape == (*pixel_size(path), bands.channels)
 
 
 def read_all(folder: Path) -> None:
@@ -201,7 +233,7 @@ def test_the_unchanged_files_are_read(tmp_path: Path) -> None:
     """Else the tests above would be of files that are refused for another reason."""
     for name, content in PHOTOS.items():
         (tmp_path / name).write_bytes(content)
-        assert read_image(tmp_path / name).shape[2] == 3
+        assert read_pixels(tmp_path / name, BANDS.get(name, COLORS))[0].ndim == 3
     for number, write in enumerate([coco, labelme, yolo, panoptic, names]):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -5,12 +5,15 @@ each name of a model and each way to compile it. Shapes stay free. A photo whose
 to multiples of the output stride, are new costs some 30 ms more, once.
 """
 
+import ctypes
 import json
+import os
 import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,9 @@ from atrous.files import InputError
 from atrous.infer.bundle import BundleMetadata, checked_logits, damaged
 from atrous.infer.kept import file_hash, keep, read_kept
 from atrous.kernels import usable_cores
+
+_core_lock = RLock()
+_cores: list[Any] = []  # the one of this process, once it is made
 
 
 class OpenvinoRuntime:
@@ -42,7 +48,7 @@ class OpenvinoRuntime:
             InputError: `path` is not an atrous bundle, or the processor has no bf16.
         """
         openvino = import_openvino()
-        if bf16 and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if bf16 and "BF16" not in _core(openvino).get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError("openvino:bf16: this processor cannot compute in bf16; take openvino")
         path = Path(path)
         self.model_name = path.stem
@@ -107,9 +113,38 @@ def _computes_in(precision: str, bf16: bool) -> str:
     return "bf16" if precision == "fp32" else f"{precision}+bf16"
 
 
+def _core(openvino: Any) -> Any:
+    """Return the one core of this process, which is never destroyed.
+
+    A core installs a stack for signal handlers, and its end restores the one before it. Cores that
+    end in the order in which they began leave the process with a stack that is no longer mapped,
+    and the next signal (SIGCHLD, Ctrl-C) ends it by a segmentation fault.
+    """
+    with _core_lock:
+        if not _cores:
+            core = openvino.Core()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))  # or the end of Python destroys it
+            if sys.platform != "win32":
+                _prepare_forks(openvino)
+            _cores.append(core)
+        return _cores[0]
+
+
+def _prepare_forks(openvino: Any) -> None:
+    """Let a forked child compute: end the idle threads before, which it would wait for in vain."""
+
+    def before() -> None:
+        _core_lock.acquire()
+        openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")  # the end of a core does that
+
+    os.register_at_fork(
+        before=before, after_in_parent=_core_lock.release, after_in_child=_core_lock.release
+    )
+
+
 def _compiled(openvino: Any, path: Path, options: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
     """Return the bundle's properties and its compiled network, from the cache where it has them."""
-    core = openvino.Core()
+    core = _core(openvino)
     of_processor = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
     key = [core.get_property("CPU", name) for name in of_processor]
     key += [openvino.get_version(), file_hash(path)]

@@ -1,16 +1,25 @@
 """What all tests may ask for."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from color_bundle import write_color_bundle
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# Read when torch and sympy are loaded. Threads that wait in a busy loop take the processors of
+# other tests; sympy forgets, by default, most of what an export asks it again.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("SYMPY_CACHE_SIZE", "200000")
+
+# On a busy machine any example may take long.
 # `pytest --hypothesis-profile thorough`, once by hand: 8,000 examples, or 2,000 of slow tests.
-settings.register_profile("ci", deadline=None)
-settings.register_profile("thorough", deadline=None, max_examples=8000)
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", UNHURRIED)
+settings.register_profile("thorough", UNHURRIED, max_examples=8000)
 settings.load_profile("ci")
 
 
@@ -20,6 +29,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Begin each test with one thread of torch: a run folder that was opened changes the number."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

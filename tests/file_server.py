@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,8 +23,6 @@ class FileServer(ThreadingHTTPServer):
         """The If-Range of each."""
         self.asked = 0
         """Questions for a size."""
-        self.pause = 0.0
-        """Seconds between pieces of 16 KiB."""
         self.closing = threading.Event()
 
     @property
@@ -121,12 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault in ("cut", "stall"):
             body = body[: len(body) // 2]
-        for start in range(0, len(body), 1 << 14):
-            self.wfile.write(body[start : start + (1 << 14)])
-            if self.server.pause:
-                time.sleep(self.server.pause)
+        self.wfile.write(body)
         while fault == "endless" and not self.server.closing.is_set():
             self.wfile.write(bytes(1 << 16))
         if fault == "stall":
             self.wfile.flush()
-            self.server.closing.wait(5)
+            self.server.closing.wait()

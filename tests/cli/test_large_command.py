@@ -157,6 +157,6 @@ def test_an_end_in_its_midst_leaves_no_half_file(
     while not list(here.glob("out/.field.labels*")) and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, sent)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (code, b"")
     assert not list(here.glob("out/field*"))

@@ -34,6 +34,8 @@ class Camera(BaseHTTPRequestHandler):
 
     photo = b""
     stopped = threading.Event()
+    damaged = threading.Event()
+    """Set when a client has taken several frames of damage."""
 
     def log_message(self, *args: object) -> None:
         pass
@@ -58,6 +60,8 @@ class Camera(BaseHTTPRequestHandler):
                 self.wfile.write(head.encode() + photo + b"\r\n")
             except OSError:  # the client has seen enough
                 return
+            if damaged and index == 20:
+                self.damaged.set()
             if self.stopped.wait(0.01):
                 return
         self.wfile.write(b"--frame--\r\n")
@@ -67,6 +71,7 @@ class Camera(BaseHTTPRequestHandler):
 def camera(photo: np.ndarray) -> Iterator[str]:
     Camera.photo = jpeg(photo)
     Camera.stopped.clear()
+    Camera.damaged.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -171,10 +176,10 @@ def test_a_camera_that_gives_only_damage_can_be_closed(noise: np.ndarray) -> Non
     with camera(noise) as url:
         video = Video(f"{url}/damage")
         next(iter(video))
-        time.sleep(0.3)  # the five frames are over
+        assert Camera.damaged.wait(300)  # the five frames are over
         closing = threading.Thread(target=video.close)
         closing.start()
-        closing.join(10)
+        closing.join(300)
         assert not closing.is_alive()
 
 
@@ -187,7 +192,7 @@ def test_ctrl_c_ends_a_camera_with_files_that_play(
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_for_data(here, process)
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, b"")
     (video,) = json.loads(out)["videos"]
     assert names_in(here) == ["stream.json", "stream.labels.mkv", "stream.overlay.mp4"]
@@ -203,7 +208,7 @@ def test_ctrl_c_ends_a_video_with_files_that_play(
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for_data(here, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (130, b"")
     assert 0 < frame_count(here / "clip.labels.mkv") < 800
     assert names_in(here) == ["clip.json", "clip.labels.mkv", "clip.mkv", "clip.overlay.mp4"]
@@ -211,7 +216,7 @@ def test_ctrl_c_ends_a_video_with_files_that_play(
 
 def wait_for_data(folder: Path, process: "subprocess.Popen[bytes]") -> None:
     """Wait until the overlay, under its temporary name, has a first part on disk."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         sizes = [path.stat().st_size for path in folder.glob(".*overlay*.mp4")]
         if any(sizes):

@@ -158,13 +158,15 @@ def test_only_so_many_calls_at_a_time(tiny_bundle: Path, paint: np.ndarray, tmp_
         write_image(path, paint)
     segmenter = load(tiny_bundle, threads=2, calls=2)
     under_way, most, lock, predict = 0, 0, threading.Lock(), segmenter.predict
+    together = threading.Barrier(2, timeout=300)  # two at a time there are
 
     def watched(image: np.ndarray) -> np.ndarray:
         nonlocal under_way, most
         with lock:
             under_way += 1
             most = max(most, under_way)
-        time.sleep(0.005)
+        together.wait()
+        time.sleep(0.005)  # in which a third would come
         labels = predict(image)
         with lock:
             under_way -= 1

@@ -3,7 +3,6 @@
 import json
 import struct
 import threading
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -293,7 +292,9 @@ def test_a_live_source_gives_the_newest_frame(tmp_path: Path) -> None:
         video.live = True
         frames = iter(video)
         first = next(frames)
-        time.sleep(0.5)  # the file ends meanwhile
+        for thread in threading.enumerate():
+            if thread.name == "live video":
+                thread.join()  # the file ends meanwhile
         rest = list(frames)
     assert first.time < rest[-1].time == Fraction(59, 25)
     assert 1 + len(rest) + video.dropped == 60

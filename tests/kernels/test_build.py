@@ -90,7 +90,7 @@ def test_kernel_is_there() -> None:
 
 
 def test_threads_run_at_the_same_time() -> None:
-    together = Barrier(3, timeout=10)
+    together = Barrier(3, timeout=300)  # a hang fails
     in_threads(lambda _: together.wait(), range(3), 3)
     assert together.n_waiting == 0
 

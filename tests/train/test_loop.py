@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from atrous.cli import main
 from atrous.data.shapes import write_shapes
 from atrous.files import InputError
 from atrous.models.network import Output
@@ -127,6 +129,11 @@ def test_accumulated_batches_equal_one_large_batch(shapes: Path, tmp_path: Path)
     torch.testing.assert_close(*biases, rtol=0.2, atol=0.02)
 
 
+def run_atrous(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
 def test_ten_kills_change_nothing(shapes: Path, tmp_path: Path) -> None:
     """Kill -9 at ten random moments, resume each time: the weights are those of a calm run."""
     options = [
@@ -135,32 +142,36 @@ def test_ten_kills_change_nothing(shapes: Path, tmp_path: Path) -> None:
         "--num-steps", 120, "--checkpoint-every", 3, "--validate-every", 20, "--log-every", 1,
         "--ema-decay", 0.9, "--dropout", 0.5, "--num-workers", 0,
     ]  # fmt: skip
-    command = [sys.executable, "-m", "atrous", "train", *map(str, options), "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # Each process is forked from one that has torch loaded: to load it takes longer than the steps.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["atrous.train.loop"])
 
-    def start(run: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*command, str(run), "--resume"], env=environment, stderr=subprocess.PIPE
-        )
+    def start(run: Path) -> multiprocessing.Process:
+        arguments = ["train", *map(str, options), "--out", str(run), "--resume"]
+        process = processes.Process(target=run_atrous, args=(arguments,))
+        process.start()
+        return process
 
     calm = start(tmp_path / "calm")
-    _, message = calm.communicate()
-    assert calm.returncode == 0, message
+    calm.join()
+    assert calm.exitcode == 0
     moments, killed = random.Random(0), tmp_path / "killed"
-    for _ in range(10):
+    log = killed / "log.jsonl"
+    for kill in range(10):
+        steps = -1 if kill in (2, 6) else moments.randint(0, 6)  # -1: while it still begins
+        size = log.stat().st_size if log.exists() else 0
         process = start(killed)
-        log, before = killed / "log.jsonl", time.time()
-        while not (log.exists() and log.stat().st_mtime > before) and process.poll() is None:
-            time.sleep(0.01)  # until it has taken its first step, or while it still loads
-            if moments.random() < 0.0005:
-                break
-        time.sleep(moments.uniform(0, 1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it ended before it was killed: add steps"
+        while process.is_alive() and steps >= 0:  # wait for so many lines of the log
+            time.sleep(0.002)
+            grown = log.stat().st_size if log.exists() else 0
+            steps, size = steps - (grown > size), grown
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: add steps"
     last = start(killed)
-    _, message = last.communicate()
-    assert last.returncode == 0, message
+    last.join()
+    assert last.exitcode == 0
     assert same(weights(tmp_path / "calm"), weights(killed))
     assert same(*(load_file(tmp_path / run / "best.safetensors") for run in ("calm", "killed")))
     assert not list(killed.glob(".*"))

@@ -8,10 +8,8 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c 
 demo: $(VENV)/.core  ## segment a photo with the shipped model
 	$(VENV)/bin/atrous segment docs/demo/street.jpg --out out
 
-# The trainings have processes of their own: after all other tests, a worker ended without a word in its first one.
 test: $(VENV)/.all  ## run the tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -q --ignore tests/train
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -q tests/train
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q
 
 check: $(VENV)/.all  ## lint and types
 	$(VENV)/bin/ruff check .

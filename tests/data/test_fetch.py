@@ -308,7 +308,7 @@ from atrous.data.fetch import fetch, plan
 
 def stop(what, done, total):
     if what.startswith("unpack") and done > 150_000:
-        time.sleep(3600)  # until it is killed
+        time.sleep(300)  # until it is killed
 
 root = Path(sys.argv[2])
 fetch(plan([Archive(url=sys.argv[1])], root), root, stop)

@@ -378,7 +378,7 @@ def test_a_killed_packing_leaves_no_dataset(shapes: Path, tmp_path: Path) -> Non
         "from atrous.data.dataset import Dataset\n"
         "from atrous.data.pack import pack\n"
         "def stop(done, total):\n"
-        "    if Path(sys.argv[2] + '.part/train-000000.tar').exists(): time.sleep(3600)\n"
+        "    if Path(sys.argv[2] + '.part/train-000000.tar').exists(): time.sleep(300)\n"
         "pack(Dataset.open(sys.argv[1]), ['train'], Path(sys.argv[2]), 1, stop)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(shapes), str(tmp_path / "out")])

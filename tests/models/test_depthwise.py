@@ -1,7 +1,5 @@
 """The weight's gradient of a depthwise convolution by the compiled loop is torch's."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,14 +63,7 @@ def test_many_channels_make_several_pieces():
     )
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def test_threads_do_not_change_a_bit(threads):
+def test_threads_do_not_change_a_bit():
     geometry, slopes = Geometry(5, 1, 2, 1), []
     x, grad = inputs(300, (30, 22), geometry, torch.float32)
     for count in (1, 3):

@@ -4,7 +4,6 @@ import ctypes
 import math
 import platform
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -216,14 +215,7 @@ def test_no_tensor_has_the_size_of_the_upsampled_logits(way: str) -> None:
     assert largest.values <= max(8 * logits.numel(), target.numel())
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def test_threads_do_not_change_a_bit(way: str, threads: None) -> None:
+def test_threads_do_not_change_a_bit(way: str) -> None:
     logits, target = batch(21, (270, 40), 4, images=3)
     recipe, results = Recipe(dice_weight=1.0), []
     for count in (1, 3):

@@ -21,7 +21,7 @@ EVERY_MODEL = [  # at all of its output strides, on the smallest backbone
     for output_stride in entry.output_strides
 ]
 EVERY_BACKBONE = [  # under a head without a decoder
-    ("fcn", name, output_stride) for name in BACKBONES for output_stride in OUTPUT_STRIDES
+    ("deeplabv3", name, output_stride) for name in BACKBONES for output_stride in OUTPUT_STRIDES
 ]
 EVERY_FAMILY = [
     (model, next(name for name in BACKBONES if BACKBONES[name] == family), 16)
@@ -31,7 +31,6 @@ EVERY_FAMILY = [
 CELLS = sorted({*EVERY_MODEL, *EVERY_BACKBONE, *EVERY_FAMILY})
 
 NARROW = {
-    "fcn": {"multi_grid": (1, 2, 4)},
     "deeplabv3": {"multi_grid": (1, 2, 4), "aspp_channels": 16},
     "deeplabv3plus": {"multi_grid": (1, 2, 4), "aspp_channels": 16},
     "deeplabv3_cascade": {"multi_grid": (1, 1, 1)},

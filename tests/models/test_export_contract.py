@@ -26,7 +26,7 @@ CASES = [  # each model; and each family of backbones, by small members: layers 
     ("fcn8s", "resnet10t", {"pyramid_scales": (1, 0.5)}),
     ("pspnet", "convnext_atto", {}),
     ("unet", "resnet10t", {"upsampling": "transposed"}),
-    ("deeplabv2", "resnet10t", {"fusion_scales": (1, 0.75)}),
+    ("deeplabv2", "resnet18", {"fusion_scales": (1, 0.75)}),
     ("deeplabv3", "regnety_002", {"output_stride": 32}),
     ("deeplabv3_cascade", "resnet18", {}),
     ("deeplabv3plus", "tf_efficientnet_lite0", {}),

@@ -51,7 +51,7 @@ def test_evaluate(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[s
     assert main([*call, "--against", str(tiny_bundle), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"].startswith("paint, deeplab CRF (")
-    assert document["against"]["model"].startswith("paint (")
+    assert document["against"]["model"].startswith("paint, deeplab CRF (")
     assert document["pacc"] == 1 and document["ece"] == pytest.approx(0, abs=1e-4)
 
 

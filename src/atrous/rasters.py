@@ -39,12 +39,13 @@ class RasterRows:
             InputError: that cannot be known.
         """
         self._source, self._path = source, path
-        self._bands = _band_numbers(source, path, bands)
-        self._palette = None if bands.numbers else _palette(source)
         self._range = value_range = bands.value_range
-        structure = source.tags(ns="IMAGE_STRUCTURE")
+        with _damage_told(path):
+            self._bands = _band_numbers(source, path, bands)
+            self._palette = None if bands.numbers else _palette(source)
+            structure = source.tags(ns="IMAGE_STRUCTURE")
+            self._alpha = _transparency(source, bands)
         self._from_white = value_range is None and structure.get("MINISWHITE") == "YES"
-        self._alpha = _transparency(source, bands)
         self._rows = np.empty((0, source.width, len(self._bands)), np.uint8)
         self._end = 0
         self._has_data = np.empty((0, source.width), bool)
@@ -145,11 +146,12 @@ def likely_range(values: NDArray[Any]) -> tuple[float, float]:
 @contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
     """Tell in one line what rasterio cannot read."""
-    from rasterio.errors import RasterioError, RasterioIOError
+    from rasterio._err import CPLE_BaseError  # which some properties of a file let through
+    from rasterio.errors import RasterioError
 
     try:
         yield
-    except (RasterioError, RasterioIOError) as error:
+    except (RasterioError, CPLE_BaseError) as error:
         reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise InputError(f"{path}: cannot be read ({reason}); copy or convert it again") from None
 
@@ -171,6 +173,9 @@ def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
     with without_warnings(), _damage_told(path):  # one without coordinates is as good as any
         source = rasterio.open(path if data is None else io.BytesIO(data))
     with source, rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
+        with _damage_told(path):
+            is_turned = source.tags().get("EXIF_Orientation", "1") != "1"
+            source.colorinterp  # noqa: B018: GDAL looks for damage when it is first asked for
         block_height, block_width = source.block_shapes[0] if source.count else (0, 0)
         bytes_each = source.count * np.dtype(source.dtypes[0]).itemsize
         if block_height * block_width * bytes_each > _MAX_BLOCK_BYTES:
@@ -178,7 +183,7 @@ def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
                 f"{path}: stored in blocks of {block_width}x{block_height} pixels; make it a tiled "
                 "TIFF first: gdal_translate -co TILED=YES IN OUT.tif"
             )
-        if source.tags().get("EXIF_Orientation", "1") != "1":
+        if is_turned:
             raise InputError(f"{path}: turned by EXIF, at this size; save it upright, as a TIFF")
         yield source
 

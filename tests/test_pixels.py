@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -258,3 +259,17 @@ def test_without_rasterio_plain_tiffs_are_read_and_others_named(
     ):
         with pytest.raises(InputError, match=r'install what reads it: pip install "atrous\[geo\]"'):
             read_pixels(other, COLORS)
+
+
+def test_a_text_that_is_called_an_image_leads_nowhere_else(
+    scene: np.ndarray, tmp_path: Path
+) -> None:
+    """GDAL would read the file, or the host, that a VRT names."""
+    write_tiff(tmp_path / "other.tif", scene)
+    vrt = tmp_path / "other.vrt"
+    rasterio.shutil.copy(tmp_path / "other.tif", vrt, driver="VRT")
+    bands = Bands((1, 2, 3))
+    assert read_pixels(vrt, bands)[0].shape[2] == 3
+    (tmp_path / "photo.tif").write_bytes(vrt.read_bytes())
+    with pytest.raises(InputError, match=r"photo.tif: not an image"):
+        read_pixels(tmp_path / "photo.tif", bands)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from atrous.bands import Bands, Channels
 from atrous.files import InputError
-from atrous.images import no_such_file, without_warnings
+from atrous.images import IMAGE_SUFFIXES, no_such_file, without_warnings
 
 _PREVIEW = 2048
 """The longer side of a reduced image, at most."""
@@ -27,6 +27,14 @@ _CACHE_MEGABYTES = 128
 _COLORS = ("red", "green", "blue")
 _MAX_BLOCK_BYTES = 1 << 28
 """A block is decoded in one piece; larger ones would break the bound on memory."""
+
+_DRIVERS = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
+    **dict.fromkeys((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+    **{b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF"},
+    **dict.fromkeys((b"P5", b"P6"), "PNM"),
+}
+"""GDAL's reader of an image, by its first bytes."""
 
 
 class RasterRows:
@@ -170,12 +178,13 @@ def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
         raise InputError(f'{path}: a raster; install what reads it: pip install "atrous[geo]"')
     import rasterio
 
+    driver = _driver(path, data)
     with without_warnings(), _damage_told(path):  # one without coordinates is as good as any
-        source = rasterio.open(path if data is None else io.BytesIO(data))
+        source = rasterio.open(path if data is None else io.BytesIO(data), driver=driver)
     with source, rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
         with _damage_told(path):
             is_turned = source.tags().get("EXIF_Orientation", "1") != "1"
-            source.colorinterp  # noqa: B018: GDAL looks for damage when it is first asked for
+            tuple(source.colorinterp)  # fails here, and not later, if the metadata are damaged
         block_height, block_width = source.block_shapes[0] if source.count else (0, 0)
         bytes_each = source.count * np.dtype(source.dtypes[0]).itemsize
         if block_height * block_width * bytes_each > _MAX_BLOCK_BYTES:
@@ -186,6 +195,28 @@ def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
         if is_turned:
             raise InputError(f"{path}: turned by EXIF, at this size; save it upright, as a TIFF")
         yield source
+
+
+def _driver(path: Path, data: bytes | None) -> str | None:
+    """The reader of a file by its first bytes; None: GDAL finds out, of what is called no image.
+
+    GDAL would also follow what stands in a text, to other files and hosts, or start HDF5.
+
+    Raises:
+        InputError: it is called an image, and is none.
+    """
+    if data is None:
+        try:
+            with path.open("rb") as file:
+                data = file.read(8)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check it") from None
+    for start, driver in _DRIVERS.items():
+        if data.startswith(start):
+            return driver
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: not an image, or of a kind without bands; convert it to a TIFF")
+    return None
 
 
 def has_rasterio() -> bool:

@@ -5,6 +5,7 @@ and are left out of every loss and every score. How the ids of a dataset's files
 told in `atrous.data.labels`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,9 @@ from atrous.files import InputError
 
 IGNORE_INDEX = 255
 """The train id of an unlabelled pixel."""
+
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, which move a terminal's cursor, and surrogates, which no file can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,11 @@ class Taxonomy:
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
             raise InputError(
                 f"{self.name}: the class {short(twice)} is named twice; give each its own name"
+            )
+        if odd := [name for name in self.classes if _NO_TEXT.search(name)]:
+            raise InputError(
+                f"{self.name}: the class {short(odd[0])} holds a character that is no text; "
+                "give it another name"
             )
         if len(self.colors) != len(self.classes):
             raise InputError(

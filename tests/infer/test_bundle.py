@@ -56,6 +56,9 @@ def test_a_plain_onnx_file_is_no_bundle() -> None:
         ("precision", '"fp4"', "damaged"),
         ("taxonomy", "{}", "taxonomy"),
         ("recipe", "7", "damaged"),
+        ("model", '"\\ud800"', "damaged"),  # which no terminal and no file takes
+        ("licence", '"\\udfff"', "damaged"),
+        ("taxonomy", json.dumps(TAXONOMY.to_dict() | {"classes": ["\x1b[2J", "b"]}), "no text"),
     ],
 )
 def test_damaged_metadata_are_refused(key: str, text: str, message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from atrous.files import InputError
 from atrous.models.backbones import Backbone
@@ -97,16 +97,32 @@ def test_photo_network_adds_nothing_to_the_state(run):
     assert len(photo.state_dict()) == len(network.state_dict())
 
 
+def changed(folder, **normalization):
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"normalization": normalization}))
+
+
+def without_number(path):
+    state = load_file(path)
+    state["head.1.bias"][0] = torch.nan
+    save_file(state, path)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
         (lambda f: (f / "run.json").unlink(), "no run.json"),
         (lambda f: (f / "run.json").write_text("{"), "not JSON"),
+        (lambda f: (f / "run.json").write_text("[" * 100_000), "not JSON"),
         (lambda f: (f / "run.json").write_text("[]"), "not a run of this version"),
         (lambda f: (f / "run.json").write_text('{"format": 1}'), "damaged"),
         (lambda f: (f / "best.safetensors").unlink(), "until the first validation"),
         (lambda f: (f / "best.safetensors").write_bytes(b"nonsense"), "damaged"),
         (lambda f: save_file({"x": torch.ones(1)}, f / "best.safetensors"), "not of this run"),
+        (lambda f: changed(f, mean=[0.5], std=[0.5]), "damaged"),
+        (lambda f: changed(f, mean=["a"] * 3, std=[0.5] * 3), "damaged"),
+        (lambda f: changed(f, mean=[0.5] * 3, std=[0, 1, 1]), "not finite"),
+        (lambda f: without_number(f / "best.safetensors"), "not finite"),
     ],
 )
 def test_a_damaged_run_says_so_in_one_line(run, damage, says):

@@ -145,7 +145,7 @@ def compared(first: Dataset, second: Dataset, forget: tuple[str, ...] = ()) -> s
 
 
 TWO = [mask_of(0, 0, 0, 1), mask_of(2, 0, 0, 0)]
-OLD = ("named", "samples", "keys_sha256")
+OLD = ("named", "samples", "keys_sha256", "val_keys_sha256")
 """What older runs do not say."""
 
 
@@ -176,6 +176,18 @@ def test_other_keys_are_refused(tmp_path: Path) -> None:
     for name in ("i", "m"):
         (tmp_path / f"renamed/{name}/1.png").rename(tmp_path / f"renamed/{name}/x.png")
     assert "training samples of other keys" in compared(first, renamed)
+
+
+def test_other_validation_keys_are_refused(tmp_path: Path) -> None:
+    first = write_set(tmp_path / "first", TWO)
+    split = '[splits.val]\nimages = "i/{key}.png"\nlabels = "m/{key}.png"\n'
+    with (tmp_path / "first/dataset.toml").open("a") as file:
+        file.write(split)
+    both = Dataset.open(tmp_path / "first")
+    says = "was started on validation samples of other keys, or none, not those of "
+    assert says in compared(first, both)
+    assert says in compared(both, first)
+    assert compared(first, both, ("val_keys_sha256",)) == "" == compared(both, both)
 
 
 @pytest.mark.parametrize("head", ["", 'name = "bridges"'])

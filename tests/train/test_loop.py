@@ -224,6 +224,36 @@ def test_a_hostile_checkpoint_runs_nothing(shapes: Path, tmp_path: Path) -> None
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_checkpoint_that_does_not_fit_is_one_line(shapes: Path, tmp_path: Path) -> None:
+    recipe, out = replace(SMALL, num_steps=2), tmp_path / "run"
+    train(recipe, str(shapes), None, out)
+    state = torch.load(out / "last.pt", weights_only=True)
+    for changed, says in (
+        ({"network": {"a": torch.ones(1)}}, "of another network, or damaged"),
+        ({"network": None}, "of another network, or damaged"),
+        ({"optimizer": {}}, "of another network, or damaged"),
+        ({"step": "2"}, "not a checkpoint of atrous"),
+    ):
+        torch.save(state | changed, out / "last.pt")
+        with pytest.raises(InputError, match=rf"last\.pt: {says}"):
+            train(recipe, str(shapes), None, out, resume=True)
+    torch.save({"step": 2}, out / "last.pt")
+    with pytest.raises(InputError, match=r"last\.pt: of another network, or damaged"):
+        train(recipe, str(shapes), None, out, resume=True)
+    (out / "last.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"last\.pt: not a checkpoint \(EOFError\)"):
+        train(recipe, str(shapes), None, out, resume=True)
+    torch.save(state, out / "last.pt")
+    (out / "run.json").unlink()
+    with pytest.raises(
+        InputError, match=r"run\.json: no such file, so what last\.pt was trained on"
+    ):
+        train(recipe, str(shapes), None, out, resume=True)
+    (out / "best.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"best\.safetensors: damaged \("):
+        train(replace(recipe, init=str(out)), str(shapes), None, tmp_path / "next")
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_mend(shapes: Path, tmp_path: Path) -> None:
     recipe = replace(SMALL, optimizer="sgd", base_lr=1e30, warmup_steps=0)
     with pytest.raises(InputError, match="lower --base-lr"):
@@ -235,6 +265,15 @@ def test_the_log_drops_what_was_after_the_checkpoint(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     Log(path, 2).write({"step": 3, "loss": 0.5})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "loss": 0.5}\n'
+
+
+def test_the_log_drops_damaged_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(
+        b'{"step": 1}\nnull\n[1]\n{"step": "x"}\n\xff\xfe{\n{"step": 2}\n' + b"[" * 100_000
+    )
+    Log(path, 2).write({"step": 3})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
 
 
 def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:

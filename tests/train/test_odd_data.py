@@ -137,6 +137,8 @@ def test_a_training_that_diverges_stops_and_keeps_no_weights_of_it(
         ("class_weights", (1.0, math.nan, 1.0)),
         ("class_weights", (1.0, math.inf, 1.0)),
         ("class_weights", (1.0, 2.0)),
+        ("class_weights", (1e308, 1e308, 1e308)),  # infinite as float32
+        ("class_weights", (1e-60, 1e-60, 1e-60)),  # 0 as float32
         ("base_lr", math.nan),
         ("base_lr", math.inf),
         ("weight_decay", -0.1),

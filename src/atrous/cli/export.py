@@ -119,7 +119,7 @@ def dataset_of_run(run: Path, data: str | None, root: Path | None) -> "Dataset":
     place = read_json(run / "run.json").get("data", {})
     theirs = place.get("root") if data is None else None
     chosen = data or place.get("data")
-    if chosen is None:
+    if not isinstance(chosen, str):
         raise InputError(f"{run}: does not say what it was trained on; name it with --data")
     try:
         return Dataset.open(chosen, root or theirs)

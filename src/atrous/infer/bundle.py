@@ -93,6 +93,7 @@ class BundleMetadata:
                 for key, text in properties.items()
                 if key.startswith(_PREFIX)
             }
+            json.dumps(values, ensure_ascii=False).encode()  # no half of a surrogate pair
             return cls._from_values(values)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None

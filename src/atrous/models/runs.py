@@ -36,7 +36,7 @@ def load_run(folder: Path | str) -> LoadedRun:
         network = build(**run["model"] | {"pretrained": False})
         photo = PhotoNetwork(network, run["normalization"]["mean"], run["normalization"]["std"])
         taxonomy = Taxonomy.from_dict(run["taxonomy"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{folder / 'run.json'}: damaged, or of another version ({error})"
         ) from error
@@ -45,6 +45,9 @@ def load_run(folder: Path | str) -> LoadedRun:
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{weights}: damaged, or not of this run ({reason})") from error
+    numbers = [photo.scale, photo.shift, *network.state_dict().values()]
+    if not all(tensor.isfinite().all() for tensor in numbers):
+        raise InputError(f"{folder}: its weights or its normalization are not finite; train again")
     return LoadedRun(photo.eval(), taxonomy, run)
 
 
@@ -53,7 +56,7 @@ def _read_run(path: Path) -> dict[str, Any]:
         run = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path.parent}: no run folder: it has no run.json") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(run, dict) or run.get("format") != 1:
         raise InputError(f"{path}: not a run of this version; format 1 is read")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -66,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, so this is not a run folder") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); take a copy of the run") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object; take a copy of the run")
@@ -89,10 +90,14 @@ def start_from(network: nn.Module, run: Path) -> int:
     path = run / "best.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: no such file; --init takes a run folder that has been validated")
+    try:
+        theirs = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error}); take a copy of the run") from None
     mine = network.state_dict()
     fitting = {
         name: tensor
-        for name, tensor in load_file(path).items()
+        for name, tensor in theirs.items()
         if name in mine and mine[name].shape == tensor.shape
     }
     if not fitting:
@@ -121,9 +126,9 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds on a file that is not its own
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a checkpoint ({reason}); start again without it") from None
-    if not isinstance(state, dict) or "step" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise InputError(f"{path}: not a checkpoint of atrous; start again without it")
     return state
 
@@ -146,10 +151,10 @@ class Log:
 
 def _lines_until(path: Path, step: int) -> list[str]:
     kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
+    for line in path.read_text("utf-8", "replace").splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, KeyError):
-            continue  # cut off by a kill
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # cut off by a kill, or damaged
     return kept

@@ -71,6 +71,11 @@ def claim(
     for leftover in out.glob(".*.tmp*"):  # of a process that was killed while it wrote
         leftover.unlink()
     if not path.exists():
+        if resume and (out / "last.pt").exists():
+            raise InputError(
+                f"{path}: no such file, so what last.pt was trained on is unknown; take a copy of "
+                "the run, or give another --out"
+            )
         checkpoint.write_json(path, {**description, "labels": asdict(count())})
         return
     if not resume:

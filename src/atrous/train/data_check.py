@@ -173,13 +173,18 @@ def has_labels(samples: Split | Shards) -> bool:
 
 def identity(dataset: Dataset, samples: Split | Shards) -> dict[str, Any]:
     """Return what tells the data of a training from others, wherever they lie; JSON-ready."""
-    keys = "\n".join(samples.keys).encode(errors="surrogatepass")
+    held_out = dataset.split("val") if "val" in dataset.splits else None
     return {
         "name": dataset.name,
         "named": dataset.named,
         "samples": len(samples),
-        "keys_sha256": sha256(keys).hexdigest(),
+        "keys_sha256": _digest(samples),
+        "val_keys_sha256": None if held_out is None else _digest(held_out),
     }
+
+
+def _digest(samples: Split | Shards) -> str:
+    return sha256("\n".join(samples.keys).encode(errors="surrogatepass")).hexdigest()
 
 
 def check_same_data(
@@ -218,6 +223,11 @@ def check_same_data(
         (
             old.get("keys_sha256", new["keys_sha256"]) != new["keys_sha256"],
             "training samples of other keys, or in another order",
+            f"those of {new['data']}",
+        ),
+        (
+            old.get("val_keys_sha256", new["val_keys_sha256"]) != new["val_keys_sha256"],
+            "validation samples of other keys, or none",  # so that no two scores can be compared
             f"those of {new['data']}",
         ),
     ):

@@ -124,7 +124,12 @@ def train(
         args = samples, dataset.taxonomy, weights, notify, watch_counting
         claim(out, description, resume, notify, partial(checked_labels, *args))
     if state is not None:
-        training.restore(state)
+        try:
+            training.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+            raise InputError(
+                f"{out / 'last.pt'}: of another network, or damaged; start again without it"
+            ) from None
     record = Record(out, dataset.taxonomy.classes, training.step, accelerator, notify)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = batches(samples, recipe, training.step, rank, world_size)

@@ -171,6 +171,10 @@ class Recipe:
             raise InputError(f"scale is {self.scale}; it must be two factors over 0, smaller first")
         if self.class_weights and not any(self.class_weights):
             raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
+        if any(weight and not 1e-9 <= weight <= 1e9 for weight in self.class_weights):
+            raise InputError(
+                f"class_weights is {self.class_weights}; each must be 0, or from 1e-9 to 1e9"
+            )
 
     def model_options(self, num_classes: int, in_channels: int = 3) -> dict[str, Any]:
         """The arguments of `atrous.models.catalogue.build` for this recipe, JSON-ready."""

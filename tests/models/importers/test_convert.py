@@ -85,6 +85,7 @@ NONE = "holds no weights by name"
         ({"w": torch.eye(2).to_sparse()}, "'w' is no plain tensor"),
         ({"w": torch.ones(2, dtype=torch.complex64)}, "'w' is no plain tensor"),
         ({"w": torch.ones(0)}, "'w' is no plain tensor"),
+        ({"w": torch.ones(2, dtype=torch.uint8).view(torch.bits8)}, "'w' is no plain tensor"),
         ({"w": torch.tensor([1.0, torch.nan])}, "'w' holds NaN or infinity"),
         ({"w": torch.tensor([1e300], dtype=torch.float64)}, "'w' holds NaN or infinity"),
         ({"classifier.4.weight": torch.ones(())}, "not of layout torchvision: .* other shapes"),

@@ -53,11 +53,41 @@ def test_names_may_begin_with_anything(prefix, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("part", "inserted"),
+    [
+        ("encoder.", "_orig_mod."),
+        ("decoder.", "_fsdp_wrapped_module."),
+        ("encoder.layer1.", "_checkpoint_wrapped_module."),
+        ("encoder.", "_fsdp_wrapped_module._orig_mod."),
+    ],
+)
+def test_a_part_of_the_network_may_be_wrapped(part, inserted, tmp_path):
+    names = {name: name.replace(part, part + inserted, 1) for name in STATE}
+    state = {f"model.{names[name]}": tensor for name, tensor in STATE.items()}
+    imported = imported_from({"state_dict": state}, tmp_path)
+    assert is_state(imported)
+    assert imported.taken == f"{len(STATE)} tensors of state_dict named model.*"
+    again = {names[name]: tensor for name, tensor in OTHER.items()}
+    with pytest.raises(InputError, match="holds a tensor twice"):
+        imported_from(STATE | again, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("content", "taken", "left_over", "others"),
     [
         ({"model": OTHER, "model_ema": STATE}, "of model_ema, averaged", (), ("model",)),
         ({"state_dict": OTHER, "state_dict_ema": STATE}, "averaged", (), ("state_dict",)),
         ({"state_dict": OTHER, "ema_state_dict": STATE}, "averaged", (), ("state_dict",)),
+        (  # mmengine swaps the two as it saves
+            {
+                "state_dict": STATE,
+                "message_hub": {},
+                "ema_state_dict": {**under("module.", OTHER), "steps": torch.tensor(3)},
+            },
+            "of state_dict, averaged weights",
+            (),
+            ("ema_state_dict",),
+        ),
         ({"params": OTHER, "params_ema": STATE}, "of params_ema, averaged", (), ("params",)),
         ({"model": OTHER, "EMA": {"module": STATE}}, "EMA.module, averaged", (), ("model",)),
         ({"swaModel": STATE, "net": OTHER}, "of swaModel, averaged", (), ("net",)),

@@ -206,11 +206,12 @@ def test_other_containers_are_refused(tmp_path):
             archive.addfile(entry, io.BytesIO(content))
     with pytest.raises(InputError, match=r"no file of torch\.save"):
         read_checkpoint(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is old
-        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
-    with pytest.raises(InputError, match="a TorchScript program; save its weights"):
-        read_checkpoint(path)
+    for network in (nn.Linear(2, 2), nn.Sequential(*[nn.ReLU()] * 200)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is old
+            torch.jit.save(torch.jit.script(network), path)  # the second's code is compressed
+        with pytest.raises(InputError, match="a TorchScript program; save its weights"):
+            read_checkpoint(path)
 
 
 def test_claims_beyond_the_file_are_refused(tmp_path):

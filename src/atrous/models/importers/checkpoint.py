@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atrous.files import InputError
 from atrous.images import no_such_file
-from atrous.models.importers.stand_ins import Held, load_with_stand_ins, state_of
+from atrous.models.importers.stand_ins import DTYPES, Held, load_with_stand_ins, state_of
 
 PLAIN = ("state_dict", "model_state", "model_state_dict", "model")
 """Keys of the weights that count, beside other weights; a file's only weights have any key."""
@@ -25,6 +25,9 @@ PLAIN = ("state_dict", "model_state", "model_state_dict", "model")
 _AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow|polyak)(?![a-z])")
 _DEEPEST = 5
 """How many dictionaries around a network's are looked into."""
+
+_NUMBERS = {*DTYPES.values(), torch.float8_e4m3fn, torch.float8_e5m2}
+"""What torch makes float32 of; of two numbers in a byte, for instance, it does not."""
 
 _HARMLESS: list[Any] = [  # numpy scalars: scores that training scripts keep beside the weights
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
@@ -44,6 +47,8 @@ class Checkpoint:
     """By their names in the file, on the CPU."""
     key: str
     """Where they are, "ema.module" for file["ema"]["module"]; "" if the file is no more."""
+    averaged: bool
+    """Whether the place says that they are averages."""
     others: tuple[str, ...]
     """Where other weights of about as many tensors are, or averages without names: not taken."""
 
@@ -64,7 +69,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     groups = {key: group for key, group in groups.items() if 2 * len(group) >= most}
     if not groups:
         raise InputError(f"{path}: holds no weights by name; save the network's state_dict()")
-    key = _that_counts(groups)
+    is_swapped = "message_hub" in content and {"state_dict", "ema_state_dict"} <= groups.keys()
+    key = "state_dict" if is_swapped else _that_counts(groups)  # mmengine swaps them as it saves
     if key is None:
         names = ", ".join(map(short, list(groups)[:5]))
         raise InputError(f"{path}: holds several networks ({names}); save the state_dict() of one")
@@ -90,7 +96,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         and value
     ]
     others = [*groups, *(name for name in nameless if name not in named)]
-    return Checkpoint(state=state, key=key, others=tuple(others))
+    averaged = is_swapped or says_averaged(key)
+    return Checkpoint(state=state, key=key, averaged=averaged, others=tuple(others))
 
 
 def says_averaged(name: str) -> bool:
@@ -145,7 +152,7 @@ def _is_plain(value: object) -> bool:
         isinstance(value, Tensor)
         and value.layout == torch.strided
         and value.device.type == "cpu"
-        and not (value.is_quantized or value.is_complex())
+        and value.dtype in _NUMBERS
         and 0 < value.nbytes <= value.untyped_storage().nbytes()
     )
 
@@ -191,10 +198,10 @@ def _check_is_stored(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise InputError(f"{path}: a compressed archive, which torch.save does not write")
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise InputError(
             f"{path}: a TorchScript program; save its weights: "
             "torch.save(torch.jit.load(FILE).state_dict(), ...)"
         )
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise InputError(f"{path}: a compressed archive, which torch.save does not write")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from atrous.data.doctor.scheme import is_background
 from atrous.files import InputError, replacing
 from atrous.models.catalogue import build
-from atrous.models.importers.checkpoint import Checkpoint, read_checkpoint, says_averaged
+from atrous.models.importers.checkpoint import Checkpoint, read_checkpoint
 from atrous.models.importers.detection import LAYOUTS, Found, find_network
 from atrous.models.importers.hub import file_of, options_beside
 from atrous.models.importers.layout import Match, State, begins, place_of
@@ -96,7 +96,7 @@ def _taken(checkpoint: Checkpoint, found: Found) -> str:
     words = [f"{len(found.state)} tensors"]
     words += [f"of {checkpoint.key}"] if checkpoint.key else []
     words += [f"named {found.prefix}*"] if found.prefix else []
-    is_averaged = found.averaged or says_averaged(checkpoint.key)
+    is_averaged = found.averaged or checkpoint.averaged
     return " ".join(words) + (", averaged weights" if is_averaged else "")
 
 

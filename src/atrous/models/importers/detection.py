@@ -38,6 +38,10 @@ CLASSIFIERS = ("fc", "classifier", "head")
 """Beginnings of the names of the last layers, which are matrices, of ImageNet's classifiers."""
 
 
+_WRAPPED = r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+"""What torch puts into names where a part of a network is compiled, or wrapped."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
     """A network among the tensors of a checkpoint."""
@@ -71,19 +75,21 @@ def find_network(state: State, layout: str | None) -> Found:
     prefix = chosen[0]
     others = tuple(other for other in prefixes if other != prefix)
     inside = {
-        name.removeprefix(prefix): tensor
+        name: tensor
         for name, tensor in state.items()
         if name.startswith(prefix) and not _is_of_loss(name.removeprefix(prefix).split(".")[0])
     }
-    taken = {f"{prefix}{name}" for name in inside}
-    left_over = {name: tensor for name, tensor in state.items() if name not in taken}
+    left_over = {name: tensor for name, tensor in state.items() if name not in inside}
     if odd := [n for n, t in left_over.items() if not (n.startswith(others) or _is_harmless(n, t))]:
         raise InputError(
             f"beside the network under {prefix!r}, of layout {layout}, it holds {few(odd)}: they "
             "may change what comes out; save the state_dict() of that network alone"
         )
     averaged = says_averaged(prefix) or any(name.endswith("n_averaged") for name in left_over)
-    return Found(layout=layout, prefix=prefix, state=inside, left_over=left_over, averaged=averaged)
+    own = {re.sub(_WRAPPED, "", name.removeprefix(prefix)): t for name, t in inside.items()}
+    if len(own) < len(inside):
+        raise InputError("holds a tensor twice, as it is and of a wrapper; save one state_dict()")
+    return Found(layout=layout, prefix=prefix, state=own, left_over=left_over, averaged=averaged)
 
 
 def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:

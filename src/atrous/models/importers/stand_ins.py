@@ -18,7 +18,7 @@ from torch import Tensor
 _MAGIC = 0x1950A86A20F9469CFC6C
 """What a file before torch 1.6 begins with."""
 
-_DTYPES = {
+DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -30,6 +30,7 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+"""Of the storages that torch.save names."""
 
 _MOST_MODULES = 10_000
 """A network that has more is within itself."""
@@ -118,8 +119,8 @@ class _Unpickler(pickle._Unpickler):
         self._load_storage = load_storage
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.cuda") and name in _DTYPES:
-            return _DTYPES[name]
+        if module in ("torch", "torch.cuda") and name in DTYPES:
+            return DTYPES[name]
         return _MAKERS.get(f"{module}.{name}", StandIn)
 
     def persistent_load(self, pid: Any) -> Any:

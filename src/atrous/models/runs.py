@@ -34,7 +34,10 @@ def load_run(folder: Path | str) -> LoadedRun:
         raise InputError(f"{weights}: no such file; train until the first validation")
     try:
         network = build(**run["model"] | {"pretrained": False})
-        photo = PhotoNetwork(network, run["normalization"]["mean"], run["normalization"]["std"])
+        mean, std = run["normalization"]["mean"], run["normalization"]["std"]
+        if not len(mean) == len(std) == run["model"].get("in_channels", 3):
+            raise ValueError(f"{len(mean)} means and {len(std)} deviations")
+        photo = PhotoNetwork(network, mean, std)
         taxonomy = Taxonomy.from_dict(run["taxonomy"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(

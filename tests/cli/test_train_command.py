@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from atrous.cli import main
+from atrous.cli.export import dataset_of_run
+from atrous.files import InputError
 
 TINY = [
     "--backbone", "mobilenetv3_small_050", "--no-pretrained", "--crop-size", "32", "48",
@@ -93,6 +95,9 @@ def test_a_resume_where_the_data_have_moved(here: Path, capsys: pytest.CaptureFi
         assert main(["train", "--resume", "--out", "run"]) == 2
         line = capsys.readouterr().err
         assert "run.json: " in line and line.count("\n") == 1
+    Path("run/run.json").write_text('{"data": {"data": 5, "root": null}}')
+    with pytest.raises(InputError, match="run: does not say what it was trained on"):
+        dataset_of_run(Path("run"), None, None)
 
 
 def test_a_bad_mask_stops_a_training_in_one_line(here: Path) -> None:

@@ -190,6 +190,16 @@ def test_other_validation_keys_are_refused(tmp_path: Path) -> None:
     assert compared(first, both, ("val_keys_sha256",)) == "" == compared(both, both)
 
 
+def test_other_bands_are_refused(tmp_path: Path) -> None:
+    heads = ("", "bands = [3, 2, 1]", "bands = [4, 3, 2]", "bands = [3, 2, 1]\nrange = [0, 4000]")
+    sets = [write_set(tmp_path / f"{i}", TWO, head=head) for i, head in enumerate(heads)]
+    for first in sets:
+        for second in sets:
+            refused = "was started on images of bands" in compared(first, second)
+            assert refused == (first is not second)
+    assert "bands [3, 2, 1] and range None, not [4, 3, 2] and None;" in compared(*sets[1:3])
+
+
 @pytest.mark.parametrize("head", ["", 'name = "bridges"'])
 @pytest.mark.parametrize("forget", [(), OLD])
 def test_a_folder_that_moved_holds_the_same_data(

@@ -39,7 +39,6 @@ def describe(
             "source": dataset.source,
             "data": data,
             "root": root,
-            **dataset.bands.to_dict(),
             "bands_of": channels.of,
         },
         "recipe": recipe.to_dict(),

@@ -180,6 +180,7 @@ def identity(dataset: Dataset, samples: Split | Shards) -> dict[str, Any]:
         "samples": len(samples),
         "keys_sha256": _digest(samples),
         "val_keys_sha256": None if held_out is None else _digest(held_out),
+        **dataset.bands.to_dict(),
     }
 
 
@@ -208,6 +209,7 @@ def check_same_data(
     named = new["named"] or old.get("named", False)  # else the name is the folder's
     classes = [each["taxonomy"]["classes"] for each in (theirs, mine)]
     unlike = [pair for pair in zip_longest(*classes, fillvalue="none") if pair[0] != pair[1]]
+    read_as = [(each.get("bands"), each.get("range")) for each in (old, new)]
     for differ, before, now in (
         (named and old["name"] != new["name"], f"the data set {old['name']}", new["name"]),
         (
@@ -229,6 +231,11 @@ def check_same_data(
             old.get("val_keys_sha256", new["val_keys_sha256"]) != new["val_keys_sha256"],
             "validation samples of other keys, or none",  # so that no two scores can be compared
             f"those of {new['data']}",
+        ),
+        (
+            read_as[0] != read_as[1],
+            "images of bands {} and range {}".format(*read_as[0]),
+            "{} and {}".format(*read_as[1]),
         ),
     ):
         if differ:

@@ -398,6 +398,18 @@ def has_frames(path: Path) -> bool:
         return False
 
 
+def largest_of_16_bits(path: Path) -> int | None:
+    """The largest value of a grey photo of 16 bits; None of any other file.
+
+    Cameras of 12 bits store up to 4095, which is nearly black where 65535 is white.
+    """
+    try:
+        with path.open("rb") as file, open_header(file, path) as image:
+            return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
+    except Exception:  # Pillow's decoders raise a dozen kinds on damaged files
+        return None
+
+
 def no_such_file(path: Path) -> InputError:
     """Return the error for what is no file; it offers the nearest name of its folder."""
     if path.exists():

@@ -240,3 +240,19 @@ def test_output_that_cannot_print_blocks(here: Path, tiny_bundle: Path) -> None:
         env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(filter(None, sys.path))},
     )
     assert b"red     39.0 %  #################" in done.stdout
+
+
+def test_a_photo_of_12_bits_is_said_to_be_dark(
+    here: Path, tiny_bundle: Path, paint: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bits in (12, 16):
+        grey = paint[..., 0].astype(np.uint16) << (bits - 8)
+        Image.fromarray(grey).save(here / f"{bits}.png")
+    call = ["segment", "12.png", "16.png", "--model", str(tiny_bundle), "--out", "out"]
+    assert main(call) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "12.png: 16 bits, but no value over 4080, so it was nearly black to the model; "
+        "perhaps --range 0 4095"
+    ]
+    assert main([*call, "--range", "0", "4095"]) == 0
+    assert capsys.readouterr().err == ""

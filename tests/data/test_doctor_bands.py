@@ -155,3 +155,16 @@ def test_shards_keep_bands_and_range(tmp_path: Path) -> None:
         for sample in whole.split(name):
             assert np.array_equal(samples[sample.key].image, sample.image)
             assert np.array_equal(samples[sample.key].label, sample.label)
+
+
+@pytest.mark.parametrize(("bits", "said"), [(12, [0.0, 4100.0]), (16, None)])
+def test_a_png_of_12_bits_is_not_black(tmp_path: Path, bits: int, said: Any) -> None:
+    for number in range(5):
+        grey = photo(number)[..., 0].astype(np.uint16) << (bits - 8)
+        save(tmp_path / f"images/{number}.png", grey)
+        save(tmp_path / f"masks/{number}.png", mask(number))
+    examine(tmp_path).write()
+    dataset = Dataset.open(tmp_path)
+    assert dataset.bands.to_dict().get("range") == said
+    image = dataset.split("train")[0].image
+    assert image.max() > 250 and image.shape[2] == 3

@@ -32,6 +32,8 @@ _MOST_ROWS = 8
 """Classes that a table shows; the smaller ones are summed up."""
 PHOTOS_AT_A_TIME = 4
 """In the network, where there are as many threads; it bounds the memory, too."""
+_DARK = 1 << 13
+"""A photo of 16 bits without a larger value is of fewer bits, most likely."""
 _OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
 
 
@@ -80,7 +82,6 @@ def segment(
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
     # for the sake of `atrous segment --help`
-    from atrous.images import has_frames
     from atrous.infer.segmenter import load
     from atrous.pixels import is_raster
 
@@ -108,8 +109,8 @@ def segment(
             failures.append(str(result))
             print(f"error: {result}", file=sys.stderr)
             continue
-        if path in photos and has_frames(Path(path)):
-            print(f"{path}: several pictures; the first one is labelled", file=sys.stderr)
+        if path in photos:
+            _say_doubts(Path(path), reading)
         if json_output:
             document = {**result.to_dict(), "files": [str(file) for file in files]}
             documents["videos" if path in videos else "images"].append(document)
@@ -190,6 +191,18 @@ def _say_unread(files: Sequence[Path]) -> set[Path]:
         if paths:
             print(f"passed over: {some(map(str, paths))}: {fix}", file=sys.stderr)
     return {*others, *heif}
+
+
+def _say_doubts(path: Path, bands: "Bands") -> None:
+    """Say of a photo that was labelled what its labels may not be of."""
+    from atrous.images import has_frames, largest_of_16_bits
+
+    if has_frames(path):
+        print(f"{path}: several pictures; the first one is labelled", file=sys.stderr)
+    if bands.value_range is None and 0 < (largest := largest_of_16_bits(path) or 0) < _DARK:
+        line = f"16 bits, but no value over {largest}, so it was nearly black to the model"
+        white = (1 << largest.bit_length()) - 1
+        print(f"{path}: {line}; perhaps --range 0 {white}", file=sys.stderr)
 
 
 def _saved(

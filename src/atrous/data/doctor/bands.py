@@ -1,4 +1,4 @@
-"""Which bands and values of TIFFs a data set should name, where they are not 8 bits of colours."""
+"""Which bands and values of images a data set should name, where they are not 8 bits of colours."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +12,7 @@ from atrous.bands import COLORS, Bands
 from atrous.data.doctor.findings import Case, Finding, many
 from atrous.data.doctor.splits import Layout
 from atrous.files import InputError
+from atrous.images import largest_of_16_bits
 from atrous.pixels import fourth_is_alpha, is_raster, may_be_tiff
 from atrous.rasters import alpha_band, has_rasterio, opened_raster, read_small
 
@@ -37,10 +38,13 @@ class _Look(NamedTuple):
 
 
 def with_bands(layout: Layout) -> Layout:
-    """The layout with the bands and the range that its TIFFs need."""
+    """The layout with the bands and the range that its TIFFs, or photos of 16 bits, need."""
     keyed = ((files, key) for files in layout.splits.values() for key in files.keys)
     images = [layout.folder / files.image(key) for files, key in keyed]
-    bands = _proposed([path for path in images if may_be_tiff(path.name)])
+    tiffs = [path for path in images if may_be_tiff(path.name)]
+    if not tiffs and any(map(largest_of_16_bits, _some(images))):
+        tiffs = images  # or PNGs, perhaps of a camera of 12 bits
+    bands = _proposed(tiffs)
     splits = {name: replace(files, bands=bands) for name, files in layout.splits.items()}
     return replace(layout, splits=splits)
 
@@ -49,8 +53,7 @@ def _proposed(paths: Sequence[Path]) -> Bands:
     if not paths or not has_rasterio():
         return COLORS
     alpha, _ = fourth_is_alpha(paths)
-    step = -(-len(paths) // _LOOKED_AT)
-    looks = [look for path in paths[::step] if (look := _look(path, alpha))]
+    looks = [look for path in _some(paths) if (look := _look(path, alpha))]
     if not looks or any(look.has_palette for look in looks):
         return Bands(alpha=alpha)
     counts = {look.bands for look in looks}
@@ -59,8 +62,12 @@ def _proposed(paths: Sequence[Path]) -> Bands:
         numbers = tuple(range(1, min(counts) + 1))
     value_range = None
     if any(look.kinds != {"uint8"} for look in looks):
-        value_range = _range(looks, are_photos=not any(map(is_raster, paths[::step])))
+        value_range = _range(looks, are_photos=not any(map(is_raster, _some(paths))))
     return Bands(numbers, value_range, alpha)
+
+
+def _some(paths: Sequence[Path]) -> Sequence[Path]:
+    return paths[:: -(-len(paths) // _LOOKED_AT) or 1]
 
 
 def _look(path: Path, alpha: bool) -> _Look | None:
@@ -107,7 +114,7 @@ def _plain(value: float) -> float:
 
 
 def band_findings(case: Case) -> list[Finding]:
-    """What was taken for granted of the bands of TIFFs, for a person to correct."""
+    """What was taken for granted of the bands of images, for a person to correct."""
     bands = next(iter(case.layout.splits.values())).bands
     if case.described or bands == COLORS:
         return []
@@ -127,7 +134,7 @@ def band_findings(case: Case) -> list[Finding]:
             code="bands",
             severity="note",
             count=len(case.readings),
-            message=f"TIFFs with {'; '.join(parts)}; correct bands and range in dataset.toml",
+            message=f"images with {'; '.join(parts)}; correct bands and range in dataset.toml",
             examples=(),
             mend="correct bands and range in dataset.toml, if they are others",
         )

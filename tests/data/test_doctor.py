@@ -669,3 +669,26 @@ def test_json_form_is_stable(tmp_path: Path) -> None:
         "code", "severity", "count", "message", "examples", "mend",
     ]  # fmt: skip
     assert examine(tmp_path).to_dict() == document  # the same folder, the same answer
+
+
+@pytest.mark.parametrize("fault", ["colours", "sizes", "damaged"])
+def test_a_val_split_that_is_wholly_left_out_is_taken_from_train(
+    tmp_path: Path, fault: str
+) -> None:
+    for number in range(10):
+        split = "train" if number < 7 else "val"
+        save(tmp_path / f"{split}/images/{number}.png", photo(number))
+        path, label = tmp_path / f"{split}/masks/{number}.png", mask(number)
+        save(path, label)
+        if split == "val" and fault == "damaged":
+            path.write_bytes(path.read_bytes()[:60])
+        elif split == "val":
+            save(path, PALETTE[label] if fault == "colours" else label[:20])
+    diagnosis = examine(tmp_path)
+    assert problems(diagnosis)["size-mismatch" if fault == "sizes" else "unreadable-mask"] == 3
+    diagnosis.write()
+    read = read_all(tmp_path)
+    assert sum(map(len, read.values())) == 7 and read["val"]
+    for labels in read.values():
+        for key, label in labels.items():
+            assert (label == mask(int(key))).all()

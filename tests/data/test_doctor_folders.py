@@ -393,6 +393,18 @@ def test_what_is_out_of_view_is_ignored(
         assert "laid out as DRIVE" in "".join(f.message for f in diagnosis.findings)
 
 
+def test_a_field_of_view_of_jpeg(tmp_path: Path) -> None:
+    write_retina(tmp_path, ("images/{}.png", "manual/{}.png", "mask/{}.jpg", ""), ("",))
+    view = np.array(Image.open(tmp_path / "mask/1.jpg"))
+    assert ((view > 0) & (view < 128)).any()  # noise around the edge
+    diagnosis, dataset = read(tmp_path)
+    assert "valid-mask" in codes(diagnosis, "note")
+    outside = np.ones((40, 56), bool)
+    outside[4:36, 8:48] = False
+    for label in labels(dataset).values():
+        assert ((label == "ignored") == outside).all()
+
+
 def test_a_mask_beside_manual_ones_that_is_no_field_of_view(tmp_path: Path) -> None:
     write_retina(tmp_path, ("images/{}.png", "manual/{}.png", "mask/{}.png", ""), ("",))
     for number in range(1, 5):
@@ -537,6 +549,26 @@ def test_a_folder_that_only_looks_like_a_known_set(tmp_path: Path) -> None:
     diagnosis, dataset = read(tmp_path)
     assert "but holds 200" in "".join(f.message for f in diagnosis.findings)
     assert dataset.taxonomy.classes == ("class 0", "class 1", "class 200")
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("Train/Rural/images_png/{}.png", "Train/Rural/masks_png/{}.png"),
+        (
+            "leftImg8bit/train/ulm/ulm_{:06}_000019_leftImg8bit.png",
+            "gtFine/train/ulm/ulm_{:06}_000019_gtFine_labelIds.png",
+        ),
+    ],
+)
+def test_a_known_layout_that_ignores_nearly_all_is_another_set(
+    tmp_path: Path, image: str, label: str
+) -> None:
+    write_known(tmp_path, image, label, [0, 1, 2])
+    diagnosis, dataset = read(tmp_path)
+    assert dataset.taxonomy.classes == ("class 0", "class 1", "class 2")
+    (note,) = (f.message for f in diagnosis.findings if f.code == "known-set")
+    assert "would be ignored" in note
 
 
 def test_a_file_of_names_counts_more_than_a_known_layout(tmp_path: Path) -> None:

@@ -102,6 +102,33 @@ def test_folders_of_splits(patterns: tuple[str, str], train: tuple[str, str], va
     assert layout.splits["val"].images == train[0].replace("train", val)
 
 
+@pytest.mark.parametrize("both", ["trainval", "train_val", "Train-Val"])
+def test_a_folder_of_train_and_val_together(both: str) -> None:
+    def split(*splits: str) -> dict[str, tuple[str, ...]]:
+        patterns = [f"{name}/{side}/{{}}.png" for name in splits for side in ("images", "masks")]
+        layout = find_layout(Path("x"), names(*patterns))
+        return {name: (files.images, *files.keys) for name, files in layout.splits.items()}
+
+    divisible = (f"{both}/images/{{key}}.png", *NUMBERS)
+    assert split(both, "test") == {
+        "train": divisible,
+        "test": ("test/images/{key}.png", *NUMBERS),
+    }
+    assert split(both) == {"all": divisible}
+    assert {name: keys[0] for name, keys in split(both, "train", "dev").items()} == {
+        "train": "train/images/{key}.png",
+        "val": "dev/images/{key}.png",
+    }
+
+
+def test_masks_of_segments_are_no_images() -> None:
+    masks = names("s/v1/{}_label_ground-truth.png", "s/v1/{}_label_ground-truth_semantic.png")
+    with pytest.raises(InputError, match="two kinds of masks"):
+        find_layout(Path("x"), [*names("s/v1/{}.jpg"), *masks])
+    (files,) = find_layout(Path("x"), [*names("s/v1/{}.jpg"), *masks[5:]]).splits.values()
+    assert files.images.endswith("{key}.jpg") and len(files.keys) == 5
+
+
 def test_cities_and_masks_of_many_kinds() -> None:
     layout = find_layout(Path("x"), CITYSCAPES)
     assert {name: len(files.keys) for name, files in layout.splits.items()} == {

@@ -228,6 +228,48 @@ def test_names_of_two_classes_are_those_of_two_levels(tmp_path: Path, names: str
     assert differ(tmp_path, labels) == 0
 
 
+@pytest.mark.parametrize("step", [255, 85])
+def test_names_of_other_values_than_the_levels_are_refused(tmp_path: Path, step: int) -> None:
+    (tmp_path / "classes.txt").write_text("background\ncrack\nroad\n")
+    labels = blobs(255 // step + 1)
+    with pytest.raises(InputError, match="does not fit the masks, which hold 0, ") as error:
+        write(tmp_path, labels, lambda x: (step * x).astype(np.uint8), "jpg", quality=85)
+    assert "\n" not in str(error.value) and not (tmp_path / "dataset.toml").exists()
+
+
+@pytest.mark.parametrize("names", ["background\ncar\nroad\n", "car\nroad\nsky\n"])
+def test_names_count_from_the_least_id_where_that_is_1(tmp_path: Path, names: str) -> None:
+    (tmp_path / "classes.txt").write_text(names)
+    labels = blobs(3)
+    diagnosis = write(tmp_path, labels, lambda x: x + np.uint8(1))
+    assert diagnosis.scheme.classes == tuple(names.split()) and differ(tmp_path, labels) == 0
+    assert "= 1" in next(f.message for f in diagnosis.findings if f.code == "names-do-not-fit")
+
+
+def test_white_that_blurred_masks_lose_is_said(tmp_path: Path) -> None:
+    labels, turn = blobs(2), iter(range(COUNT))
+    both = (lambda x: x, lambda x: jpeg(255 * x, 85))
+    diagnosis = write(tmp_path, labels, lambda x: both[next(turn) % 2](x))
+    lost = sum(int((np.array(Image.open(p)) == 255).sum()) for p in tmp_path.glob("masks/*"))
+    (finding,) = (f for f in diagnosis.findings if f.code == "interpolated")
+    assert finding.mend.endswith(f"and 255 ({lost:,} pixels)") and lost > 100
+
+
+def test_ids_that_number_objects_are_told(tmp_path: Path) -> None:
+    labels = []
+    for number in range(COUNT):
+        label = np.zeros(SIZE, np.uint8)
+        for i in range(1, 4 + number % 5):
+            label[12 * i - 10 : 12 * i, 5 : 20 + number] = i
+        labels.append(label)
+    assert codes(write(tmp_path / "a", labels, lambda x: x)) == {"numbered-objects"}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/classes.txt").write_text("".join(f"c{i}\n" for i in range(8)))
+    assert codes(write(tmp_path / "b", labels, lambda x: x)) == set()
+    few = [np.minimum(label, 2 + number % 3) for number, label in enumerate(labels)]
+    assert "numbered-objects" not in codes(write(tmp_path / "c", few, lambda x: x))
+
+
 def test_names_of_spread_ids_count_in_order(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("ground\nroad\nriver\n")
     labels = lines(1, 3)
@@ -340,6 +382,14 @@ def test_transparent_masks(
     is_clear = 'transparent" = 0' in diagnosis.toml
     assert ("transparent" in codes(diagnosis, "note")) == is_clear
     assert codes(examine(tmp_path)) == set()  # read as described, it is the same
+
+
+def test_names_of_greys_on_a_transparent_ground(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("background\ncar\nroad\n")
+    labels = blobs(3)
+    diagnosis = write(tmp_path, labels, grey_alpha([0, 1, 2], [0, 255, 255]))
+    assert diagnosis.scheme.classes == ("background", "car", "road")
+    assert differ(tmp_path, labels) == 0
 
 
 def test_blank_masks_on_a_transparent_ground_are_background(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """List files as strangers write them: the doctor and the data set read the same keys."""
 
+import json
 import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
@@ -98,6 +99,45 @@ def test_each_way_to_write_a_line(tmp_path: Path, line: str, keys: list[str]) ->
     assert layout.origin == "lists" and layout.missing == layout.crossed == ()
     assert layout.unused_lists == layout.other_lists == layout.guesses == layout.unlisted == ()
     assert read_by_dataset(tmp_path, "train.txt") == (tuple(keys[:6]), 0)
+
+
+def test_the_header_tells_the_column_also_after_an_empty_one(tmp_path: Path) -> None:
+    """Row numbers, as pandas writes them, are keys too where images are numbered."""
+    touch(tmp_path, map(str, range(8)))
+    for name, keys in (("train", range(2, 8)), ("val", range(2))):
+        rows = [f"{row},{key}\n" for row, key in enumerate(keys)]
+        (tmp_path / f"{name}.csv").write_text("".join([",image_id\n", *rows]))
+    assert keys_of(layout_of(tmp_path)) == {"train": tuple("234567"), "val": tuple("01")}
+    assert read_by_dataset(tmp_path, "train.csv") == (tuple("234567"), 0)
+
+
+def test_a_list_in_json(tmp_path: Path) -> None:
+    touch(tmp_path, PLAIN)
+    for name, keys in (("train", PLAIN[:6]), ("val", PLAIN[6:])):
+        (tmp_path / f"{name}.txt").write_text(json.dumps([f"images/{key}.jpg" for key in keys]))
+    assert keys_of(layout_of(tmp_path)) == {"train": tuple(PLAIN[:6]), "val": tuple(PLAIN[6:])}
+    assert read_by_dataset(tmp_path, "val.txt") == (tuple(PLAIN[6:]), 0)
+
+
+def test_the_list_of_masks_counts_more_than_that_of_boxes(tmp_path: Path) -> None:
+    touch(tmp_path, PLAIN)
+    for folder, count in (("Main", 2), ("Layout", 1), ("Segmentation", 6)):
+        (tmp_path / "ImageSets" / folder).mkdir(parents=True)
+        (tmp_path / "ImageSets" / folder / "train.txt").write_text("\n".join(PLAIN[:count]))
+    assert keys_of(layout_of(tmp_path)) == {"train": tuple(PLAIN[:6]), "val": tuple(PLAIN[6:])}
+
+
+@pytest.mark.parametrize("name", ["dataset.csv", "metadata.csv", "meta.tsv"])
+def test_a_table_with_a_column_of_splits_is_named(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, PLAIN)
+    rows = [f"{key},{'train' if i else 'val'}\n" for i, key in enumerate(PLAIN)]
+    (tmp_path / name).write_text("".join(["image,Split\n", *rows]))
+    layout, line = layout_of(tmp_path), f"{name}: names splits in a way that is not read"
+    assert layout.unused_lists == (line,) and layout.other_lists == ()
+    (tmp_path / "images").rename(tmp_path / "train_images")
+    (tmp_path / "masks").rename(tmp_path / "train_masks")
+    layout = layout_of(tmp_path)  # folders tell the splits
+    assert layout.unused_lists == () and layout.other_lists == (line,)
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]

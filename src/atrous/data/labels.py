@@ -26,6 +26,9 @@ IDS = 1 << 16
 COLORS = 1 << 24
 """Colours are 24-bit codes, R + 256 G + 65536 B; the one beyond them is `TRANSPARENT`."""
 
+BRIGHT = 128
+"""What is inside of a binary mask that is drawn in black and white, blurred or not."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoding:

@@ -7,9 +7,11 @@ with spaces, so entries are read against the keys that there are.
 
 import codecs
 import csv
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +22,11 @@ from atrous.files import InputError, is_file
 from atrous.images import IMAGE_SUFFIXES
 
 SPLIT_FOLDER = re.compile(
-    r"(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?=annot|label|mask|im|seg|[^a-z]|$)"
+    r"(?<![a-z])(train(?:[_-]?val|ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)(?=annot|label|mask|im|seg|[^a-z]|$)"
 )
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("trainval", "train_val", "train-val"), "trainval"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
@@ -236,7 +239,7 @@ def split_of(path: str) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list file, less the blank ones.
+    """The lines of a list file, less the blank ones; or the texts that a list in JSON holds.
 
     Raises:
         InputError: there is no such file, it cannot be read, or it is too large.
@@ -250,6 +253,9 @@ def read_lines(path: Path) -> list[str]:
         text = _decoded(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check the list that the split names") from None
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return [name for name in json.loads(text) if isinstance(name, str) and name.strip()]
     return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
 
 
@@ -271,7 +277,8 @@ def _decoded(data: bytes) -> str:
 
 def _header(line: str) -> int | None:
     """The column of images, if a line is a table's header."""
-    for fields in ([line], *_splittings(line)):
+    whole = [] if re.search("[\t;,]", line) else [[line]]
+    for fields in (*whole, *_splittings(line)):
         for place, field in enumerate(fields):
             plain = re.sub("[^a-z]", "", field.lower())
             if len(plain) > 1 and _HEADER.fullmatch(plain):

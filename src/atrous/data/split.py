@@ -15,6 +15,7 @@ from atrous.bands import COLORS, Bands, Channels
 from atrous.data.coco import draw, read_instances
 from atrous.data.file_names import match_files
 from atrous.data.labels import (
+    BRIGHT,
     Encoding,
     check_same_size,
     read_binary_masks,
@@ -126,7 +127,8 @@ class Split(Sequence[Sample]):
         label = _READERS[self.encoding.name](self, key)
         if self.valid:
             path = self.folder / self.valid.replace("{key}", key)
-            valid = read_brightness(path) > 0
+            bright = read_brightness(path)
+            valid = bright >= (BRIGHT if bright.max(initial=0) >= BRIGHT else 1)  # JPEG is noisy
             check_same_size(valid, label, path)
             label = np.where(valid, label, np.uint8(IGNORE_INDEX))
         return label

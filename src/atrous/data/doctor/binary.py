@@ -12,7 +12,7 @@ from atrous.data.doctor.scheme import Scheme, check_count, is_background
 from atrous.data.doctor.seen import Seen, census_of, pairs_of
 from atrous.data.doctor.splits import Layout
 from atrous.data.doctor.survey import Ids, Pair, Progress, survey
-from atrous.data.labels import binary_masks
+from atrous.data.labels import BRIGHT, binary_masks
 from atrous.data.patterns import path_of
 from atrous.files import InputError, is_file
 from atrous.images import read_brightness
@@ -24,7 +24,6 @@ _VOID = 1 << 62
 _MOST_CLASSES = 54
 _SAMPLES = 64
 """Masks that are read to tell how bright the foreground is."""
-_BRIGHT = 128
 
 
 def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Seen:
@@ -118,9 +117,9 @@ def _check_names(folder: Path, names: Sequence[str]) -> None:
 def _foreground(paths: Sequence[Path]) -> int:
     """The least value that is in a mask: 128 for JPEG, and where all masks are so bright."""
     if any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths):
-        return _BRIGHT
+        return BRIGHT
     tops = [top for top in map(_brightest, paths[:: len(paths) // _SAMPLES + 1]) if top]
-    return _BRIGHT if tops and min(tops) >= _BRIGHT else 1
+    return BRIGHT if tops and min(tops) >= BRIGHT else 1
 
 
 def _brightest(path: Path) -> int:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from atrous.data.doctor.class_names import NamedClass
 from atrous.data.doctor.findings import Case, Finding, Severity, many, some, value_name
+from atrous.data.doctor.levels import GAP
 from atrous.files import InputError
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -80,6 +81,12 @@ def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> I
             f"{case.folder / names_file}: no {kind} in it occurs in the masks, which hold {shown}; "
             "give the names of these masks, or take the file away"
         )
+    levels = case.census.levels if kind == "id" else ()
+    if any(sum(abs(i - level) < GAP for i in case.places) > 1 for level in levels):
+        raise InputError(
+            f"{case.folder / names_file}: does not fit the masks, which hold "
+            f"{some(map(str, levels))} with blurred edges; name one class for each, in this order"
+        )
     says = f"{names_file} names {many(len(named), 'class')}, the masks hold"
     says += f" {many(len(values), kind)} ({shown})"
     names = {entry.name for entry in named}
@@ -94,7 +101,8 @@ def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> I
     unnamed = {*values} & {*often.tolist()}
     unnamed -= {*case.places, *case.scheme.ignore, IGNORE_INDEX}
     if unnamed and names & taken.keys():
-        yield _misfit("problem", f"{says}: {len(unnamed)} have no name and are ignored")
+        become = "taken as the nearest" if case.scheme.unknown == "nearest" else "ignored"
+        yield _misfit("problem", f"{says}: {len(unnamed)} have no name and are {become}")
 
 
 def _unnamed_shapes(case: Case, names_file: str, named: Sequence[NamedClass]) -> Iterator[Finding]:

@@ -154,10 +154,9 @@ def _diagnose(
     findings = [*faults, *name_findings(case, names_file, named), *file_findings(case)]
     findings += [*band_findings(case), *folder_findings(case), *mask_findings(case)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
-    splits, seed = dict(layout.splits), None
-    if not toml:
-        splits, seed = _divided(_without(splits, bad), counts)
-    pixels = {name: _sum(counts, layout.splits, name, files) for name, files in splits.items()}
+    given = layout.splits if toml else _without(layout.splits, bad)
+    splits, seed = (dict(given), None) if toml else _divided(given, counts)
+    pixels = {name: _sum(counts, given, name, files) for name, files in splits.items()}
     holders = np.sum([count[:-1] > 0 for count in counts.values()], axis=0)
     findings += class_findings(case, pixels, holders, proposed=seed is not None)
     findings.sort(key=lambda finding: finding.severity == "note")
@@ -186,12 +185,12 @@ def _without(splits: Mapping[str, Files], bad: set[Pair]) -> dict[str, Files]:
 
 
 def _divided(
-    splits: dict[str, Files], counts: Mapping[Pair, NDArray[np.int64]]
+    splits: Mapping[str, Files], counts: Mapping[Pair, NDArray[np.int64]]
 ) -> tuple[dict[str, Files], int | None]:
     """Propose train and val where there are no splits, or no val; the seed, if that was done."""
     whole = UNDIVIDED if UNDIVIDED in splits else "train"
     if whole not in splits or "val" in splits:
-        return splits, None
+        return dict(splits), None
     files = splits[whole]
     present = {pair.key: count[:-1] > 0 for pair, count in counts.items() if pair.split == whole}
     train, val, seed = divide(files.keys, np.stack([present[key] for key in files.keys]))

@@ -26,6 +26,8 @@ from atrous.files import InputError
 from atrous.taxonomy import IGNORE_INDEX
 
 _MACHINE_COLORS = "obj_class_to_machine_color.json"
+_MOST_IGNORED = 0.75
+"""More is ignored in no set, not even where outlines are coarse."""
 _VISTAS_MASK = re.compile(r"(training|validation)/(?:(v\d\.\d)/)?labels/[\w-]{22}\.png$")
 
 
@@ -81,6 +83,8 @@ def as_known(layout: Layout, seen: Seen, named: Sequence[NamedClass]) -> tuple[S
             other = f"a file names other classes ({some(entry.name for entry in named)})"
         elif strange := _strange(seen, scheme, two="two" in known):
             other = f"holds {some(map(str, strange))}, which it has not"
+        elif (share := _ignored(seen, scheme)) > _MOST_IGNORED:
+            other = f"{share:.0%} of the pixels would be ignored"
         message = f"laid out as {known['title']}"
         if other or scheme is None:
             message += f", but {other}: the folder's own values are read"
@@ -149,6 +153,13 @@ def _strange(seen: Seen, scheme: Scheme, *, two: bool) -> list[int]:
     known = {*scheme.train_ids, *scheme.ignore}
     census = census_of(seen.readings, seen.blurred, seen.scheme.encoding)
     return [i for i in census.regions() if i not in known]
+
+
+def _ignored(seen: Seen, scheme: Scheme) -> float:
+    """The part of all pixels that the set ignores."""
+    census = census_of(seen.readings, seen.blurred, seen.scheme.encoding)
+    ignored = census.counts[np.isin(census.values, scheme.ignore)].sum()
+    return float(ignored / max(census.counts.sum(), 1))
 
 
 def _agree(named: Sequence[NamedClass], scheme: Scheme) -> bool:

@@ -37,7 +37,7 @@ _MASK_FOLDER = re.compile(
 )
 _MASK_WORD = (
     r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|train_id|instanceIds|gt|gtFine|gtCoarse|target|"
-    r"ground_?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
+    r"ground[_-]?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
     r"|[LP])"
 )
 _IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test|0000"
@@ -149,6 +149,8 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
         for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
     }
     splits = {split: choice.files for split, choice in choices.items()}
+    if (both := splits.pop("trainval", None)) and "train" not in splits:
+        splits = {"train" if splits else "": both, **splits}
     passed = tuple(sorted({p for choice in choices.values() for p in choice.passed_over}))
     unused = tuple(sorted({p for choice in choices.values() for p in choice.unused}))
     images, masks = (_unpaired(names, splits.values(), side, (*passed, *unused)) for side in (0, 1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 
-_GAP = 24
+GAP = 24
 """Levels are at least so far apart."""
 _VALLEY = 16
 """How wide a valley is."""
@@ -51,13 +51,13 @@ def find_levels(counts: Counts, solid: Counts, soft: Counts) -> tuple[int, ...]:
 
 def are_spread(greys: Sequence[int]) -> bool:
     """Whether sorted greys are so far apart that a blur of one is not taken for another."""
-    apart = all(b - a >= _GAP for a, b in pairwise(greys))
+    apart = all(b - a >= GAP for a, b in pairwise(greys))
     return len(greys) > 1 and apart and greys[-1] >= _SPREAD
 
 
 def _are_ids(counts: Counts, solid: Counts) -> bool:
     """Whether regions have greys close to black that are not the same: then they are ids."""
-    dark, flat = counts[:_GAP], solid[:_GAP]
+    dark, flat = counts[:GAP], solid[:GAP]
     is_region = (flat > 0.15 * dark) & (dark > 5e-4 * counts.sum())
     is_region[dark.argmax()] = False
     return bool(is_region.any())
@@ -73,7 +73,7 @@ def _clusters(counts: Counts, soft: Counts) -> list[int]:
         if (soft * (part > 0)).sum() > 0.9 * part.sum():
             return []  # an edge
         noise += part.sum() - part.max()
-        far += part[abs(greys - level) > _GAP].sum()
+        far += part[abs(greys - level) > GAP].sum()
     return levels if noise > 0 and far < 0.1 * noise else []
 
 

@@ -21,6 +21,7 @@ _MOST_LIKELY = 8
 _MOST_LIST_BYTES = 1 << 26
 _MOST_SHOWN = 200
 """Letters of a line."""
+_MOST_HEADER = 4096
 _PROBED = 1000
 """Lines that are tried first, so that a large table of other things takes no time."""
 
@@ -57,8 +58,12 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
     """
     names = {path: found for path in _texts(layout, paths) if (found := _list_name(path))}
     places = {name: _place(layout.folder, files) for name, files in layout.splits.items()}
-    unused = [f"{p}: names splits in a way that is not read" for p, n in names.items() if not n[0]]
-    other: list[str] = []
+    unread = "names splits in a way that is not read"
+    unused = [f"{path}: {unread}" for path, name in names.items() if not name[0]]
+    tables = [path for path in _texts(layout, paths) if _has_split_column(layout.folder, path)]
+    other = [f"{path}: {unread}" for path in tables if path not in names]
+    if UNDIVIDED in layout.splits:
+        unused, other = [*unused, *other], []
     chosen: dict[str, _List] = {}
 
     def read(split: str, *, is_plain: bool) -> list[_List]:
@@ -80,11 +85,16 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
             if len({one.files.keys for one in lists}) > 1:
                 other += [f"{one.path}: one of several lists of {split}" for one in lists]
                 continue
-        for one in sorted(lists, key=lambda one: (-one.fit, len(one.path), one.path)):
+        for one in sorted(lists, key=_order):
             if chosen.setdefault(split, one).files.keys != one.files.keys:
                 other.append(f"{one.path}: {chosen[split].path} counts")
     layout = replace(layout, unused_lists=tuple(unused), other_lists=tuple(other))
     return _divided(layout, chosen) if chosen else layout
+
+
+def _order(one: _List) -> tuple[float, bool, int, str]:
+    """The likeliest list of a split first: VOC has others, of boxes, beside that of masks."""
+    return -one.fit, "segment" not in one.path.lower(), len(one.path), one.path
 
 
 def _texts(layout: Layout, paths: Iterable[str]) -> Iterator[str]:
@@ -94,6 +104,18 @@ def _texts(layout: Layout, paths: Iterable[str]) -> Iterator[str]:
         used |= {path for key in files.keys for path in (files.image(key), *files.masks(key))}
     stems = {_stem(path) for path in used}
     return (path for path in paths if _stem(path) not in stems)
+
+
+def _has_split_column(folder: Path, path: str) -> bool:
+    """Whether a table says of each image of which split it is."""
+    if not path.lower().endswith((".csv", ".tsv")):
+        return False
+    try:
+        with (folder / path).open("rb") as file:
+            header = file.readline(_MOST_HEADER).decode("utf-8-sig", "replace").lower()
+    except OSError:
+        return False
+    return not {"split", "subset", "partition"}.isdisjoint(re.findall("[a-z_]+", header))
 
 
 def _list_name(path: str) -> tuple[str, bool] | None:

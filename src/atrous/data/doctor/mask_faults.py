@@ -15,13 +15,15 @@ from atrous.taxonomy import IGNORE_INDEX
 
 _UNLIKE = 1e-4
 """Of all pixels: fewer that are unlike all classes are noise."""
+_MANY_OBJECTS, _COUNTS = 5, 3
+"""Of ids that number objects: in one mask at least, and how many different such numbers."""
 _BY_DESIGN = 0.2
 """Where more of all masks hold nothing but background, they are meant to."""
 
 
 def mask_findings(case: Case) -> list[Finding]:
     """What is wrong with the values of masks."""
-    judges = (_strays, _interpolated, _white, _empty, _no_data, _transparent, _colors)
+    judges = (_strays, _interpolated, _white, _numbered, _empty, _no_data, _transparent, _colors)
     return [finding for judge in judges for finding in judge(case)]
 
 
@@ -72,6 +74,11 @@ def _interpolated(case: Case) -> Iterator[Finding]:
             mend += f": {many(far, 'pixel')} are unlike all of these, so thin classes may be lost"
     elif between:
         mend += "; --write ignores the values between"
+        white = sum(
+            int(r.tally.counts[r.tally.values == IGNORE_INDEX].sum()) for r in bad if r.tally
+        )
+        if white and IGNORE_INDEX not in case.places and case.scheme.encoding != "rgb":
+            mend += f", and 255 ({many(int(white), 'pixel')})"
     yield Finding(
         code="interpolated",
         severity="note" if mended else "problem",
@@ -104,6 +111,28 @@ def _white(case: Case) -> Iterator[Finding]:
             examples=tuple(reading.pair.mask for reading in holders),
             mend="say so by labels.map, as --write does",
             pairs=tuple(reading.pair for reading in holders),
+        )
+
+
+def _numbered(case: Case) -> Iterator[Finding]:
+    """Ids without names that run from 1 to another number in each mask, as those of objects do."""
+    scheme, held = case.scheme, [r for r in case.readings if r.tally and r.tally.values.any()]
+    made_up = all(scheme.classes[place] == f"class {i}" for i, place in scheme.train_ids.items())
+    if case.described or any(case.blurred) or scheme.encoding == "rgb" or not made_up:
+        return
+    ids = [{*r.tally.values.tolist()} - {0, IGNORE_INDEX} for r in held if r.tally]
+    tops = {len(own) for own in ids}
+    in_turn = all(own == {*range(1, len(own) + 1)} for own in ids)
+    if in_turn and len(tops) >= _COUNTS and max(tops) >= _MANY_OBJECTS:
+        yield Finding(
+            code="numbered-objects",
+            severity="problem",
+            count=len(held),
+            message=f"{many(len(held), 'mask')} whose ids run from 1 to another number in each, "
+            f"up to {max(tops)}: they may number objects, and are read as classes",
+            examples=tuple(reading.pair.mask for reading in held),
+            mend="give masks of classes; if all objects are of one class, write 1 for each",
+            pairs=tuple(reading.pair for reading in held),
         )
 
 

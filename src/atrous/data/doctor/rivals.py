@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from atrous.data.doctor.findings import some
 from atrous.data.doctor.splits import Files
+from atrous.data.labels import BRIGHT
 from atrous.data.lists import SPLIT_FOLDER
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, read_brightness, read_colors
@@ -53,7 +54,6 @@ _VIEW = re.compile(r"(?:^|[/_\-. ])(?:masks?|fov|roi|field_?of_?view)(?=[/_\-. ]
 _SEPARATORS = "/_-. "
 _SAMPLES = 8
 """Masks of a pattern that are read to tell what it holds."""
-_BRIGHT = 128
 _SAME = 0.5
 """Two people's drawings of one thing have more than this of their union in common."""
 _NESTED = 0.98
@@ -175,9 +175,9 @@ def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Itera
     for key in _some(keys) if pattern else ():
         label, view = (_read(folder, p.replace("{key}", key)) for p in (files.labels, pattern))
         if label is not None and view is not None and label.shape == view.shape:
-            drawn = _inside(label)
-            outside = (drawn & (view == 0)).sum() > (1 - _NESTED) * drawn.sum()
-            if outside or (view > 0).mean() < _LEAST_VIEW:
+            drawn, seen = _inside(label), _inside(view)
+            outside = (drawn & ~seen).sum() > (1 - _NESTED) * drawn.sum()
+            if outside or seen.mean() < _LEAST_VIEW:
                 raise _ambiguous(folder, files.labels, pattern)
     return Choice(
         replace(files, valid=pattern),
@@ -284,7 +284,7 @@ def _is_binary(folder: Path, paths: Sequence[str]) -> bool:
     for mask in masks:
         top = int(mask.max(initial=0))
         between = (mask > top // 8) & (mask < top - top // 8)
-        if len(np.unique(mask)) > 2 and (top < _BRIGHT or between.mean() > 0.2):
+        if len(np.unique(mask)) > 2 and (top < BRIGHT or between.mean() > 0.2):
             return False
     return bool(masks)
 

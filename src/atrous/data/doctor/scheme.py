@@ -113,10 +113,10 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
         check_count(len(regions))
         # A name without a colour says which value it means only if the colours are greys.
         grey = {code_of((entry.dataset_id,) * 3): entry.name for entry in named[:256]}
-        names = [grey.get(c) for c in regions]
-        if None in names:
-            names = [f"class {place}" for place in range(len(regions))]
-        codes = {str(name): code for name, code in zip(names, regions, strict=True)}
+        held = {0 if code == TRANSPARENT else code for code in regions}
+        codes = {grey[code]: code for code in sorted(held & grey.keys())}
+        if {*codes.values()} != held:
+            codes = {f"class {place}": code for place, code in enumerate(regions)}
     clear, codes = _clear_class(census, codes)
     classes = {name: code for name, code in codes.items() if not is_void(name)}
     check_count(len(classes))
@@ -284,10 +284,10 @@ def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) 
     """
     names = {entry.dataset_id: entry.name for entry in named if entry.dataset_id < 1 << 16}
     beyond = len(named)
-    if sorted(names) != list(range(beyond)) or is_background(named[0].name):
-        return names
     common = [i for i in ids if not census.is_rare(i)]
-    if not common or max(common) != beyond:
+    if sorted(names) != list(range(beyond)) or max(common, default=0) != beyond:
+        return names
+    if is_background(named[0].name) and (census.values == 0).any():
         return names
     share = census.counts[census.values == 0].sum() / census.counts.sum()
     zero = {0: "background"} if share > _MUCH or beyond == 1 else {}

@@ -405,6 +405,19 @@ def test_a_field_of_view_of_jpeg(tmp_path: Path) -> None:
         assert ((label == "ignored") == outside).all()
 
 
+@pytest.mark.parametrize("fault", ["damaged", "small"])
+def test_a_field_of_view_that_does_not_fit_leaves_the_pair_out(tmp_path: Path, fault: str) -> None:
+    write_retina(tmp_path, ("images/{}.png", "manual/{}.png", "mask/{}.png", ""), ("",))
+    if fault == "small":
+        save(tmp_path / "mask/2.png", np.full((20, 28), 255, np.uint8))
+    else:
+        (tmp_path / "mask/2.png").write_bytes(b"no picture")
+    diagnosis, dataset = read(tmp_path)
+    (finding,) = (f for f in diagnosis.findings if f.code == "unreadable-mask")
+    assert finding.count == 1 and "mask/2.png" in finding.examples[0]
+    assert {number_of(key) for key in labels(dataset)} == {1, 3, 4}
+
+
 def test_a_mask_beside_manual_ones_that_is_no_field_of_view(tmp_path: Path) -> None:
     write_retina(tmp_path, ("images/{}.png", "manual/{}.png", "mask/{}.png", ""), ("",))
     for number in range(1, 5):
@@ -551,24 +564,21 @@ def test_a_folder_that_only_looks_like_a_known_set(tmp_path: Path) -> None:
     assert dataset.taxonomy.classes == ("class 0", "class 1", "class 200")
 
 
-@pytest.mark.parametrize(
-    ("image", "label"),
-    [
-        ("Train/Rural/images_png/{}.png", "Train/Rural/masks_png/{}.png"),
-        (
-            "leftImg8bit/train/ulm/ulm_{:06}_000019_leftImg8bit.png",
-            "gtFine/train/ulm/ulm_{:06}_000019_gtFine_labelIds.png",
-        ),
-    ],
-)
-def test_a_known_layout_that_ignores_nearly_all_is_another_set(
-    tmp_path: Path, image: str, label: str
-) -> None:
-    write_known(tmp_path, image, label, [0, 1, 2])
-    diagnosis, dataset = read(tmp_path)
+def test_a_known_layout_whose_set_ignores_nearly_all_is_told(tmp_path: Path) -> None:
+    image = "leftImg8bit/train/ulm/ulm_{:06}_000019_leftImg8bit.png"
+    label = "gtFine/train/ulm/ulm_{:06}_000019_gtFine_labelIds.png"
+    write_known(tmp_path / "a", image, label, [0, 1, 2])
+    diagnosis, dataset = read(tmp_path / "a")
     assert dataset.taxonomy.classes == ("class 0", "class 1", "class 2")
-    (note,) = (f.message for f in diagnosis.findings if f.code == "known-set")
-    assert "would be ignored" in note
+    assert "it would ignore all pixels" in "".join(f.message for f in diagnosis.findings)
+    pattern = "Train/Rural/{}_png/{{}}.png"
+    write_known(tmp_path / "b", pattern.format("images"), pattern.format("masks"), [0, 1, 2])
+    diagnosis, dataset = read(tmp_path / "b")
+    assert dataset.taxonomy.classes[:2] == ("background", "building")
+    found = np.concatenate([label.ravel() for label in labels(dataset).values()])
+    (problem,) = (f for f in diagnosis.findings if f.code == "known-set")
+    share = (found == "ignored").mean()
+    assert problem.severity == "problem" and f"which ignore {share:.0%}" in problem.message
 
 
 def test_a_file_of_names_counts_more_than_a_known_layout(tmp_path: Path) -> None:

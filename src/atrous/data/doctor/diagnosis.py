@@ -27,7 +27,7 @@ from atrous.data.doctor.mask_faults import mask_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
 from atrous.data.doctor.reading import read_folder
 from atrous.data.doctor.scheme import Scheme, with_nearest
-from atrous.data.doctor.seen import Seen, census_of
+from atrous.data.doctor.seen import Seen, census_of, with_views
 from atrous.data.doctor.splits import UNDIVIDED, Files, Layout
 from atrous.data.doctor.survey import Pair, Progress, Reading
 from atrous.files import InputError, walk
@@ -121,7 +121,7 @@ def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diag
     if scheme is None and not named:
         names_file, named = find_class_names(folder, paths)
     layout = with_bands(layout)
-    seen = read_folder(layout, scheme, named, progress)
+    seen = with_views(layout, read_folder(layout, scheme, named, progress))
     seen, notes = as_known(layout, seen, named)
     return _diagnose(layout, seen, [*faults, *seen.findings, *notes], names_file, "", named)
 

@@ -76,26 +76,28 @@ def as_known(layout: Layout, seen: Seen, named: Sequence[NamedClass]) -> tuple[S
             continue
         labels = known.get("labels") or tomllib.loads(builtin_text(known["set"]))["labels"]
         scheme = _two(seen, labels) if known.get("two") else _scheme(seen, labels)
-        other = ""
+        other, is_most = "", False
         if scheme is None:
             other = "is stored otherwise"
         elif named and not _agree(named, scheme):
             other = f"a file names other classes ({some(entry.name for entry in named)})"
         elif strange := _strange(seen, scheme, two="two" in known):
             other = f"holds {some(map(str, strange))}, which it has not"
-        elif (share := _ignored(seen, scheme)) > _MOST_IGNORED:
-            other = f"{share:.0%} of the pixels would be ignored"
+        elif (ignored := _ignored(seen, scheme)) == 1:
+            other = "it would ignore all pixels"
         message = f"laid out as {known['title']}"
         if other or scheme is None:
             message += f", but {other}: the folder's own values are read"
         else:
             message += ", and read by its ids, names and colours"
+            if is_most := ignored > _MOST_IGNORED:
+                message += f", which ignore {ignored:.0%} of the pixels"
             places = seen.places if "two" in known else scheme.train_ids
             seen = replace(seen, scheme=scheme, places=places)
         return seen, [
             Finding(
                 code="known-set",
-                severity="note",
+                severity="problem" if is_most else "note",
                 count=1,
                 message=message,
                 examples=(),

@@ -1,13 +1,18 @@
 """Every pair of a folder, read: what readers of all kinds of masks return."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from atrous.data.doctor.census import Census, take_census
 from atrous.data.doctor.findings import Finding
 from atrous.data.doctor.scheme import Scheme
-from atrous.data.doctor.splits import Files
+from atrous.data.doctor.splits import Files, Layout
 from atrous.data.doctor.survey import Pair, Reading
+from atrous.data.labels import check_same_size
+from atrous.files import InputError
+from atrous.images import read_brightness
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +30,23 @@ class Seen:
     """What was guessed on the way, or draws nothing."""
     no_data: frozenset[int] = frozenset()
     """Ids that GeoTIFFs declare as no data."""
+
+
+def with_views(layout: Layout, seen: Seen) -> Seen:
+    """Count the mask of a pair as unreadable whose field of view is damaged, or of another size."""
+
+    def checked(reading: Reading) -> Reading:
+        pattern = layout.splits[reading.pair.split].valid
+        if not pattern or reading.tally is None:
+            return reading
+        path = layout.folder / pattern.replace("{key}", reading.pair.key)
+        try:
+            check_same_size(read_brightness(path), np.empty(reading.mask_size), path)
+        except InputError as error:
+            return replace(reading, tally=None, mask_error=str(error))
+        return reading
+
+    return replace(seen, readings=[checked(reading) for reading in seen.readings])
 
 
 def census_of(readings: Sequence[Reading], blurred: Sequence[bool], encoding: str) -> Census:

@@ -270,6 +270,39 @@ def test_ids_that_number_objects_are_told(tmp_path: Path) -> None:
     assert "numbered-objects" not in codes(write(tmp_path / "c", few, lambda x: x))
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("_classes.csv", "Pixel Value, Class\n255, car\n0, ground\n"),
+        ("classes.txt", "255: car\n0: ground\n"),
+        ("id2label.json", '{"255": "car", "0": "ground"}'),
+    ],
+)
+def test_numbers_in_a_file_of_names_tell_which_is_which(
+    tmp_path: Path, suffix: str, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    labels = blobs()
+    assert write(tmp_path, labels, lambda x: 255 * x, suffix).scheme.classes == ("car", "ground")
+    assert differ(tmp_path, [1 - label for label in labels]) == 0
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("step", [255, 120])
+def test_greys_in_a_file_of_names_tell_which_is_which(
+    tmp_path: Path, suffix: str, step: int
+) -> None:
+    labels = blobs(255 // step + 1)
+    rows = [f"c{i},{step * i},{step * i},{step * i}\n" for i in (1, 0, 2) if step * i < 256]
+    (tmp_path / "class_dict.csv").write_text("".join(["name,r,g,b\n", *rows]))
+    diagnosis = write(tmp_path, labels, lambda x: (step * x).astype(np.uint8), suffix)
+    names = diagnosis.scheme.classes
+    assert names == tuple(row.split(",")[0] for row in rows)
+    for read, label in zip(read_all(tmp_path), labels, strict=True):
+        assert (np.array([int(name[1:]) for name in names])[read] == label).all()
+
+
 def test_names_of_spread_ids_count_in_order(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("ground\nroad\nriver\n")
     labels = lines(1, 3)

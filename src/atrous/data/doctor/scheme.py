@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atrous.data.doctor.census import Census
 from atrous.data.doctor.class_names import NamedClass, is_void
 from atrous.data.doctor.far_colors import find_far_colors
-from atrous.data.doctor.levels import are_spread
+from atrous.data.doctor.levels import GAP, are_spread
 from atrous.data.labels import NO_DATA, nearest_colors, nearest_ids
 from atrous.files import InputError
 from atrous.images import TRANSPARENT
@@ -255,6 +255,8 @@ def _names_of_ids(
     """The ids that are classes, and their names."""
     ids = [i for i in census.regions() if 0 <= i < 1 << 16 and i not in no_data]
     names = [entry.name for entry in named]
+    if by_grey := _names_of_greys(ids, named, blurred=bool(census.levels)):
+        return by_grey
     if IGNORE_INDEX in ids and is_white_a_class(census, len(named)):
         if ids[:-1] in ([0], [0, 1]):
             return {i: _binary(names)[i > 0] for i in ids}
@@ -269,6 +271,25 @@ def _names_of_ids(
     if named:
         return _named_ids(ids, named, census)
     return {i: f"class {i}" for i in _without_strays(ids, census) or [0]}
+
+
+def _names_of_greys(
+    ids: Sequence[int], named: Sequence[NamedClass], *, blurred: bool
+) -> dict[int, str]:
+    """The name of each id where a file gives every class a grey, and the ids are these; else {}.
+
+    A grey is a colour, or a number where one of them is 255.
+    """
+    greys = {entry.dataset_id: entry.name for entry in named}
+    if IGNORE_INDEX not in greys:
+        greys = {e.color[0]: e.name for e in named if e.color and len({*e.color}) == 1}
+    if not ids or not greys or len(greys) < len(named):
+        return {}
+    near = {min(greys, key=lambda grey: abs(grey - i)): i for i in ids}
+    slack = GAP if blurred else 0
+    if len(near) < len(ids) or any(abs(grey - i) > slack for grey, i in near.items()):
+        return {}
+    return {near.get(g, g): name for g, name in greys.items() if g in near or not blurred}
 
 
 def _binary(names: Sequence[str]) -> Sequence[str]:

@@ -424,7 +424,10 @@ def no_such_file(path: Path) -> InputError:
 
 def _decode(path: Path, data: bytes | None) -> Image.Image:
     with _opened(path, data) as image:
+        promised = image.size
         image.load()
+        if image.size != promised:
+            raise ValueError("of another size than it says")
         return image
 
 

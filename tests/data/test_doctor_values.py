@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doctor_folders import save, write_images
+from doctor_folders import mask, save, write_images, write_index
 from PIL import Image, ImageDraw
 
 from atrous.data.dataset import Dataset
@@ -547,3 +547,17 @@ def test_few_thin_ids_that_are_blurred_are_told(tmp_path: Path) -> None:
     """Ids 0 to 9 whose lines are blurred cannot be told from a drawn id: no guess is made."""
     diagnosis = write(tmp_path, lines(2), lambda x: there_and_back(9 * x, 0.67, LINEAR))
     assert diagnosis.scheme.unknown != "nearest" and "interpolated" in codes(diagnosis)
+
+
+@pytest.mark.parametrize("lines", [["road,255,255,255", "bg,0,0,0"], ["bg,0,0,0", "road,9,9,9"]])
+def test_the_darker_of_two_named_greys_is_the_lower_id(tmp_path: Path, lines: list[str]) -> None:
+    write_index(tmp_path, 5)
+    for number in range(5):
+        save(tmp_path / f"masks/{number:03}.png", mask(number, (0, 1)))
+    (tmp_path / "class_dict.csv").write_text("\n".join(["name,r,g,b", *lines]))
+    examine(tmp_path).write()
+    dataset = Dataset.open(tmp_path)
+    split = dataset.split("train")
+    for index, key in enumerate(split.keys):
+        names = np.array(dataset.taxonomy.classes)[split.label(index)]
+        assert np.array_equal(names == "road", mask(int(key), (0, 1)) == 1)

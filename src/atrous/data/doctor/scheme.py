@@ -5,7 +5,7 @@ than the blur of an edge is a class, but for ids far beyond all others in a mask
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -302,7 +302,11 @@ def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) 
 
     Many files leave out the 0 and so count from 1: then the id that is one more than they have
     names is a common one. Where 0 takes much of the area, it is the background; else unlabelled.
+    Where each has a grey, the darker one has the lower id, whatever the order of the lines.
     """
+    greys = {entry.color[0]: entry for entry in named if entry.color and len({*entry.color}) == 1}
+    if len(greys) == len(named) and [e.dataset_id for e in named] == list(range(len(named))):
+        named = [replace(greys[grey], dataset_id=i) for i, grey in enumerate(sorted(greys))]
     names = {entry.dataset_id: entry.name for entry in named if entry.dataset_id < 1 << 16}
     beyond = len(named)
     common = [i for i in ids if not census.is_rare(i)]

@@ -23,11 +23,11 @@ def test_colorize_gives_each_id_its_color() -> None:
     assert tuple(colored[1, 3]) == (0, 0, 0)
 
 
-def test_shares_are_of_all_pixels_largest_first() -> None:
+def test_shares_are_of_pixels_with_a_class_largest_first() -> None:
     assert shares(LABELS, TAXONOMY) == [
-        ("red", 3 / 8, COLORS[0]),
-        ("blue", 2 / 8, COLORS[2]),
-        ("green", 1 / 8, COLORS[1]),
+        ("red", 3 / 6, COLORS[0]),
+        ("blue", 2 / 6, COLORS[2]),
+        ("green", 1 / 6, COLORS[1]),
     ]
 
 

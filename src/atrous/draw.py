@@ -88,14 +88,16 @@ def blend_reference(
 
 
 def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
-    """Return the classes that occur in `labels` (H, W), largest first, as parts of all pixels."""
+    """Return the classes that occur in `labels` (H, W), largest first, with their shares.
+
+    A share is of the pixels that have a class.
+    """
     # Pillow's histogram takes half of the time of bincount, which widens its input to 64 bits.
     counts = Image.fromarray(np.ascontiguousarray(labels, np.uint8)).histogram()
     order = sorted(range(taxonomy.num_classes), key=lambda i: -counts[i])
+    total = sum(counts[: taxonomy.num_classes])
     return [
-        (taxonomy.classes[i], counts[i] / labels.size, taxonomy.colors[i])
-        for i in order
-        if counts[i]
+        (taxonomy.classes[i], counts[i] / total, taxonomy.colors[i]) for i in order if counts[i]
     ]
 
 

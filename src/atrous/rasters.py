@@ -49,6 +49,7 @@ class RasterRows:
         self._source, self._path = source, path
         self._range = value_range = bands.value_range
         with _damage_told(path):
+            _check_count(source, path, bands)
             self._bands = _band_numbers(source, path, bands)
             self._palette = None if bands.numbers else _palette(source)
             structure = source.tags(ns="IMAGE_STRUCTURE")
@@ -58,11 +59,6 @@ class RasterRows:
         self._end = 0
         self._has_data = np.empty((0, source.width), bool)
         kinds = {source.dtypes[i - 1] for i in self._bands}
-        if bands.of not in (None, count := _data_bands(source, bands)):
-            raise InputError(
-                f"{path}: {count} bands, where the model was trained on files of {bands.of}; say "
-                f"which it shall take, such as --bands {bands.named()}"
-            )
         if any(kind.startswith("complex") for kind in kinds):
             raise InputError(f"{path}: complex values are no colours; convert it first")
         if value_range is None and kinds != {"uint8"} and self._palette is None:
@@ -260,6 +256,22 @@ def channels_of(path: Path, bands: Bands, data: bytes | None = None) -> Channels
     if len(kinds) == 3:
         return Channels(of=count)
     return Channels(tuple(_COLORS.index(k) if k in _COLORS else None for k in kinds), count)
+
+
+def _check_count(source: Any, path: Path, bands: Bands) -> None:
+    """Refuse a file of other bands than those that a model was trained on.
+
+    Raises:
+        InputError: it is one.
+    """
+    if bands.of in (None, count := _data_bands(source, bands)):
+        return
+    fix = f"say which it shall take, such as --bands {bands.named()}"
+    if count < bands.channels:
+        fix = "give files that have them all"
+    raise InputError(
+        f"{path}: {count} bands, where the model was trained on files of {bands.of}; {fix}"
+    )
 
 
 def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:

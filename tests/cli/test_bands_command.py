@@ -11,7 +11,7 @@ from color_bundle import TAXONOMY, write_color_bundle
 from rasterio.transform import from_origin
 
 from atrous.cli import main
-from atrous.images import write_label
+from atrous.images import write_image, write_label
 from atrous.metrics import Confusion
 
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5.6e6, 1, 1)}
@@ -154,7 +154,7 @@ def test_bands_and_range_of_a_bundle_are_its_defaults(
     )
     assert main(["evaluate", str(model), str(data)]) == 2
     err = capsys.readouterr().err
-    assert "0: 3 bands, where four takes 4; name as many, by --bands or by bands in" in err
+    assert "0: 3 bands, where four takes 4; give images of these, or bands in" in err
 
 
 def test_a_photo_has_too_few_bands_for_such_a_model(
@@ -164,3 +164,15 @@ def test_a_photo_has_too_few_bands_for_such_a_model(
     write_tiff(tmp_path / "a.tif", tiles(1)[0][0], photometric="RGB")
     assert main(["segment", str(tmp_path / "a.tif"), "--model", str(model)]) == 2
     assert "a.tif: has no band 4; give --bands from 1 to 3" in capsys.readouterr().err
+
+
+def test_a_photo_has_too_few_bands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the line says to do must be possible."""
+    model = write_color_bundle(tmp_path / "four.onnx", bands=(4, 3, 2, 1), bands_of=4)
+    write_image(tmp_path / "photo.png", np.zeros((8, 9, 3), np.uint8))
+    photo, out = str(tmp_path / "photo.png"), str(tmp_path / "out")
+    assert main(["segment", photo, "--model", str(model), "--out", out]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {photo}: 3 bands, where the model was trained on files of 4; give files that "
+        "have them all\n"
+    )

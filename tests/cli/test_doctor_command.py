@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 from doctor_folders import PALETTE, mask, resized, save, write_index, write_rgb
+from PIL import Image
+from pillow_heif import from_pillow
 
+from atrous import images
 from atrous.cli import main
 from atrous.data.dataset import Dataset
 
@@ -106,3 +109,27 @@ def test_write_without_a_usable_pair_prints_the_findings(tmp_path: Path, capsys)
     assert main(["data", "doctor", str(folder), "--write", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["written"] == []
     assert sorted(folder.rglob("*")) == before
+
+
+def test_no_training_is_proposed_where_there_is_one_class(tmp_path: Path, capsys) -> None:
+    write_index(tmp_path, 5)
+    for number in range(5):
+        save(tmp_path / f"masks/{number:03}.png", mask(number, (0,)))
+    assert main(["data", "doctor", str(tmp_path), "--write"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("next: give it a second class")
+    assert "atrous train" not in out
+
+
+def test_a_missing_extra_is_what_to_install(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_index(tmp_path, 5)
+    for path in sorted((tmp_path / "images").iterdir()):
+        from_pillow(Image.open(path)).save(path.with_suffix(".heic"))
+        path.unlink()
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
+    assert main(["data", "doctor", str(tmp_path)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "5 images cannot be read -> install what reads them; " in text
+    assert 'pip install "atrous[heif]"' in text

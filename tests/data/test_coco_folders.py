@@ -412,3 +412,17 @@ def test_panoptic_file_names(tmp_path: Path, image: str, png: str) -> None:
     assert codes(described(tmp_path)) == set()
     expected = {key: np.where(v == "background", IGNORED, v) for key, v in TRUTH.items()}
     check(tmp_path, expected)
+
+
+@pytest.mark.parametrize(("ninth", "said"), [("boat", True), ("ship", False)])
+def test_cocos_own_categories_are_recognised(tmp_path: Path, ninth: str, said: bool) -> None:
+    dataset = Dataset.open("coco-panoptic", tmp_path)
+    gaps = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+    ids = [i for i in range(1, 91) if i not in gaps]
+    things = [dataset.taxonomy.classes[i] for i in sorted(dataset.taxonomy.things)]
+    things[8] = ninth
+    table = coco_table()
+    table["categories"] = [{"id": i, "name": name} for i, name in zip(ids, things, strict=True)]
+    write_coco(tmp_path, table)
+    notes = [f.message for f in examine(tmp_path).findings if f.code == "known-set"]
+    assert notes == ["the 80 categories of COCO, by its ids and names"] * said

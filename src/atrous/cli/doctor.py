@@ -143,4 +143,7 @@ def _print_written(diagnosis: "Diagnosis", written: Iterable[Path]) -> None:
     print("wrote " + "  ".join(map(str, written)))
     if diagnosis.left_out:
         print(f"left out: {diagnosis.left_out:,} faulty pairs, named above")
-    print(f"next: atrous train --data {diagnosis.folder}")
+    if any(finding.code == "one-class" for finding in diagnosis.findings):
+        print("next: give it a second class, as said above; there is nothing to train yet")
+    else:
+        print(f"next: atrous train --data {diagnosis.folder}")

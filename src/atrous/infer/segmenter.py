@@ -70,7 +70,7 @@ class Segmentation:
         return self.labels.shape[0], self.labels.shape[1]
 
     def coverage(self) -> dict[str, float]:
-        """Return the fraction of the pixels of each class that is present, largest first."""
+        """Return the share of each class that is present, largest first, of pixels with a class."""
         return {name: share for name, share, _ in self._shares}
 
     @cached_property
@@ -207,8 +207,8 @@ class Segmenter:
         channels = self.metadata.channels
         if image.shape[2] != channels:
             raise InputError(
-                f"{image.shape[2]} bands, where {self.runtime.model_name} takes {channels}; name "
-                "as many, by --bands or by bands in dataset.toml"
+                f"{image.shape[2]} bands, where {self.runtime.model_name} takes {channels}; give "
+                f"images of these, or bands in dataset.toml if their files have {channels} or more"
             )
         logits: NDArray[np.float32] = self.runtime(image[None])[0]
         return logits

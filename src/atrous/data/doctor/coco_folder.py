@@ -11,6 +11,7 @@ from atrous.data.coco import number_of
 from atrous.data.doctor.annotations import name_notes
 from atrous.data.doctor.class_names import color_in, is_void
 from atrous.data.doctor.findings import Finding, many, some
+from atrous.data.doctor.known import coco_notes
 from atrous.data.doctor.scheme import Scheme, check_count
 from atrous.data.doctor.splits import UNDIVIDED, Files, Layout, rank
 from atrous.data.file_names import match_files
@@ -73,6 +74,7 @@ def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Scheme, list[
     origin = "none" if UNDIVIDED in splits else "folders"
     layout = Layout(folder, {split: found.files for split, found in splits.items()}, origin)
     scheme, findings = _categories_scheme("coco-panoptic" if panoptic else "coco-json", categories)
+    findings += coco_notes(scheme)
     findings += [*_missing_images(splits.values()), *_unused(layout, every, paths)]
     return layout, scheme, findings
 

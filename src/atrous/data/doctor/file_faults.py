@@ -28,13 +28,16 @@ def _unreadable(case: Case) -> Iterator[Finding]:
         ("mask", "mend or export", masks),
     ):
         if bad:
+            fix = f"{mend} them again"
+            if all("pip install" in error for _, error in bad):
+                fix = "install what reads them"
             yield Finding(
                 code=f"unreadable-{half}",
                 severity="problem",
                 count=len(bad),
                 message=f"{many(len(bad), half)} cannot be read",
                 examples=_lines(case, (error for _, error in bad)),
-                mend=f"{mend} them again; --write leaves them out",
+                mend=f"{fix}; --write leaves them out",
                 pairs=tuple(pair for pair, _ in bad),
                 leaves_out=True,
             )

@@ -26,6 +26,8 @@ from atrous.files import InputError
 from atrous.taxonomy import IGNORE_INDEX
 
 _MACHINE_COLORS = "obj_class_to_machine_color.json"
+_COCO_THINGS = 80
+"""Categories of COCO's instances; panoptic segments have 53 more."""
 _MOST_IGNORED = 0.75
 """More is ignored in no set, not even where outlines are coarse."""
 _VISTAS_MASK = re.compile(r"(training|validation)/(?:(v\d\.\d)/)?labels/[\w-]{22}\.png$")
@@ -105,6 +107,30 @@ def as_known(layout: Layout, seen: Seen, named: Sequence[NamedClass]) -> tuple[S
             )
         ]
     return seen, []
+
+
+def coco_notes(scheme: Scheme) -> list[Finding]:
+    """Say that the categories of a COCO JSON are COCO's own, if ids and names are."""
+    labels = tomllib.loads(builtin_text("coco-panoptic"))["labels"]
+    classes = read_classes(labels)
+    table = read_encoding(labels, classes).table
+    own = {
+        int(i): classes[table[i]]["name"]
+        for i in np.flatnonzero((table >= 0) & (table < IGNORE_INDEX))
+    }
+    given = {i: scheme.classes[place] for i, place in scheme.train_ids.items()}
+    if len(given) < _COCO_THINGS or any(own.get(i) != name for i, name in given.items()):
+        return []
+    return [
+        Finding(
+            code="known-set",
+            severity="note",
+            count=1,
+            message=f"the {len(given)} categories of COCO, by its ids and names",
+            examples=(),
+            mend="none needed",
+        )
+    ]
 
 
 @cache

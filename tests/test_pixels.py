@@ -9,12 +9,13 @@ import pytest
 import rasterio
 import rasterio.shutil
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from atrous import pixels, rasters
-from atrous.bands import COLORS, Bands
+from atrous.bands import COLORS, Bands, likely_range
 from atrous.files import InputError
-from atrous.images import image_size
+from atrous.images import image_size, largest_of_16_bits
 from atrous.pixels import (
     fourth_is_alpha,
     is_raster,
@@ -209,6 +210,94 @@ def test_values_that_count_from_white_or_have_12_bits(scene: np.ndarray, tmp_pat
         read_pixels(path, COLORS)
     image, _ = read_pixels(path, Bands(value_range=(0, 16 * 255)))
     assert np.array_equal(image, np.repeat(grey, 3, 2))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7])
+def test_the_largest_of_few_bits_is_white(bits: int, tmp_path: Path) -> None:
+    largest = 2**bits - 1
+    grey = (np.arange(128, dtype=np.uint8) % (largest + 1)).reshape(8, 16, 1)
+    for place in PLACES:
+        path = write_tiff(tmp_path / "few.tif", grey, nbits=bits, **place)
+        image, _ = read_pixels(path, COLORS)
+        assert np.array_equal(image, np.repeat(np.rint(grey * (255 / largest)), 3, 2))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("more", [(), (ColorInterp.nir,)])
+def test_blue_green_red_is_turned_round(
+    scene: np.ndarray, tmp_path: Path, place: dict[str, Any], more: tuple[ColorInterp, ...]
+) -> None:
+    backwards = scene[..., ::-1] if not more else with_fourth(scene[..., ::-1], 7)
+    path = write_tiff(tmp_path / "bgr.tif", backwards, **place)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, *more)
+    assert np.array_equal(read_pixels(path, COLORS)[0], scene)
+    named = read_pixels(path, Bands((1, 2, 3)))[0]
+    assert np.array_equal(named, scene[..., ::-1])
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("internal", [True, False])
+def test_a_mask_counts_with_and_without_coordinates(
+    scene: np.ndarray, tmp_path: Path, place: dict[str, Any], *, internal: bool
+) -> None:
+    expected = np.arange(9)[None].repeat(6, 0) > 2
+    path = write_tiff(tmp_path / "masked.tif", scene, **place)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
+        file.write_mask(expected)
+    image, has_data = read_pixels(path, COLORS)
+    assert np.array_equal(image, scene)
+    assert np.array_equal(has_data, expected)
+    assert path.with_name("masked.tif.msk").exists() != internal
+
+
+def test_colors_and_no_data_that_are_told_beside_a_file(tmp_path: Path) -> None:
+    indices = np.arange(54, dtype=np.uint8).reshape(6, 9, 1) % 3
+    path = write_tiff(tmp_path / "indices.tif", indices)
+    assert not is_raster(path)
+    colors = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
+    rows = "".join(f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>' for r, g, b in colors)
+    path.with_name("indices.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>2</NoDataValue><ColorInterp>Palette'
+        f"</ColorInterp><ColorTable>{rows}</ColorTable></PAMRasterBand></PAMDataset>"
+    )
+    image, has_data = read_pixels(path, COLORS)
+    assert np.array_equal(image, colors[indices[..., 0]])
+    assert np.array_equal(has_data, indices[..., 0] != 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "empty"),
+    [("f4", -9999), ("f4", np.inf), ("f4", -3.4028235e38), ("i2", -32768), ("f8", -32767)],
+)
+def test_no_data_by_custom(scene: np.ndarray, tmp_path: Path, kind: str, empty: float) -> None:
+    values = scene.astype(kind)
+    values[2:4] = empty
+    values[0, 0, 0] = -9999 if kind == "f4" else empty  # in one band alone it is a dark value
+    path = write_tiff(tmp_path / "a.tif", values, **UTM)
+    image, has_data = read_pixels(path, Bands(value_range=(0, 255)))
+    expected = np.arange(6)[:, None].repeat(9, 1) // 2 != 1
+    assert np.array_equal(has_data, expected)
+    expected[0, 0] = False
+    assert np.array_equal(image[expected], scene[expected])
+    with pytest.raises(InputError, match=r"perhaps --range \d[\d.]* 2[\d.]* "):
+        read_pixels(path, COLORS)
+
+
+@pytest.mark.parametrize(("shift", "largest"), [(0, 4095), (4, 65535)])
+def test_colors_of_16_bits_that_hold_12(tmp_path: Path, shift: int, largest: int) -> None:
+    values = np.full((8, 8, 4), 4080 << shift, np.uint16)
+    for count in (2, 3, 4):
+        path = write_tiff(tmp_path / "a.png", values[..., :count], driver="PNG")
+        assert largest_of_16_bits(path) == largest
+    black = np.full((8, 8, 3), 0, np.uint16)
+    assert largest_of_16_bits(write_tiff(tmp_path / "b.png", black, driver="PNG")) == 0
+
+
+def test_a_range_that_is_proposed_can_be_given(tmp_path: Path) -> None:
+    for value in (3060, 123456):
+        low, high = likely_range(np.full(5, value))
+        assert Bands(value_range=(low, high)).value_range == (low, high)
 
 
 @pytest.mark.parametrize("compress", ["LERC", "ZSTD", "WEBP", "DEFLATE", "LZW", "LZMA"])

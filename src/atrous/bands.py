@@ -5,11 +5,15 @@ from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atrous.files import InputError
 
 _LARGEST = 1e30
 """Of values; a NaN is not below it, either."""
+_CUSTOMARY_NO_DATA = (-9999, -32767, -32768)
+"""What files hold that do not declare it, as well as the least of 32-bit floats."""
+_LEAST = -1e30
 _MOST_BANDS, _MOST_CHANNELS = 65535, 256
 
 
@@ -95,3 +99,19 @@ class Channels(NamedTuple):
     """What each shows: 0 red, 1 green, 2 blue; None: another, or nobody knows."""
     of: int | None = None
     """How many bands the file has; None where the bands were not named."""
+
+
+def likely_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Black and white of values (N,), as a guess: 96 in 100 of them lie within."""
+    values = values[has_value(values)]
+    ends = np.percentile(values, (2, 98)) if values.size else (0, 1)
+    low, high = (float(f"{end:.4g}") for end in ends)
+    return low, high if high > low else low + 1
+
+
+def has_value(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where values are finite, and none that say "no data" by custom; of the same shape."""
+    if values.dtype.kind == "u":
+        return np.ones(values.shape, bool)
+    customary = np.isin(values, _CUSTOMARY_NO_DATA)
+    return np.asarray(np.isfinite(values) & (values > _LEAST) & ~customary)

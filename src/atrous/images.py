@@ -52,8 +52,9 @@ IMAGE_SUFFIXES = (
 UNREAD_SUFFIXES = (
     *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".jxl", ".psd", ".exr", ".hdr", ".svg", ".eps", ".jxr", ".dcm"),
+    *(".vrt", ".img", ".ecw", ".sid", ".ntf", ".nitf"),
 )
-"""Photos and pictures of formats that are not read, in lower case: camera raw and others."""
+"""Pictures of formats that a folder's are not read of, in lower case: camera raw and others."""
 
 HEIF_INSTALL = 'pip install "atrous[heif]"'
 
@@ -399,13 +400,19 @@ def has_frames(path: Path) -> bool:
 
 
 def largest_of_16_bits(path: Path) -> int | None:
-    """The largest value of a grey photo of 16 bits; None of any other file.
+    """The largest value of a photo of 16 bits; None of any other file.
 
-    Cameras of 12 bits store up to 4095, which is nearly black where 65535 is white.
+    Of colours Pillow has the upper 8 bits, and so this may be up to 255 more. Cameras of 12 bits
+    store up to 4095, which is nearly black where 65535 is white.
     """
     try:
         with path.open("rb") as file, open_header(file, path) as image:
-            return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
+            if image.mode.startswith("I;16"):
+                return int(np.asarray(image).max())
+            if not _raw_mode(image)[0].endswith(";16B"):
+                return None
+            upper = int(np.asarray(image.convert("RGB")).max())
+            return upper and upper * 256 + 255
     except Exception:  # Pillow's decoders raise a dozen kinds on damaged files
         return None
 
@@ -531,14 +538,20 @@ def _largest_grey(image: Image.Image, path: Path) -> int | None:
     Raises:
         InputError: 0 is white in the file, and Pillow turns its values round.
     """
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    args = tiles[0].args if tiles else ""
-    raw_mode, *more = args if isinstance(args, tuple) else (args,)
-    if re.fullmatch("[1L];[24]?IR?", str(raw_mode)):
+    raw_mode, *more = _raw_mode(image)
+    if re.fullmatch("[1L];[24]?IR?", raw_mode):
         raise InputError(f"{path}: its 0 is white; save it as a PNG whose 0 is black")
     if image.format == "PPM" and more:
         return int(more[0])
-    return {"L;2": 3, "L;4": 15}.get(str(raw_mode)[:3])
+    return {"L;2": 3, "L;4": 15}.get(raw_mode[:3])
+
+
+def _raw_mode(image: Image.Image) -> tuple[str, *tuple[Any, ...]]:
+    """How the pixels lie in the file, as Pillow names it, and what else its decoder is told."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    args = tiles[0].args if tiles else ""
+    raw_mode, *more = args if isinstance(args, tuple) else (args,)
+    return str(raw_mode), *more
 
 
 def _declared_nodata(image: Image.Image) -> float | None:

@@ -2,8 +2,8 @@
 
 This is the one reader of `segment`, training and evaluation, so that a file gives the same pixels
 to all. Pillow reads photos (`atrous.images`); rasterio reads whatever GDAL does (`atrous.rasters`).
-A TIFF is a photo where it has no coordinates, one grey or three colours of unsigned integers, and
-perhaps transparency.
+A TIFF is a photo where it has no coordinates and no mask, one grey or three colours of unsigned
+integers in their usual order, and perhaps transparency.
 
 What has no data, and so no label: pixels of a file's own nodata value or mask, NaN in a band that
 is used, and transparency of 0 in a TIFF. A TIFF's fourth band is transparency only if it is 0 or
@@ -12,6 +12,7 @@ too.
 """
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -38,6 +39,9 @@ _BANDS, _EXTRA, _FORMAT = 277, 338, 339
 _PHOTO_BITS = {1, 2, 4, 8, 16}
 _WEBP = 50001
 _NODATA = 42113
+_GDAL_METADATA = 42112
+_SUBFILE, _IS_MASK = 254, 4
+_MOST_DIRECTORIES = 16
 _GEO_TAGS = (33550, 33922, 34264, 34735, _NODATA)
 """Of a TIFF: pixel scale, tie points, transformation, keys; GDAL's nodata value."""
 _COLORS = (2, 6, 8)
@@ -117,8 +121,11 @@ def is_raster(path: Path, data: bytes | None = None) -> bool:
     try:
         with path.open("rb") if data is None else io.BytesIO(data) as file:
             with without_warnings():
-                tags = _tiff_tags(file)
-            if tags is not None and not _is_photo(tags):
+                directories = list(_directories(file))
+            tags = directories[0] if directories else None
+            if tags is not None and (not _is_photo(tags) or _is_masked(directories)):
+                return True
+            if tags is not None and data is None and _is_told_beside(path):
                 return True
             file.seek(0)
             with open_header(file, path) as image:
@@ -183,17 +190,36 @@ def _declared_alpha(path: Path) -> Iterator[NDArray[Any]]:
                 yield read_band(source, path, band, window)
 
 
-def _tiff_tags(file: BinaryIO) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
-    """The first directory of a TIFF or BigTIFF; None for any other file."""
+def _directories(file: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
+    """The first directories of a TIFF or BigTIFF; none of any other file."""
     header = file.read(8)
     if header[:4] in _TIFF_SIGNATURES[2:]:
         header += file.read(8)
     elif header[:4] not in _TIFF_SIGNATURES:
-        return None
-    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-    file.seek(tags.next)
-    tags.load(file)
-    return tags
+        return
+    following = TiffImagePlugin.ImageFileDirectory_v2(header).next
+    for _ in range(_MOST_DIRECTORIES):
+        if not following:
+            return
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        file.seek(following)
+        tags.load(file)
+        following = tags.next
+        yield tags
+
+
+def _is_masked(directories: Iterable[TiffImagePlugin.ImageFileDirectory_v2]) -> bool:
+    """Whether one of a TIFF's directories is a mask of where it has data."""
+    return any(int(tags.get(_SUBFILE, 0)) & _IS_MASK for tags in directories)
+
+
+def _is_told_beside(path: Path) -> bool:
+    """Whether GDAL keeps a TIFF's mask, no data or colours in a file beside it."""
+    if path.with_name(path.name + ".msk").is_file():
+        return True
+    notes = path.with_name(path.name + ".aux.xml")
+    told = rb"<(NoDataValue|ColorTable|ColorInterp)\b"
+    return notes.is_file() and re.search(told, notes.read_bytes()) is not None
 
 
 def _is_photo(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
@@ -206,6 +232,8 @@ def _is_photo(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
 def _has_photo_bands(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
     """Whether Pillow reads a TIFF's bands: grey or colours, unsigned, and perhaps transparency."""
     bands, photometric = tags.get(_BANDS, 1), tags.get(_PHOTOMETRIC)
+    if "colorinterp" in str(tags.get(_GDAL_METADATA, "")):  # blue, green and red, perhaps
+        return False
     if any(kind != 1 for kind in tags.get(_FORMAT, ())) or tags.get(_COMPRESSION) == _WEBP:
         return False
     if not _PHOTO_BITS.issuperset(tags.get(_BITS, ())):  # 12 bits would be nearly black

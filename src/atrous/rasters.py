@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.bands import Bands, Channels
+from atrous.bands import Bands, Channels, has_value, likely_range
 from atrous.files import InputError
 from atrous.images import IMAGE_SUFFIXES, no_such_file, without_warnings
 
@@ -54,6 +54,9 @@ class RasterRows:
             self._palette = None if bands.numbers else _palette(source)
             structure = source.tags(ns="IMAGE_STRUCTURE")
             self._alpha = _transparency(source, bands)
+            bits = int(source.tags(self._bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
+        if value_range is None and self._palette is None and bits < 8:
+            self._range = 0, 2**bits - 1
         self._from_white = value_range is None and structure.get("MINISWHITE") == "YES"
         self._rows = np.empty((0, source.width, len(self._bands)), np.uint8)
         self._end = 0
@@ -81,7 +84,9 @@ class RasterRows:
             values = self._source.read(self._bands, window=window)  # (C, n, W)
             mask = self._valid(window)  # (n, W)
         if values.dtype.kind == "f":
-            mask &= ~np.isnan(values).any(0)
+            mask &= np.isfinite(values).all(0)
+        if values.dtype.kind != "u":
+            mask &= has_value(values).any(0)
         kept = self._rows[len(self._rows) - (self._end - start) :]
         self._rows, self._end = np.concatenate([kept, self._scaled(values)]), stop
         self._has_data = np.concatenate([self._has_data, mask])
@@ -135,16 +140,9 @@ class RasterRows:
         low, high = likely_range(self._reduced(reduced_size(self._source.shape)).compressed())
         return (
             f"{self._path}: {self._source.dtypes[self._bands[0] - 1]} values; say which are black "
-            f"and white, perhaps --range {low:.4g} {high:.4g} (96 in 100 of them lie within), or "
-            f"range = [{low:.4g}, {high:.4g}] in dataset.toml"
+            f"and white, perhaps --range {low:.6g} {high:.6g} (96 in 100 of them lie within), or "
+            f"range = [{low:.6g}, {high:.6g}] in dataset.toml"
         )
-
-
-def likely_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Black and white of values (N,), as a guess: 96 in 100 of them lie within."""
-    finite = values[np.isfinite(values)]
-    low, high = np.percentile(finite, (2, 98)) if finite.size else (0, 1)
-    return float(low), float(high)
 
 
 @contextmanager
@@ -277,6 +275,8 @@ def _check_count(source: Any, path: Path, bands: Bands) -> None:
 def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:
     """The bands that are channels: those that were named, or the colours, or grey three times.
 
+    Colours are taken in their order, wherever the file says that they are: BGR is turned round.
+
     Raises:
         InputError: there are no such bands, or it must be said which they are.
     """
@@ -292,8 +292,9 @@ def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:
         raise InputError(f"{path}: colours by a palette; leave bands out")
     if bands.numbers:
         return list(bands.numbers)
-    if tuple(kind.name for kind in kinds[:3]) == _COLORS:
-        return [1, 2, 3]
+    names = [kind.name for kind in kinds]
+    if all(names.count(color) == 1 for color in _COLORS):
+        return [names.index(color) + 1 for color in _COLORS]
     numbers = [number for number, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
     if len(numbers) == 1:
         return numbers * 3

@@ -157,6 +157,21 @@ def test_shards_keep_bands_and_range(tmp_path: Path) -> None:
             assert np.array_equal(samples[sample.key].label, sample.label)
 
 
+def test_no_data_by_custom_is_not_black(tmp_path: Path) -> None:
+    def change(image: np.ndarray, number: int) -> np.ndarray:
+        values = (image / 255).astype(np.float32)
+        values[: number + 1] = -9999
+        return values
+
+    examine(write_folder(tmp_path, change)).write()
+    dataset = Dataset.open(tmp_path)
+    assert dataset.bands.value_range == (0, 1)
+    for sample in dataset.split("train"):
+        number = int(sample.key)
+        assert (sample.label[: number + 1] == 255).all()
+        assert np.array_equal(sample.image[number + 1 :], photo(number)[number + 1 :])
+
+
 @pytest.mark.parametrize(("bits", "said"), [(12, [0.0, 4100.0]), (16, None)])
 def test_a_png_of_12_bits_is_not_black(tmp_path: Path, bits: int, said: Any) -> None:
     for number in range(5):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.bands import COLORS, Bands
+from atrous.bands import COLORS, Bands, has_value
 from atrous.data.doctor.findings import Case, Finding, many
 from atrous.data.doctor.splits import Layout
 from atrous.files import InputError
@@ -90,7 +90,7 @@ def _look(path: Path, alpha: bool) -> _Look | None:
 
 def _finite(band: Any) -> NDArray[Any]:
     values = np.ma.compressed(band)
-    return np.asarray(values[np.isfinite(values)])
+    return np.asarray(values[has_value(values)])
 
 
 def _range(looks: Sequence[_Look], *, are_photos: bool) -> tuple[float, float] | None:

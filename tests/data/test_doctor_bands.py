@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from doctor_folders import mask, photo, save
 
 from atrous.cli import main
@@ -155,6 +156,34 @@ def test_shards_keep_bands_and_range(tmp_path: Path) -> None:
         for sample in whole.split(name):
             assert np.array_equal(samples[sample.key].image, sample.image)
             assert np.array_equal(samples[sample.key].label, sample.label)
+
+
+GRID = Affine(2, 0, 5e5, 0, -2, 5.6e6)
+
+
+@pytest.mark.parametrize(
+    ("grid", "is_apart"),
+    [
+        (GRID, False),
+        (Affine(2, 0, 5e5 + 0.4, 0, -2, 5.6e6 - 0.4), False),
+        (None, False),
+        (Affine(2, 0, 5e5, 0, -2, 5.6e6 - 6), True),
+        (Affine(4, 0, 5e5, 0, -4, 5.6e6), True),
+        (Affine(2, 0, 5e5, 0, 2, 5.6e6 - 96), True),
+        (Affine(1e-4, 0, 15, 0, -1e-4, 50), True),
+    ],
+)
+def test_masks_of_other_coordinates_are_told(
+    tmp_path: Path, grid: Affine | None, *, is_apart: bool
+) -> None:
+    for number in range(5):
+        image, label = np.asarray(photo(number)), np.asarray(mask(number))
+        write_tiff(tmp_path / f"images/{number}.tif", image, transform=GRID)
+        place = {"transform": grid} if grid and number else {}
+        write_tiff(tmp_path / f"masks/{number}.tif", label[..., None], **place)
+    found = [f for f in examine(tmp_path).findings if f.code == "other-coordinates"]
+    assert [f.count for f in found] == [4] * is_apart
+    assert all("masks/1.tif (images/1.tif)" in f.examples for f in found)
 
 
 def test_no_data_by_custom_is_not_black(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from atrous.data.doctor.known import as_known, names_of_layout
 from atrous.data.doctor.layout import NothingPairedError, find_layout
 from atrous.data.doctor.list_files import with_lists
 from atrous.data.doctor.mask_faults import mask_findings
+from atrous.data.doctor.places import place_findings
 from atrous.data.doctor.proposal import VAL_SHARE, describe, divide, write
 from atrous.data.doctor.reading import read_folder
 from atrous.data.doctor.scheme import Scheme, with_nearest
@@ -152,7 +153,8 @@ def _diagnose(
         no_data=seen.no_data,
     )
     findings = [*faults, *name_findings(case, names_file, named), *file_findings(case)]
-    findings += [*band_findings(case), *folder_findings(case), *mask_findings(case)]
+    findings += [*place_findings(case), *band_findings(case)]
+    findings += [*folder_findings(case), *mask_findings(case)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
     given = layout.splits if toml else _without(layout.splits, bad)
     splits, seed = (dict(given), None) if toml else _divided(given, counts)

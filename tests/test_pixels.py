@@ -222,6 +222,22 @@ def test_the_largest_of_few_bits_is_white(bits: int, tmp_path: Path) -> None:
         assert np.array_equal(image, np.repeat(np.rint(grey * (255 / largest)), 3, 2))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_nodata_value_counts_in_the_bands_that_are_used(
+    scene: np.ndarray, tmp_path: Path, kind: type
+) -> None:
+    image = with_fourth(scene, 9).astype(kind)
+    image[0, :, 3] = 0  # an infrared of 0, which GDAL declares as transparency
+    image[1, :, 0] = 0  # dark in one band
+    image[2, :, :3] = 0
+    path = write_tiff(tmp_path / "a.tif", image, nodata=0, **UTM)
+    for alpha in (True, False) if kind == np.uint16 else (False,):
+        bands = Bands((1, 2, 3), (0, 255), alpha=alpha)
+        pixels, has_data = read_pixels(path, bands)
+        assert np.array_equal(has_data, np.arange(6)[:, None].repeat(9, 1) != 2)
+        assert np.array_equal(pixels, image[..., :3])
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("more", [(), (ColorInterp.nir,)])
 def test_blue_green_red_is_turned_round(

@@ -102,12 +102,17 @@ class RasterRows:
         return self._scaled(self._reduced(size).data)
 
     def _valid(self, window: Any) -> NDArray[np.bool_]:
-        """Where the file says that it has data; a fourth band counts if it is transparency."""
+        """Where the file says that it has data; a fourth band counts if it is transparency.
+
+        A nodata value counts in the bands that are used; rasterio's dataset_mask would take it of
+        all, and of a file with a nodata value still the fourth band as transparency.
+        """
         from rasterio.enums import MaskFlags
 
         mask = np.ones((window.height, window.width), bool)
         if MaskFlags.alpha not in self._source.mask_flag_enums[0]:
-            mask &= self._source.dataset_mask(window=window) > 0
+            used = sorted(set(self._bands))
+            mask &= (self._source.read_masks(used, window=window) > 0).any(0)
         if self._alpha:
             mask &= self._source.read(self._alpha, window=window) > 0
         return mask

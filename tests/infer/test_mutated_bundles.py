@@ -53,7 +53,7 @@ def outcome(content: bytes, folder: Path, runtime: str = "onnxruntime") -> np.nd
     try:
         labels = load(path, threads=1, runtime=runtime).predict(PHOTO)
     except InputError as error:
-        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+        assert path.stem in str(error) and "\n" not in str(error)
         return str(error)
     assert labels.shape == PHOTO.shape[:2] and labels.max() < 4
     return labels

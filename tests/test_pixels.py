@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from geotiff import write_tiff
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
@@ -33,16 +34,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 def scene() -> np.ndarray:
     """(6, 9, 3), no value 0 or 255."""
     return np.random.default_rng(0).integers(1, 255, (6, 9, 3), dtype=np.uint8)
-
-
-def write_tiff(path: Path, image: np.ndarray, **profile: Any) -> Path:
-    """Write (H, W, C) by rasterio."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, count = image.shape
-    shape = {"height": height, "width": width, "count": count, "dtype": image.dtype}
-    with rasterio.open(path, "w", **({"driver": "GTiff"} | shape | profile)) as file:
-        file.write(image.transpose(2, 0, 1))
-    return path
 
 
 def with_fourth(scene: np.ndarray, fourth: Any) -> np.ndarray:

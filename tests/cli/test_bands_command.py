@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from color_bundle import TAXONOMY, write_color_bundle
+from geotiff import write_tiff
 from rasterio.transform import from_origin
 
 from atrous.cli import main
@@ -16,15 +17,6 @@ from atrous.metrics import Confusion
 
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5.6e6, 1, 1)}
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
-
-def write_tiff(path: Path, image: np.ndarray, **profile: Any) -> None:
-    """Write (H, W, C) by rasterio."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, count = image.shape
-    shape = {"height": height, "width": width, "count": count, "dtype": image.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **(shape | profile)) as file:
-        file.write(image.transpose(2, 0, 1))
 
 
 def tiles(count: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
 from doctor_folders import mask, photo, save
+from geotiff import write_tiff
 
 from atrous.cli import main
 from atrous.data.dataset import Dataset
@@ -15,15 +15,6 @@ from atrous.data.doctor import examine
 from atrous.files import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
-
-def write_tiff(path: Path, image: np.ndarray, **profile: Any) -> None:
-    """Write (H, W, C) by rasterio."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, count = image.shape
-    shape = {"height": height, "width": width, "count": count, "dtype": image.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **(shape | profile)) as file:
-        file.write(image.transpose(2, 0, 1))
 
 
 def write_folder(folder: Path, change: Any, **profile: Any) -> Path:

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from color_bundle import TAXONOMY
+from geotiff import write_tiff
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -37,15 +37,6 @@ def field() -> np.ndarray:
     image[..., 0] = 255
     image[80:220, 100:320] = [0, 0, 255]
     return image
-
-
-def write_tiff(path: Path, image: np.ndarray, **profile: Any) -> Path:
-    """Write (H, W, C) by rasterio."""
-    height, width, count = image.shape
-    shape = {"height": height, "width": width, "count": count, "dtype": image.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **(shape | profile)) as file:
-        file.write(image.transpose(2, 0, 1))
-    return path
 
 
 def test_a_geotiff_keeps_its_coordinates(

@@ -63,7 +63,9 @@ def _lone(case: Case, pixels: NDArray[np.int64]) -> Iterator[Finding]:
     )
 
 
-def name_findings(case: Case, names_file: str, named: Sequence[NamedClass]) -> Iterator[Finding]:
+def class_name_findings(
+    case: Case, names_file: str, named: Sequence[NamedClass]
+) -> Iterator[Finding]:
     """Where the names in a file do not fit the values of the masks.
 
     Raises:

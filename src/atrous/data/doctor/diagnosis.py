@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.bands import band_findings, with_bands
-from atrous.data.doctor.class_faults import class_findings, name_findings
+from atrous.data.doctor.class_faults import class_findings, class_name_findings
 from atrous.data.doctor.class_names import NamedClass, find_class_names
 from atrous.data.doctor.coco_folder import find_coco
 from atrous.data.doctor.described import read_described
@@ -152,7 +152,7 @@ def _diagnose(
         described=bool(toml),
         no_data=seen.no_data,
     )
-    findings = [*faults, *name_findings(case, names_file, named), *file_findings(case)]
+    findings = [*faults, *class_name_findings(case, names_file, named), *file_findings(case)]
     findings += [*place_findings(case), *band_findings(case)]
     findings += [*folder_findings(case), *mask_findings(case)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}

@@ -1,7 +1,7 @@
 """What is wrong with the values of masks: strays, blurred edges, 255 as a class, nothing at all."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -25,6 +25,21 @@ def mask_findings(case: Case) -> list[Finding]:
     """What is wrong with the values of masks."""
     judges = (_strays, _interpolated, _white, _numbered, _empty, _no_data, _transparent, _colors)
     return [finding for judge in judges for finding in judge(case)]
+
+
+def _of_masks(
+    readings: Sequence[Reading], code: str, severity: Severity, fault: str, fix: str
+) -> Finding:
+    """A finding of whole masks, whose message says how many, then `fault`."""
+    return Finding(
+        code=code,
+        severity=severity,
+        count=len(readings),
+        message=f"{many(len(readings), 'mask')} {fault}",
+        examples=tuple(reading.pair.mask for reading in readings),
+        mend=fix,
+        pairs=tuple(reading.pair for reading in readings),
+    )
 
 
 def _strays(case: Case) -> Iterator[Finding]:
@@ -79,14 +94,12 @@ def _interpolated(case: Case) -> Iterator[Finding]:
         )
         if white and IGNORE_INDEX not in case.places and case.scheme.encoding != "rgb":
             mend += f", and 255 ({many(int(white), 'pixel')})"
-    yield Finding(
-        code="interpolated",
-        severity="note" if mended else "problem",
-        count=len(bad),
-        message=f"{many(len(bad), 'mask')} with blurred edges, resized or compressed{only}",
-        examples=tuple(reading.pair.mask for reading in bad),
-        mend=mend,
-        pairs=tuple(reading.pair for reading in bad),
+    yield _of_masks(
+        bad,
+        "interpolated",
+        "note" if mended else "problem",
+        f"with blurred edges, resized or compressed{only}",
+        mend,
     )
 
 
@@ -103,14 +116,12 @@ def _white(case: Case) -> Iterator[Finding]:
         return
     holders = [r for r in case.readings if r.tally and IGNORE_INDEX in r.tally.values]
     if holders and (is_class or (case.described and is_white_a_class(case.census))):
-        yield Finding(
-            code="foreground-255",
-            severity="problem",
-            count=len(holders),
-            message=f"{many(len(holders), 'mask')} where 255 is a class, though 255 means ignored",
-            examples=tuple(reading.pair.mask for reading in holders),
-            mend="say so by labels.map, as --write does",
-            pairs=tuple(reading.pair for reading in holders),
+        yield _of_masks(
+            holders,
+            "foreground-255",
+            "problem",
+            "where 255 is a class, though 255 means ignored",
+            "say so by labels.map, as --write does",
         )
 
 
@@ -124,15 +135,13 @@ def _numbered(case: Case) -> Iterator[Finding]:
     tops = {len(own) for own in ids}
     in_turn = all(own == {*range(1, len(own) + 1)} for own in ids)
     if in_turn and len(tops) >= _COUNTS and max(tops) >= _MANY_OBJECTS:
-        yield Finding(
-            code="numbered-objects",
-            severity="problem",
-            count=len(held),
-            message=f"{many(len(held), 'mask')} whose ids run from 1 to another number in each, "
+        yield _of_masks(
+            held,
+            "numbered-objects",
+            "problem",
+            "whose ids run from 1 to another number in each, "
             f"up to {max(tops)}: they may number objects, and are read as classes",
-            examples=tuple(reading.pair.mask for reading in held),
-            mend="give masks of classes; if all objects are of one class, write 1 for each",
-            pairs=tuple(reading.pair for reading in held),
+            "give masks of classes; if all objects are of one class, write 1 for each",
         )
 
 
@@ -154,14 +163,12 @@ def _empty(case: Case) -> Iterator[Finding]:
     )
     for severity, found in groups:
         if found:
-            yield Finding(
-                code="empty-mask",
-                severity=severity,
-                count=len(found),
-                message=f"{many(len(found), 'mask')} without any class but background",
-                examples=tuple(reading.pair.mask for reading in found),
-                mend="label them, or leave them if their images show nothing else",
-                pairs=tuple(reading.pair for reading in found),
+            yield _of_masks(
+                found,
+                "empty-mask",
+                severity,
+                "without any class but background",
+                "label them, or leave them if their images show nothing else",
             )
 
 
@@ -176,15 +183,13 @@ def _no_data(case: Case) -> Iterator[Finding]:
     ):
         holders = [r for r in case.readings if r.tally and values & {*r.tally.values.tolist()}]
         if holders:
-            yield Finding(
-                code="no-data",
-                severity="note",
-                count=len(holders),
-                message=f"{many(len(holders), 'mask')} with {some(map(str, sorted(values)))}, said"
-                f" to be no data: it {what}; {mend} if it is otherwise",
-                examples=tuple(reading.pair.mask for reading in holders),
-                mend=mend,
-                pairs=tuple(reading.pair for reading in holders),
+            yield _of_masks(
+                holders,
+                "no-data",
+                "note",
+                f"with {some(map(str, sorted(values)))}, said to be no data: it {what}; {mend} if"
+                " it is otherwise",
+                mend,
             )
 
 
@@ -194,15 +199,12 @@ def _transparent(case: Case) -> Iterator[Finding]:
         return
     place = case.places.get(TRANSPARENT)
     meaning = "ignored" if place is None else f'the class "{case.scheme.classes[place]}"'
-    yield Finding(
-        code="transparent",
-        severity="note",
-        count=len(holders),
-        message=f"{many(len(holders), 'mask')} drawn on a transparent ground: it is taken as"
-        f" {meaning}, a guess",
-        examples=tuple(reading.pair.mask for reading in holders),
-        mend='name "transparent" under labels.map or labels.ignore if it is otherwise',
-        pairs=tuple(reading.pair for reading in holders),
+    yield _of_masks(
+        holders,
+        "transparent",
+        "note",
+        f"drawn on a transparent ground: it is taken as {meaning}, a guess",
+        'name "transparent" under labels.map or labels.ignore if it is otherwise',
     )
 
 

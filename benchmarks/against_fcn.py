@@ -24,7 +24,7 @@ from training_step import our_step
 import atrous
 from atrous.data.dataset import Dataset
 from atrous.draw import colorize
-from atrous.images import read_image
+from atrous.images.photos import read_image
 from atrous.recipes import STUDIES
 
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, np.inf)

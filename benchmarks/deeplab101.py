@@ -26,15 +26,15 @@ from torch import nn
 from torchvision.models.segmentation import deeplabv3_resnet101
 
 from atrous.export.graph import to_onnx, write_bundle
-from atrous.export.quantize import quantize
+from atrous.export.int8.quantize import quantize
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.segmenter import load
 from atrous.kernels import usable_cores
 from atrous.models.catalogue import build
-from atrous.models.importers.convert import load_strictly
-from atrous.models.importers.torchvision import match
 from atrous.models.photo import PhotoNetwork
 from atrous.taxonomy import Taxonomy, distinct_colors
+from atrous.weights.convert import load_strictly
+from atrous.weights.importers.torchvision import match
 
 CLASSES = 182
 SIDE = 513

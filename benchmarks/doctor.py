@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from side_by_side import print_environment
 
-from atrous.data.doctor import examine
+from atrous.doctor import examine
 from atrous.taxonomy import distinct_colors
 
 HEIGHT, WIDTH, CLASSES = 360, 480, 12

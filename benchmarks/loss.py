@@ -21,9 +21,9 @@ import torch
 from side_by_side import measure, print_environment
 from torch.nn import functional as F
 
-from atrous.train.losses import dice_loss
+from atrous.train.loss.reference import dice_loss
+from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.recipe import Recipe
-from atrous.train.upsampled_loss import upsampled_loss
 
 
 def main():

@@ -26,9 +26,9 @@ from PIL import Image
 from side_by_side import measure, print_environment
 
 from atrous.cli.segment import PHOTOS_AT_A_TIME
-from atrous.files import InputError
-from atrous.images import IMAGE_SUFFIXES, read_image, write_label
-from atrous.infer.runtimes import usable_cores
+from atrous.errors import InputError
+from atrous.images.photos import IMAGE_SUFFIXES, read_image, write_label
+from atrous.infer.runtimes.open import usable_cores
 from atrous.infer.segmenter import load
 from atrous.infer.upsample import photo_labels
 

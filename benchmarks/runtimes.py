@@ -19,7 +19,7 @@ from side_by_side import measure, print_environment
 
 import atrous
 from atrous.infer.bundle import find_model
-from atrous.infer.runtimes import runtimes_of
+from atrous.infer.runtimes.open import runtimes_of
 from atrous.kernels import usable_cores
 
 PEER = "eager torch"
@@ -91,7 +91,7 @@ def torch_predict(run, threads):
     import torch
 
     from atrous.models.layers import upsample
-    from atrous.models.runs import load_run
+    from atrous.run import load_run
 
     torch.set_num_threads(threads)
     network = load_run(run).network

@@ -28,9 +28,9 @@ from rasterio.windows import Window
 from side_by_side import measure, print_environment
 
 from atrous.infer.bundle import BundleMetadata
-from atrous.infer.large import segment_raster
+from atrous.infer.raster.segment import segment_raster
 from atrous.infer.segmenter import Segmenter, load
-from atrous.infer.tiles import Tiled
+from atrous.infer.tiling import Tiled
 from atrous.kernels import usable_cores
 from atrous.taxonomy import Taxonomy, distinct_colors
 

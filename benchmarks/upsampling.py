@@ -30,11 +30,7 @@ from side_by_side import measure, peak, print_environment
 from torch.nn import functional as F
 
 import atrous
-from atrous.infer.upsample import (
-    upsample_argmax,
-    upsample_argmax_confidence,
-    upsample_reference,
-)
+from atrous.infer.upsample import upsample_argmax, upsample_argmax_confidence, upsample_reference
 from atrous.kernels import usable_cores
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "street.jpg"

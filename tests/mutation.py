@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 a_quarter = settings(
     max_examples=settings.default.max_examples // 4,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from atrous.data.dataset import Dataset
-from atrous.data.panoptic import write_panoptic
-from atrous.images import write_image
+from atrous.data.encodings.panoptic import write_panoptic
+from atrous.images.photos import write_image
 from atrous.metrics import Panoptic
 
 CATEGORIES = [{"id": 7, "name": "cat", "isthing": 1}, {"id": 200, "name": "sky", "isthing": 0}]

@@ -16,7 +16,7 @@ from PIL import Image
 import atrous
 from atrous import cli
 from atrous.cli import COMMANDS, main
-from atrous.files import InputError
+from atrous.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 
@@ -172,7 +172,7 @@ def test_the_lines_of_pillow_and_its_libraries_stay_off_standard_error(tmp_path:
     (tmp_path / "exif.tif").write_bytes(tags[:place])
     code = (
         "import sys; from pathlib import Path; from atrous.cli import main; main(['models'])\n"
-        "from atrous.files import InputError; from atrous.images import read_image\n"
+        "from atrous.files import InputError; from atrous.images.photos import read_image\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
         "    try: read_image(path)\n"
         "    except InputError: print('refused', path.stem)\n"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.taxonomy import Taxonomy
 
 STREET = Taxonomy(

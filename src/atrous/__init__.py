@@ -29,7 +29,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atrous.files import InputError
+    from atrous.errors import InputError
     from atrous.infer.segmenter import Segmentation, Segmenter, load
     from atrous.taxonomy import Taxonomy
 
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 __all__ = ["InputError", "Segmentation", "Segmenter", "Taxonomy", "__version__", "load"]
 
 _HOMES = {
-    "InputError": "atrous.files",
+    "InputError": "atrous.errors",
     "Segmentation": "atrous.infer.segmenter",
     "Segmenter": "atrous.infer.segmenter",
     "Taxonomy": "atrous.taxonomy",

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and the one error that a person is shown.
+"""Files that are either whole or absent.
 
 Everything that atrous writes goes through `replacing`: to a temporary name beside the target, then
 moved. A process that is killed, or a disk that fills up, leaves the old file or none, never half of
@@ -10,11 +10,11 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
-
-class InputError(ValueError):
-    """What a person gave is wrong: one line that names it, what is wrong, and how to mend it."""
+from atrous.errors import InputError
+from atrous.text import nearest
 
 
 def read_text(path: Path) -> str:
@@ -39,6 +39,18 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     fault = f"byte 0x{error.object[error.start]:02x} at {error.start}"
     fix = "save it as UTF-8, as by iconv -f CP1252 -t UTF-8 (from Chinese Windows: -f GBK)"
     return InputError(f"{path}: not UTF-8 text ({fault}); {fix}")
+
+
+def no_such_file(path: Path) -> InputError:
+    """Return the error for what is no file; it offers the nearest name of its folder."""
+    if path.exists():
+        return InputError(f"{path}: no file, but a folder or a device; give a file")
+    siblings: list[str] = []
+    if path.parent.is_dir():
+        siblings = [file.name for file in islice(path.parent.iterdir(), 2000)]
+    near = nearest(path.name, siblings)
+    fix = f"Did you mean {path.with_name(near)}?" if near else "Check the name and the folder"
+    return InputError(f"{path}: no such file. {fix}")
 
 
 def walk(folder: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 A taxonomy counts classes by train id, 0 to K - 1. Pixels that no class covers carry `IGNORE_INDEX`
 and are left out of every loss and every score. How the ids of a dataset's files become train ids is
-told in `atrous.data.labels`.
+told in `atrous.data.encodings.masks`.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 IGNORE_INDEX = 255
 """The train id of an unlabelled pixel."""

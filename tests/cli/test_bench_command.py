@@ -10,8 +10,8 @@ from PIL import Image
 
 from atrous.cli import main
 from atrous.data.shapes import write_shapes
-from atrous.infer.kept import cache_folder
-from atrous.infer.runtimes import OF_BUNDLES
+from atrous.infer.runtimes.open import OF_BUNDLES
+from atrous.weights.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import atrous
 from atrous.cli import main
-from atrous.models.published import PUBLISHED, Published
+from atrous.weights.published import PUBLISHED, Published
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from atrous.cli import main
-from atrous.images import read_label, write_image, write_label
+from atrous.images.photos import read_label, write_image, write_label
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 

@@ -8,9 +8,9 @@ from doctor_folders import PALETTE, mask, resized, save, write_index, write_rgb
 from PIL import Image
 from pillow_heif import from_pillow
 
-from atrous import images
 from atrous.cli import main
 from atrous.data.dataset import Dataset
+from atrous.images import photos as images
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from panoptic_data import write_panoptic_data
 
 from atrous.cli import main
-from atrous.images import read_image, write_image, write_label
+from atrous.images.photos import read_image, write_image, write_label
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 
@@ -302,7 +302,7 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
 )
 def test_what_cannot_be_is_refused_before_the_work(twelve, capsys, monkeypatch, extra, message):
     data, good, _ = twelve
-    monkeypatch.setattr("atrous.evaluate.count", None)
+    monkeypatch.setattr("atrous.evaluation.score.count", None)
     assert message in refused(capsys, data, "--predictions", good, *extra)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from atrous.cli import main
-from atrous.images import write_image
+from atrous.images.photos import write_image
 from atrous.infer.segmenter import load
 
 CLASSES = ("red", "green", "blue", "grey")

@@ -6,7 +6,7 @@ import pytest
 
 from atrous.cli.models import models
 from atrous.models.catalogue import BACKBONES, MODELS
-from atrous.models.published import PUBLISHED
+from atrous.weights.published import PUBLISHED
 
 
 def test_listing_fits_a_terminal(capsys):

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from pillow_heif import from_pillow
 
-from atrous import images
 from atrous.cli import main
-from atrous.images import read_label, write_image
+from atrous.images import photos as images
+from atrous.images.photos import read_label, write_image
 
 
 @pytest.fixture

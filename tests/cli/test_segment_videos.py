@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from atrous.cli import main
-from atrous.images import write_image
-from atrous.infer.video import Video
+from atrous.images.photos import write_image
+from atrous.infer.video.frames import Video
 
 
 def jpeg(image: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from atrous.cli import main
 from atrous.cli.export import dataset_of_run
-from atrous.files import InputError
+from atrous.errors import InputError
 
 TINY = [
     "--backbone", "mobilenetv3_small_050", "--no-pretrained", "--crop-size", "32", "48",

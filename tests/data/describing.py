@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.errors import InputError
 
 IGNORED = 255
 NUM_CLASSES = 4

@@ -23,9 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from atrous.data import coco
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.data.encodings import coco
+from atrous.errors import InputError
 
 
 @few

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atrous.data.dataset import Dataset, builtin_names
-from atrous.data.labels import lookup_table, to_train_ids
+from atrous.data.encodings.masks import lookup_table, to_train_ids
 from atrous.data.shapes import write_shapes
-from atrous.files import InputError
+from atrous.errors import InputError
 
 HEAD = """
 [labels]

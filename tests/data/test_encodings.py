@@ -29,7 +29,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.errors import InputError
 
 
 @few

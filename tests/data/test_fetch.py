@@ -19,12 +19,12 @@ from file_server import FileServer, file_server
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from atrous.data import download as download_module
-from atrous.data.archive import Archive
 from atrous.data.dataset import Dataset, builtin_names
-from atrous.data.download import _SafeRedirects, file_name
-from atrous.data.fetch import fetch, plan, space_needed
-from atrous.files import InputError
+from atrous.data.fetch import download as download_module
+from atrous.data.fetch.archives import Archive
+from atrous.data.fetch.dataset import fetch, plan, space_needed
+from atrous.data.fetch.download import _SafeRedirects, file_name
+from atrous.errors import InputError
 
 CONTENT = {
     f"{split}2017/{i}.jpg": os.urandom(60_000) for split in ("train", "val") for i in range(3)

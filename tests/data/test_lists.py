@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atrous.data.dataset import Dataset
-from atrous.data.doctor import examine
-from atrous.data.doctor.layout import find_layout
-from atrous.data.doctor.splits import Layout
 from atrous.data.lists import Place
-from atrous.files import InputError, walk
+from atrous.doctor import examine
+from atrous.doctor.layout import find_layout
+from atrous.doctor.splits import Layout
+from atrous.errors import InputError
+from atrous.files import walk
 
 SPACED = [f"im {i}" for i in range(8)]
 PLAIN = [f"im_{i}" for i in range(8)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.errors import InputError
 
 
 @few

@@ -19,10 +19,10 @@ from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from atrous.bands import COLORS, Bands
 from atrous.data.dataset import Dataset
-from atrous.data.doctor import examine
-from atrous.pixels import pixel_size, read_pixels
+from atrous.doctor import examine
+from atrous.images.bands import COLORS, Bands
+from atrous.images.pixels import pixel_size, read_pixels
 
 SIZE = (24, 33)
 

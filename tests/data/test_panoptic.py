@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data.panoptic import (
+from atrous.data.encodings.panoptic import (
     evaluate_panoptic_files,
     instance_ids_to_panoptic,
     read_annotations,
     read_panoptic,
     write_panoptic,
 )
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Panoptic, PanopticQuality
 
 CATEGORIES = [

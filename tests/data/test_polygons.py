@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data import polygons
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.data.encodings import polygons
+from atrous.errors import InputError
 
 BOXES = st.lists(
     st.tuples(

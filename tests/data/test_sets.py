@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.archive import Archive
 from atrous.data.dataset import Dataset, builtin_names
-from atrous.data.description import builtin_text
-from atrous.files import InputError
+from atrous.data.fetch.archives import Archive
+from atrous.data.schema import builtin_text
+from atrous.errors import InputError
 
 SETS = {  # classes, things
     "ade20k": (150, 100),

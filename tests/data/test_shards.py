@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atrous.data.dataset import Dataset
-from atrous.data.pack import pack
 from atrous.data.shapes import write_shapes
-from atrous.data.shards import Shards, member_stem, open_shards
-from atrous.files import InputError
+from atrous.data.shards.pack import pack
+from atrous.data.shards.read import Shards, member_stem, open_shards
+from atrous.errors import InputError
 
 SIZE = (24, 32)
 
@@ -376,7 +376,7 @@ def test_a_killed_packing_leaves_no_dataset(shapes: Path, tmp_path: Path) -> Non
         "import sys, time\n"
         "from pathlib import Path\n"
         "from atrous.data.dataset import Dataset\n"
-        "from atrous.data.pack import pack\n"
+        "from atrous.data.shards.pack import pack\n"
         "def stop(done, total):\n"
         "    if Path(sys.argv[2] + '.part/train-000000.tar').exists(): time.sleep(300)\n"
         "pack(Dataset.open(sys.argv[1]), ['train'], Path(sys.argv[2]), 1, stop)\n"

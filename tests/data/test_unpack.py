@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from atrous.data import unpack as unpack_module
-from atrous.data.unpack import DamagedArchiveError, inner_path
-from atrous.data.unpack import unpack as unpack_with_progress
-from atrous.files import InputError
+from atrous.data.fetch import unpack as unpack_module
+from atrous.data.fetch.unpack import DamagedArchiveError, inner_path
+from atrous.data.fetch.unpack import unpack as unpack_with_progress
+from atrous.errors import InputError
 
 FILES = {"VOC/a.jpg": os.urandom(3000), "VOC/sub/b.png": b"b" * 512, "VOC/empty.txt": b""}
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

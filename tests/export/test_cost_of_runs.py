@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atrous.compare.cost import cost_of
+from atrous.evaluation.cost import cost_of
 
 
 @pytest.mark.parametrize("size", [(50, 70), (64, 33)])

@@ -9,8 +9,8 @@ import pytest
 from atrous.cli import main
 from atrous.data.shapes import TAXONOMY
 from atrous.export import certificate
-from atrous.images import write_label
-from atrous.infer.runtimes import OnnxRuntime
+from atrous.images.photos import write_label
+from atrous.infer.runtimes.open import OnnxRuntime
 
 
 def scores_of(model, data, capsys):

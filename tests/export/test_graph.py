@@ -6,8 +6,8 @@ import onnx
 import pytest
 import torch
 
-from atrous.files import InputError
-from atrous.infer.runtimes import OnnxRuntime, TorchRuntime
+from atrous.errors import InputError
+from atrous.infer.runtimes.open import OnnxRuntime, TorchRuntime
 
 
 @pytest.mark.parametrize("shape", [(1, 50, 70, 3), (2, 33, 64, 3), (1, 1, 1, 3), (1, 32, 97, 3)])

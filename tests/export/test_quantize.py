@@ -4,18 +4,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 
-from atrous.export.calibrate import best_range, spreads, steps
-from atrous.export.layers import layers_of, rounded_tensors, weights_of
-from atrous.export.quantize import quantize
-from atrous.export.sensitivity import (
+from atrous.errors import InputError
+from atrous.export.int8.observer import best_range, spreads, steps
+from atrous.export.int8.precision_plan import (
     FLOAT_SHARE,
     choose_float,
     relative_noise,
     rounded_weight,
     with_rounded_forms,
 )
-from atrous.files import InputError
-from atrous.infer.runtimes import OnnxRuntime
+from atrous.export.int8.quantizable import layers_of, rounded_tensors, weights_of
+from atrous.export.int8.quantize import quantize
+from atrous.infer.runtimes.open import OnnxRuntime
 
 
 def make_images(count=3, size=(50, 70)):

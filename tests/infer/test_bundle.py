@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from color_bundle import TAXONOMY
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.infer import bundle
 from atrous.infer.bundle import BundleMetadata, find_model, zoo_names, zoo_path
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import atrous
-from atrous.files import InputError
-from atrous.images import write_image
+from atrous.errors import InputError
+from atrous.images.photos import write_image
 from atrous.infer import crf as module
-from atrous.infer import lattice
 from atrous.infer.crf import CRFS, Crf, crf_labels, crf_named, dense_crf, dense_crf_reference
 from atrous.infer.segmenter import load
 from atrous.infer.upsample import photo_labels, photo_logits
+from atrous.kernels import crf as lattice
 
 STREET = Path(__file__).parents[2] / "docs" / "demo" / "street.jpg"
 NONE = Crf(name="none", appearance=0, position=50, color=5, smoothness=0, distance=3, iterations=3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mutation import a_quarter
 
 from atrous.cli import main
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.infer.segmenter import load
 
 PHOTO = np.zeros((5, 7, 3), np.uint8)

@@ -14,9 +14,9 @@ from color_bundle import TAXONOMY
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
-from atrous.infer.runtimes import OF_BUNDLES, Runtime, open_runtime, usable_cores
+from atrous.infer.runtimes.open import OF_BUNDLES, Runtime, open_runtime, usable_cores
 from atrous.infer.segmenter import Segmenter
 from atrous.models.catalogue import build
 
@@ -289,7 +289,7 @@ def test_first_calls_in_openvino_may_come_together() -> None:
     pytest.importorskip("openvino")
     code = "import faulthandler, numpy, threading\n"
     code += "faulthandler.dump_traceback_later(300, exit=True)\n"
-    code += "from atrous.infer.runtimes import open_runtime\n"
+    code += "from atrous.infer.runtimes.open import open_runtime\n"
     code += "runtime = open_runtime('camvid', 2, 'openvino', calls=2)\n"
     code += "together, image = threading.Barrier(2), numpy.zeros((1, 64, 64, 3), 'u1')\n"
     code += "def call(): together.wait(); runtime(image)\n"

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import atrous
-from atrous.files import InputError
-from atrous.images import read_label, write_image
-from atrous.infer.ordered import in_order
+from atrous.errors import InputError
+from atrous.images.photos import read_label, write_image
+from atrous.infer.ordered_map import in_order
 from atrous.infer.segmenter import Outcome, Segmentation, Segmenter, load
 
 

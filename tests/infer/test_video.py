@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atrous.files import InputError
-from atrous.infer.film import segment_video
+from atrous.errors import InputError
 from atrous.infer.segmenter import Segmenter, load
-from atrous.infer.video import Video, VideoWriter, color_frame, is_video, label_frame
+from atrous.infer.video.frames import Video, VideoWriter, color_frame, is_video, label_frame
+from atrous.infer.video.segment import segment_video
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 

@@ -10,9 +10,10 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from atrous.infer import lattice, upsample
+from atrous.infer import upsample
 from atrous.infer.crf import CRFS, dense_crf
 from atrous.kernels import LIBRARIES, in_threads, kernel
+from atrous.kernels import crf as lattice
 from atrous.kernels.build import TARGETS, build
 
 HERE = f"{sys.platform}-{platform.machine().replace('AMD64', 'x86_64').replace('arm64', 'aarch64')}"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Boundary
 
 IGNORE = 255

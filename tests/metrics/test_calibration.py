@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Calibration
 
 IGNORE = 255

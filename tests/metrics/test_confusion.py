@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Confusion
 from atrous.metrics.archive import write_archive
 from atrous.metrics.confusion import tree_scores

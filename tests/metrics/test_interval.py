@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Confusion
 from atrous.metrics.interval import MEANS, compare, holm, interval, intervals
 from atrous.metrics.protocols import PROTOCOLS

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Panoptic, PanopticQuality
 from atrous.metrics import segments as segments_module
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Confusion
 from atrous.metrics.protocols import PROTOCOLS
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrous.metrics.table import amount, class_table, fit
+from atrous.metrics.table import class_table, fit
+from atrous.text import amount
 
 
 def columns_of(text: str) -> int:

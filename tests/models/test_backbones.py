@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.catalogue import BACKBONES, OUTPUT_STRIDES
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.catalogue import BACKBONES, build, normalization
 from atrous.train.recipe import Recipe
 

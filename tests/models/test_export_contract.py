@@ -10,14 +10,14 @@ from torch import nn
 from atrous.data.dataset import Dataset
 from atrous.data.shapes import TAXONOMY, write_shapes
 from atrous.export.graph import to_onnx, write_bundle
-from atrous.export.quantize import quantize
-from atrous.export.sensitivity import relative_noise
+from atrous.export.int8.precision_plan import relative_noise
+from atrous.export.int8.quantize import quantize
 from atrous.infer.bundle import BundleMetadata
-from atrous.infer.runtimes import OnnxRuntime
+from atrous.infer.runtimes.open import OnnxRuntime
 from atrous.models.catalogue import MODELS, build, normalization
 from atrous.models.photo import PhotoNetwork
+from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.recipe import Recipe
-from atrous.train.upsampled_loss import upsampled_loss
 
 CASES = [  # each model; and each family of backbones, by small members: layers are what takes time
     ("fcn", "mobilenetv3_small_050", {}),

@@ -63,6 +63,6 @@ def test_it_trains_from_scores_of_zero(tmp_path):
         str(tmp_path / "data"),
         None,
         tmp_path / "run",
-        watch=lambda status: losses.append(status.loss) if status.loss is not None else None,
+        on_step=lambda status: losses.append(status.loss) if status.loss is not None else None,
     )
     assert losses[-1] < 0.8 * losses[0]

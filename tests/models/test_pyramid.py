@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.catalogue import build
 from atrous.models.pyramid import Concatenation, Maximum
 

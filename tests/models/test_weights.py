@@ -9,11 +9,11 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.catalogue import WEIGHT_PACKAGES, build
 from atrous.models.photo import PhotoNetwork
-from atrous.models.runs import load_run
+from atrous.run import load_run
 
 MODEL = {
     "name": "deeplabv3",

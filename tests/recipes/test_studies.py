@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.catalogue import build
 from atrous.recipes import RECIPES, STUDIES, find
 from atrous.train.recipe import Recipe

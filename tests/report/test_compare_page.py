@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from html_page import Page
 
-from atrous.compare.cost import Cost
-from atrous.compare.speed import Speed
-from atrous.compare.weighing import Weighed, Weighing, scenes
 from atrous.data.sample import Sample
-from atrous.evaluate import Predicted, Tally
+from atrous.evaluation.compare import Weighed, Weighing, scenes
+from atrous.evaluation.cost import Cost
+from atrous.evaluation.score import Predicted, Tally
+from atrous.evaluation.speed import Speed
 from atrous.metrics import Boundary, Confusion
 from atrous.report.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marks
 from atrous.report.compare_page import write_page

@@ -7,7 +7,7 @@ from doctor_folders import PALETTE, mask, photo, resized, save, write_images, wr
 from html_page import Page
 from PIL import Image
 
-from atrous.data.doctor import examine
+from atrous.doctor import examine
 from atrous.report.doctor_page import render, write_page
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.train.data_check import (
     LabelCounts,
     check_same_data,

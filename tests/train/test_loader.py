@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from atrous.data.dataset import Dataset
-from atrous.data.pack import pack
 from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
-from atrous.data.shards import Shards
+from atrous.data.shards.pack import pack
+from atrous.data.shards.read import Shards
 from atrous.train.augment import augment, augmentation
 from atrous.train.loader import batches
 from atrous.train.recipe import Recipe

@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 
 from atrous.cli import main
 from atrous.data.shapes import write_shapes
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.network import Output
-from atrous.models.runs import load_run
+from atrous.run import load_run
 from atrous.train.checkpoint import Log, load_state
-from atrous.train.loop import Status, train
+from atrous.train.loop import StepInfo, train
 from atrous.train.recipe import Recipe
 
 SMALL = Recipe(
@@ -60,9 +60,9 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Path) -> None:
-    seen: list[Status] = []
+    seen: list[StepInfo] = []
     recipe = replace(SMALL, ema_decay=0.9, auxiliary_weight=0.4, dice_weight=1.0, clip_norm=1.0)
-    scores = train(recipe, str(shapes), None, tmp_path / "run", watch=seen.append)
+    scores = train(recipe, str(shapes), None, tmp_path / "run", on_step=seen.append)
     run = json.loads((tmp_path / "run/run.json").read_text())
     assert Recipe.from_dict(run["recipe"]) == recipe
     assert run["versions"]["torch"] == importlib.metadata.version("torch")
@@ -84,7 +84,7 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
         SMALL, num_steps=60, base_lr=3e-3, batch_size=4, validate_every=60, checkpoint_every=60
     )
     losses: list[float] = []
-    train(recipe, str(shapes), None, tmp_path, watch=lambda s: s.loss and losses.append(s.loss))
+    train(recipe, str(shapes), None, tmp_path, on_step=lambda s: s.loss and losses.append(s.loss))
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -102,12 +102,12 @@ def test_stopped_and_resumed_equals_undisturbed(
     recipe = replace(SMALL, **change)
     train(recipe, str(shapes), None, tmp_path / "whole")
 
-    def stop(status: Status) -> None:
+    def stop(status: StepInfo) -> None:
         if status.step == 5:  # after the checkpoint at 4 and the validation at 3
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, str(shapes), None, tmp_path / "cut", watch=stop)
+        train(recipe, str(shapes), None, tmp_path / "cut", on_step=stop)
     train(recipe, str(shapes), None, tmp_path / "cut", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     best = [load_file(tmp_path / run / "best.safetensors") for run in ("whole", "cut")]

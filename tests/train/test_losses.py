@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from atrous.train.losses import cross_entropy, dice_loss, segmentation_loss
+from atrous.train.loss.reference import cross_entropy, dice_loss, segmentation_loss
 from atrous.train.recipe import Recipe
 
 

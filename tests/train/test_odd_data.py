@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from test_data_check import write_set
 
 from atrous.data.dataset import Dataset
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.network import Output
 from atrous.train.checkpoint import load_state
-from atrous.train.loop import Status, train
+from atrous.train.loop import StepInfo, train
 from atrous.train.recipe import Recipe
 
 RECIPE = Recipe(
@@ -103,9 +103,15 @@ def test_nothing_to_learn_is_refused_before_the_first_step(
 def test_a_val_split_without_labels_is_said_and_not_scored(tmp_path: Path) -> None:
     data = with_val(write_set(tmp_path / "data", squares(1, 2)), 255, 255)
     lines: list[str] = []
-    seen: list[Status] = []
+    seen: list[StepInfo] = []
     scores = train(
-        RECIPE, data, None, tmp_path / "run", watch=seen.append, network=Tiny(), notify=lines.append
+        RECIPE,
+        data,
+        None,
+        tmp_path / "run",
+        on_step=seen.append,
+        network=Tiny(),
+        notify=lines.append,
     )
     assert lines[0] == "warning: no mask of split val holds a class, so nothing is validated"
     assert scores == {"step": 4, "split": None, "images": 0}
@@ -176,7 +182,7 @@ def test_a_run_is_resumed_on_its_own_data_alone(tmp_path: Path) -> None:
     fewer = write_set(tmp_path / "fewer", squares(1, 2), head='name = "first"')
 
     def start(dataset: Dataset, run: str, resume: bool, stop: bool) -> None:
-        def watch(status: Status) -> None:
+        def watch(status: StepInfo) -> None:
             if stop and status.step == 2:
                 raise KeyboardInterrupt
 

@@ -6,7 +6,7 @@ import torch
 from docstring_parser import parse_from_object
 from torch import nn
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.recipes import RECIPES
 from atrous.train.optim import build_optimizer, learning_rate
 from atrous.train.recipe import Recipe

@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atrous.kernels import LIBRARIES, kernel
 from atrous.models.layers import upsample
-from atrous.train import loss_kernel, strips
-from atrous.train.losses import cross_entropy, dice_loss
+from atrous.train.loss import kernel as loss_kernel
+from atrous.train.loss import strips
+from atrous.train.loss.reference import cross_entropy, dice_loss
+from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.recipe import Recipe
-from atrous.train.upsampled_loss import upsampled_loss
 
 EVERYTHING = Recipe(
     class_weights=(1.0, 2.0, 0.5, 0.0, 1.5), label_smoothing=0.1, hard_pixels=0.4, dice_weight=0.7

@@ -10,13 +10,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
 from atrous import __version__
-from atrous.files import InputError
+from atrous.errors import InputError
+from atrous.text import did_you_mean, printable
 
 COMMANDS = {
     "segment": "Label photos or folders: labels, overlay and coverage.",
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (InputError, CycloptsError, OSError, ImportError) as error:
         line = _explain(error, called)  # with names of others' files, which may move the cursor
-        print(f"error: {''.join(c if c.isprintable() else '?' for c in line)}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
         return 2
 
 
@@ -103,12 +103,8 @@ def _check_command(called: str | None) -> None:
     """Refuse an unknown command, without importing all of them as cyclopts would."""
     if called is None or called.startswith("-") or called in COMMANDS:
         return
-    near = get_close_matches(called, COMMANDS, n=1)
-    if near:
-        raise InputError(f"unknown command {called}. Did you mean {near[0]}?")
-    if Path(called).exists():
-        raise InputError(f"unknown command {called}. Did you mean atrous segment {called}?")
-    raise InputError(f"unknown command {called}. There are: {', '.join(COMMANDS)}")
+    photo = f"Did you mean atrous segment {called}?" if Path(called).exists() else ""
+    raise InputError(f"unknown command {called}. {did_you_mean(called, COMMANDS, photo)}")
 
 
 def _explain(error: Exception, called: str | None) -> str:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from atrous.evaluation.timing import Trial
     from atrous.infer.segmenter import Segmenter
-    from atrous.infer.trial import Trial
 
 _COMPILES = "compile"
 """What the names of runtimes hold that take a minute to start: `auto` never takes them."""
@@ -53,11 +53,11 @@ def bench(
     # numpy and Pillow, which `atrous bench --help` shall not pay for
     from atrous.cli.convert import fetched
     from atrous.cli.progress import watched
+    from atrous.evaluation.timing import fastest, try_runtimes
     from atrous.infer.bundle import find_model
-    from atrous.infer.choice import remember
-    from atrous.infer.runtimes import runtimes_of
+    from atrous.infer.runtime_selection import remember
+    from atrous.infer.runtimes.open import runtimes_of
     from atrous.infer.segmenter import load
-    from atrous.infer.trial import fastest, try_runtimes
     from atrous.kernels import usable_cores
 
     if rounds < 1 or min(size or (1, 1)) < 1:
@@ -98,8 +98,8 @@ def _image(
     import numpy as np
     from PIL import Image
 
-    from atrous.images import resized
-    from atrous.pixels import read_pixels
+    from atrous.images.photos import resized
+    from atrous.images.pixels import read_pixels
 
     if photo is not None:
         image, _ = read_pixels(photo, segmenter.reading([photo])[0])
@@ -114,7 +114,7 @@ def _steps(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, floa
     """Return the median seconds of each step from a JPEG file to the files written."""
     from PIL import Image
 
-    from atrous.images import read_image, shown
+    from atrous.images.photos import read_image, shown
     from atrous.infer.upsample import photo_labels
 
     seconds: dict[str, list[float]] = {}
@@ -141,7 +141,7 @@ def _steps(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, floa
 
 def _about(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, Any]:
     """Return what was measured, and on what."""
-    from atrous.infer.choice import processor
+    from atrous.infer.runtime_selection import processor
 
     return {
         "model": segmenter.runtime.model_name,
@@ -155,8 +155,9 @@ def _about(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, Any]
 def _print(document: dict[str, Any], trials: "list[Trial]", best: "Trial") -> None:
     height, width = document["size"]
     print(f"{document['model']} ({document['precision']}), one photo of {width}x{height}")
-    threads = document["threads"]
-    print(f"{document['processor']}, {threads} thread{'s' * (threads != 1)}")
+    from atrous.text import amount
+
+    print(f"{document['processor']}, {amount(document['threads'], 'thread')}")
     print(f"\n  {'runtime':<24}{'ms':>8}{'photos/s':>10}{'start s':>9}{'same labels':>14}")
     for trial in trials:
         numbers = f"{1000 * trial.seconds:8.1f}{1 / trial.seconds:10.1f}{trial.start:9.2f}"
@@ -178,7 +179,7 @@ def _next(model: str, is_run: bool) -> str:
 
 def _conclusion(best: "Trial", kept: bool, chosen: bool) -> str:
     """Say what `auto` takes from now on, and why."""
-    from atrous.infer.trial import AGREEMENT
+    from atrous.evaluation.timing import AGREEMENT
 
     if chosen:
         return "auto stays as it was; to let it take the fastest: atrous bench without --runtime"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -10,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
-from atrous.files import InputError
+from atrous.errors import InputError
+from atrous.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from atrous.compare.weighing import Weighing
     from atrous.data.dataset import Dataset
-    from atrous.data.shards import Shards
+    from atrous.data.shards.read import Shards
     from atrous.data.split import Split
-    from atrous.evaluate import Tally
+    from atrous.evaluation.compare import Weighing
+    from atrous.evaluation.score import Tally
     from atrous.infer.segmenter import Segmenter
     from atrous.train.recipe import Recipe
 
@@ -70,8 +72,8 @@ def compare(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from atrous.cli.rasters import say_fourth_band
     from atrous.cli.weighed import tables
-    from atrous.compare.weighing import scenes
     from atrous.data.dataset import Dataset
+    from atrous.evaluation.compare import scenes
     from atrous.files import replacing
     from atrous.kernels import usable_cores
     from atrous.metrics.protocols import check_protocol
@@ -131,15 +133,18 @@ def _weigh(
     import numpy as np
 
     from atrous.cli.progress import watched
-    from atrous.compare.cost import cost_of
-    from atrous.compare.speed import measure
-    from atrous.compare.weighing import Weighed, Weighing
-    from atrous.infer.choice import processor, versions
+    from atrous.evaluation.compare import Weighed, Weighing
+    from atrous.evaluation.cost import cost_of
+    from atrous.evaluation.speed import measure
+    from atrous.export.forms import files_by_runtime
+    from atrous.infer.runtime_selection import processor, versions
 
     size, dataset = (image.shape[0], image.shape[1]), truth.dataset
     threads = next(iter(opened.values())).runtime.threads
     tallies = {name: _tally(segmenter, truth.samples, name) for name, segmenter in opened.items()}
-    speeds, lacking = measure(paths, runtimes, image, threads=threads, rounds=rounds, watch=watched)
+    with tempfile.TemporaryDirectory() as folder:
+        files = files_by_runtime(paths, runtimes, Path(folder), watched)
+        speeds, lacking = measure(files, image, threads=threads, rounds=rounds, track=watched)
     models = [
         Weighed(
             name=name,
@@ -147,7 +152,7 @@ def _weigh(
             tally=tallies[name],
             protocol=truth.protocol,
             cost=cost_of(path, size),
-            speeds=speeds[name],
+            speeds=speeds.get(name, {}),
         )
         for name, path in paths.items()
     ]
@@ -165,7 +170,7 @@ def _weigh(
 
 
 def _check_runtimes(names: Sequence[str]) -> None:
-    from atrous.infer.runtimes import OF_BUNDLES, OF_RUNS
+    from atrous.infer.runtimes.open import OF_BUNDLES, OF_RUNS
 
     known = (*OF_BUNDLES, *OF_RUNS)
     for name in names:
@@ -177,7 +182,7 @@ def _image(samples: "Split | Shards", size: tuple[int, int] | None) -> "NDArray[
     """The first image (H, W, C), resized if a size is given."""
     from PIL import Image
 
-    from atrous.images import resized
+    from atrous.images.photos import resized
 
     image = samples[0].image
     return image if size is None else resized(image, size, Image.Resampling.BICUBIC)
@@ -218,18 +223,13 @@ def _model(item: str) -> tuple[str, str, Path]:
 
     path = find_model(fetched(item))
     name = path.stem if path.suffix == ".onnx" else path.resolve().name
-    return _printable(name), _printable(item), path
-
-
-def _printable(name: str) -> str:
-    """A file's name without what would move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    return printable(name), printable(item), path
 
 
 def _open(name: str, path: Path, dataset: "Dataset", threads: int) -> "Segmenter":
     """Open a model that knows the classes of the data set, in its plain runtime."""
     from atrous.cli.evaluate import check_same_classes
-    from atrous.infer.choice import plain_runtime
+    from atrous.infer.runtime_selection import plain_runtime
     from atrous.infer.segmenter import load
 
     segmenter = load(path, threads, plain_runtime(path))
@@ -275,7 +275,7 @@ def _is_finished(run: Path, recipe: "Recipe") -> bool:
 def _tally(segmenter: "Segmenter", samples: "Split | Shards", name: str) -> "Tally":
     """Label and count all images."""
     from atrous.cli.progress import watched
-    from atrous.evaluate import Tally, count, predicted
+    from atrous.evaluation.score import Tally, count, predicted
     from atrous.metrics import Boundary, Confusion
 
     num_classes = segmenter.metadata.taxonomy.num_classes

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from atrous.cli.progress import watched_bytes
-from atrous.files import InputError, replacing
+from atrous.errors import InputError
+from atrous.files import replacing
 
 
 def convert(
@@ -33,7 +34,7 @@ def convert(
         backbone: timm's name of a file's backbone, where several have the same tensors.
     """
     from atrous.data.dataset import Dataset
-    from atrous.models.published import PUBLISHED, no_such_weights
+    from atrous.weights.published import PUBLISHED, no_such_weights
 
     if (out / "run.json").exists():
         raise InputError(f"{out}: holds a run already; give another --out")
@@ -49,7 +50,7 @@ def convert(
     elif data is None:
         raise InputError(f"{checkpoint}: say what its classes are with --data SET|FOLDER")
     else:
-        from atrous.models.importers.convert import import_weights, write_run
+        from atrous.weights.convert import import_weights, write_run
 
         dataset = Dataset.open(data, None if Path(data).exists() else Path())
         imported = import_weights(Path(checkpoint), layout, output_stride, backbone)
@@ -70,13 +71,13 @@ def fetched(model: str) -> str:
     """
     if "/" not in model or Path(model).exists():
         return model
-    from atrous.infer.weights import published_run  # which the other models need not pay for
-    from atrous.models.published import PUBLISHED
+    from atrous.weights.hub import published_run  # which the other models need not pay for
+    from atrous.weights.published import PUBLISHED
 
     if model not in PUBLISHED:
         return model
-    with watched_bytes() as (progress, say):
-        return str(published_run(model, progress, say))
+    with watched_bytes() as (progress, notify):
+        return str(published_run(model, progress, notify))
 
 
 def _copy(run: Path, out: Path) -> None:
@@ -87,8 +88,8 @@ def _copy(run: Path, out: Path) -> None:
 
 def _print_run(folder: Path) -> None:
     """Read the run that was written, and say what it is."""
-    from atrous.models.importers.checkpoint import few
-    from atrous.models.runs import load_run
+    from atrous.run import load_run
+    from atrous.weights.importers.checkpoint import few
 
     run = load_run(folder)
     model, data = run.run["model"], run.run["data"]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    from atrous.data.doctor import Diagnosis
-    from atrous.data.doctor.findings import Finding
+    from atrous.doctor import Diagnosis
+    from atrous.doctor.findings import Finding
 
 _WIDTH = 80
 _LABEL_WIDTH = 11
@@ -49,8 +49,8 @@ def doctor(
     """
     # for the sake of `atrous data doctor --help`
     from atrous.cli.progress import watched
-    from atrous.data.doctor import examine
-    from atrous.data.doctor.proposal import refuse_to_overwrite
+    from atrous.doctor import examine
+    from atrous.doctor.proposal import refuse_to_overwrite
 
     if write:
         refuse_to_overwrite(folder)  # before the work, not after it
@@ -83,7 +83,7 @@ def doctor(
 
 def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
     """The report, 80 columns wide."""
-    from atrous.data.doctor.findings import many
+    from atrous.doctor.findings import many
 
     readings, layout = diagnosis.readings, diagnosis.layout
     images = len(readings) + len(layout.unpaired_images)

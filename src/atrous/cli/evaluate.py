@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from atrous.cli.convert import fetched
 from atrous.cli.rasters import say_fourth_band
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from atrous.cli.scores import Rival
     from atrous.data.dataset import Dataset
-    from atrous.data.shards import Shards
+    from atrous.data.shards.read import Shards
     from atrous.data.split import Split
-    from atrous.evaluate import Labels, Predicted, Tally
+    from atrous.evaluation.score import Labels, Predicted, Tally
     from atrous.infer.segmenter import Segmenter
     from atrous.metrics import Confusion
     from atrous.taxonomy import Taxonomy
@@ -90,7 +90,7 @@ def evaluate(
     # numpy and onnxruntime, which `atrous evaluate --help` shall not pay for
     from atrous.cli.scores import Evaluation
     from atrous.data.dataset import Dataset
-    from atrous.evaluate import Tally
+    from atrous.evaluation.score import Tally
     from atrous.infer.segmenter import load
     from atrous.metrics import Boundary, Calibration, Confusion
     from atrous.metrics.protocols import check_protocol
@@ -199,7 +199,7 @@ class _Source(NamedTuple):
 
 def _model(segmenter: "Segmenter", model: str, confidence: bool, truth: _Truth) -> _Source:
     """Take a model, which is called `model`, if it knows the classes of the truth."""
-    from atrous.evaluate import predicted
+    from atrous.evaluation.score import predicted
 
     dataset = truth.dataset
     classes = segmenter.metadata.taxonomy.classes
@@ -214,8 +214,8 @@ def _model(segmenter: "Segmenter", model: str, confidence: bool, truth: _Truth) 
 
 def _files(folder: Path, ids: str, truth: _Truth) -> _Source:
     """Find the predictions that any program wrote."""
-    from atrous.data.predictions import find_predictions
-    from atrous.evaluate import read_predictions
+    from atrous.evaluation.predictions import find_predictions
+    from atrous.evaluation.score import read_predictions
 
     paths, passed_over = find_predictions(folder, truth.samples, truth.indices)
     taxonomy = truth.dataset.taxonomy
@@ -237,7 +237,7 @@ def _check_classes_beside(path: Path, taxonomy: "Taxonomy", place: str) -> None:
     beside = path.with_name(f"{stem}.json")
     if not ours or not beside.is_file():
         return
-    from atrous.data.json_file import read_json
+    from atrous.json_file import read_json
 
     try:
         classes = read_json(beside).get("classes")
@@ -249,7 +249,7 @@ def _check_classes_beside(path: Path, taxonomy: "Taxonomy", place: str) -> None:
 
 def _parts(paths: Sequence[Path], truth: _Truth) -> _Source:
     """Load counts of these images that --save wrote."""
-    from atrous.evaluate import merge_parts
+    from atrous.evaluation.score import merge_parts
 
     keys = [truth.samples.keys[index] for index in truth.indices]
     whole = merge_parts(paths, keys, truth.about())
@@ -281,7 +281,7 @@ def _is_predictions(against: str) -> bool:
 def _fill(tally: "Tally", source: _Source, total: int) -> None:
     """Count the `total` images of `source`."""
     from atrous.cli.progress import watched
-    from atrous.evaluate import count
+    from atrous.evaluation.score import count
     from atrous.metrics import Confusion
 
     if isinstance(source.images, Confusion):
@@ -294,7 +294,7 @@ def _fill(tally: "Tally", source: _Source, total: int) -> None:
 def _compared(confusion: "Confusion", source: _Source, protocol: str) -> "Rival":
     """Count the rival on the same images, and compare."""
     from atrous.cli.scores import Rival
-    from atrous.evaluate import Tally
+    from atrous.evaluation.score import Tally
     from atrous.metrics import Confusion
     from atrous.metrics.interval import compare
 
@@ -333,8 +333,8 @@ def _score_panoptic(
     """Print the panoptic quality of a result in COCO's format."""
     from atrous.cli.progress import watched
     from atrous.cli.scores import title
-    from atrous.data.shards import Shards
-    from atrous.evaluate import evaluate_panoptic
+    from atrous.data.shards.read import Shards
+    from atrous.evaluation.score import evaluate_panoptic
 
     if isinstance(samples, Shards):
         raise InputError(f"{dataset.name}: shards hold no segments; score on the unpacked set")

@@ -10,7 +10,7 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.data.dataset import Dataset
@@ -61,7 +61,7 @@ def export(
     from atrous.cli.rasters import say_fourth_band
     from atrous.export.certificate import compare
     from atrous.export.graph import export_bundle, write_bundle
-    from atrous.export.quantize import quantize
+    from atrous.export.int8.quantize import quantize
     from atrous.infer.segmenter import load
 
     run = Path(fetched(str(run)))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    from atrous.data.fetch import Job
+    from atrous.data.fetch.dataset import Job
 
 
 def fetch(
@@ -38,10 +38,10 @@ def fetch(
         The exit code: 1 if the answer is no, 0 otherwise.
     """
     from atrous.cli.progress import watched_bytes
-    from atrous.data.archive import Archive
     from atrous.data.dataset import Dataset
-    from atrous.data.fetch import fetch as run
-    from atrous.data.fetch import plan
+    from atrous.data.fetch.archives import Archive
+    from atrous.data.fetch.dataset import fetch as run
+    from atrous.data.fetch.dataset import plan
 
     dataset = Dataset.open(name, root)
     for unknown in set(split or ()) - dataset.splits.keys():
@@ -59,8 +59,8 @@ def fetch(
     if not yes and not _agreed(jobs, root):
         print("nothing is downloaded")
         return 1
-    with watched_bytes() as (progress, say):
-        written = run(jobs, root, progress, say)
+    with watched_bytes() as (progress, notify):
+        written = run(jobs, root, progress, notify)
     print("wrote  " + "  ".join(str(path) for path in written))
     chosen = split[0] if split else next(iter(dataset.splits))
     print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")
@@ -69,7 +69,7 @@ def fetch(
 
 def _by_hand(name: str) -> str:
     """What to do about a set that cannot be fetched."""
-    from atrous.data.description import builtin_names, builtin_text
+    from atrous.data.schema import builtin_names, builtin_text
 
     manual = tomllib.loads(builtin_text(name)).get("manual") if name in builtin_names() else None
     if manual is None:
@@ -78,8 +78,8 @@ def _by_hand(name: str) -> str:
 
 
 def _print_plan(jobs: Sequence["Job"], root: Path) -> None:
-    from atrous.data.fetch import space_needed
-    from atrous.data.unpack import free_space
+    from atrous.data.fetch.dataset import space_needed
+    from atrous.data.fetch.unpack import free_space
 
     width = max((len(job.archive.name) for job in jobs), default=0)
     for job in jobs:

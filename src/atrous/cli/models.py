@@ -11,13 +11,8 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 
 from atrous.infer.bundle import zoo_names, zoo_path
-from atrous.models.catalogue import (
-    BACKBONES,
-    MODELS,
-    WEIGHT_PACKAGES,
-    backbones_of,
-)
-from atrous.models.published import PUBLISHED, Published
+from atrous.models.catalogue import BACKBONES, MODELS, WEIGHT_PACKAGES, backbones_of
+from atrous.weights.published import PUBLISHED, Published
 
 WIDTH = 80
 
@@ -38,7 +33,7 @@ def models(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
 
 def _shipped() -> list[dict[str, Any]]:
     """Describe each shipped bundle from its metadata."""
-    from atrous.infer.onnx_runtime import OnnxRuntime
+    from atrous.infer.runtimes.onnx import OnnxRuntime
 
     rows = []
     for name in zoo_names():

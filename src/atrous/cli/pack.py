@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 
 def pack(
@@ -31,7 +31,7 @@ def pack(
     """
     from atrous.cli.progress import watched
     from atrous.data.dataset import Dataset
-    from atrous.data.pack import pack as write
+    from atrous.data.shards.pack import pack as write
 
     if shard_size_mb < 1:
         raise InputError(f"--shard-size-mb is {shard_size_mb}; give 1 or more")

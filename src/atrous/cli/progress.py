@@ -2,28 +2,29 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from atrous.progress import Notify, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn
 
-    from atrous.data.download import Say
-    from atrous.data.unpack import Progress
+    from atrous.data.fetch.unpack import Progress as ByteProgress
 
 PATIENCE = 2.0
 """Seconds before the bar appears."""
 
 
 @contextmanager
-def watched(what: str) -> Iterator[Callable[[int, int], None]]:
+def watched(what: str) -> Iterator[Progress]:
     """Yield what shall be called with how many `what` are done, and of how many."""
     start = time.monotonic()
     bar: Bar | None = None
 
-    def progress(done: int, total: int) -> None:
+    def progress(done: int, total: int | None) -> None:
         nonlocal bar
         if bar is None and sys.stderr.isatty() and time.monotonic() - start > PATIENCE:
             bar = _start_bar(what, total)
@@ -39,7 +40,7 @@ def watched(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def watched_bytes() -> "Iterator[tuple[Progress, Say]]":
+def watched_bytes() -> "Iterator[tuple[ByteProgress, Notify]]":
     """Yield two functions: one for the bytes of a step, one for lines that stay.
 
     The first is called with what is done, how many of its bytes, and of how many if that is known;
@@ -54,11 +55,11 @@ def watched_bytes() -> "Iterator[tuple[Progress, Say]]":
         else:
             bar.update(task.id, completed=done, total=total)
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with bar:
-        yield progress, say
+        yield progress, notify
 
 
 def _byte_bar() -> "Bar":
@@ -81,7 +82,7 @@ def _byte_bar() -> "Bar":
     return bar
 
 
-def _start_bar(what: str, total: int) -> "Bar":
+def _start_bar(what: str, total: int | None) -> "Bar":
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = _bar(

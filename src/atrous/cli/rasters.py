@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atrous.cli.progress import watched
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    from atrous.bands import Bands
     from atrous.data.dataset import Dataset
-    from atrous.infer.large import RasterSegmentation
+    from atrous.images.bands import Bands
+    from atrous.infer.raster.segment import RasterSegmentation
     from atrous.infer.segmenter import Segmenter
 
 
@@ -32,7 +32,7 @@ def saved_rasters(
     """Segment and save each raster, in order; `targets` holds its files' path without ending."""
     if not targets:
         return
-    from atrous.infer.large import segment_raster
+    from atrous.infer.raster.segment import segment_raster
 
     for path, target in targets.items():
         try:

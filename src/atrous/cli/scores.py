@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from atrous.evaluate import Tally
+from atrous.evaluation.score import Tally
 from atrous.metrics import Scores
 from atrous.metrics.confusion import Pair, TreeLevel, tree_scores
 from atrous.metrics.interval import SIGNIFICANT, Comparison, Interval, interval
 from atrous.metrics.protocols import PROTOCOLS, number, percent
-from atrous.metrics.table import WIDTH, amount, between, class_table, fit
+from atrous.metrics.table import WIDTH, between, class_table, fit
 from atrous.taxonomy import Taxonomy
+from atrous.text import amount
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

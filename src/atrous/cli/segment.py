@@ -15,13 +15,14 @@ from atrous.cli.convert import fetched
 from atrous.cli.progress import watched
 from atrous.cli.rasters import saved_rasters
 from atrous.cli.videos import saved_videos
-from atrous.files import InputError, walk
+from atrous.errors import InputError
+from atrous.files import walk
 
 if TYPE_CHECKING:
-    from atrous.bands import Bands
-    from atrous.infer.film import VideoSegmentation
-    from atrous.infer.large import RasterSegmentation
+    from atrous.images.bands import Bands
+    from atrous.infer.raster.segment import RasterSegmentation
     from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
+    from atrous.infer.video.segment import VideoSegmentation
 
     Result = Segmentation | RasterSegmentation | VideoSegmentation
     Saved = tuple[tuple[Path | str, Result | InputError], list[Path]]
@@ -82,8 +83,8 @@ def segment(
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
     # for the sake of `atrous segment --help`
+    from atrous.images.pixels import is_raster
     from atrous.infer.segmenter import load
-    from atrous.pixels import is_raster
 
     targets, videos = _targets(paths, out)
     rasters = {p: t for p, t in targets.items() if bands or value_range or is_raster(p)}
@@ -126,8 +127,8 @@ def segment(
 
 def _targets(paths: Sequence[str], out: Path) -> tuple[dict[Path, Path], dict[str, Path]]:
     """Return the photos and the videos, each with the path, without ending, of its files."""
-    from atrous.images import IMAGE_SUFFIXES
-    from atrous.infer.video import is_video
+    from atrous.images.photos import IMAGE_SUFFIXES
+    from atrous.infer.video.frames import is_video
 
     targets: dict[Path, Path] = {}
     videos: dict[str, Path] = {}
@@ -160,7 +161,7 @@ def _free(place: Path, photo: Path, taken: set[Path]) -> Path:
 
 def _photos_in(folder: Path) -> list[Path]:
     """Return the photos at any depth, sorted; without hidden ones and without what atrous wrote."""
-    from atrous.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+    from atrous.images.photos import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
     files = [
         path
@@ -178,8 +179,14 @@ def _photos_in(folder: Path) -> list[Path]:
 
 def _say_unread(files: Sequence[Path]) -> set[Path]:
     """Name the photos whose format cannot be read, and return them."""
-    from atrous.data.doctor.findings import some
-    from atrous.images import HEIF_INSTALL, HEIF_SUFFIXES, UNREAD_SUFFIXES, can_read_heif, is_heif
+    from atrous.doctor.findings import some
+    from atrous.images.photos import (
+        HEIF_INSTALL,
+        HEIF_SUFFIXES,
+        UNREAD_SUFFIXES,
+        can_read_heif,
+        is_heif,
+    )
 
     others = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES]
     suspects = [] if can_read_heif() else [p for p in files if p.suffix.lower() in HEIF_SUFFIXES]
@@ -195,7 +202,7 @@ def _say_unread(files: Sequence[Path]) -> set[Path]:
 
 def _say_doubts(path: Path, bands: "Bands") -> None:
     """Say of a photo that was labelled what its labels may not be of."""
-    from atrous.images import has_frames, largest_of_16_bits
+    from atrous.images.photos import has_frames, largest_of_16_bits
 
     if has_frames(path):
         print(f"{path}: several pictures; the first one is labelled", file=sys.stderr)
@@ -224,7 +231,7 @@ def _saved(
 
 def _table(path: Path | str, result: "Result", files: Sequence[Path], block: str) -> str:
     """Return what a person sees of one photo: its classes, largest first, and the files."""
-    from atrous.infer.film import VideoSegmentation
+    from atrous.infer.video.segment import VideoSegmentation
 
     height, width = result.size
     seconds = result.seconds

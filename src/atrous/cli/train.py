@@ -10,12 +10,12 @@ from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
 from atrous.cli.progress import watched
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.recipes import RECIPES, find
 from atrous.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from atrous.train.loop import Status
+    from atrous.train.loop import StepInfo
 
     Overrides = dict[str, Any]
 else:
@@ -83,9 +83,7 @@ def train_and_tell(
 
     _say(_headline(recipe, data))
     place = None if root is None else str(root)
-    best = run(
-        recipe, data, place, out, resume, _Watcher(), notify=_say_above, watch_counting=watched
-    )
+    best = run(recipe, data, place, out, resume, _Watcher(), notify=_say_above, track=watched)
     if best.get("miou") is not None:
         low, high = best.get("interval") or (None, None)
         margin = "" if low is None else f"+- {50 * (high - low):.1f} "  # half of the 95 % interval
@@ -144,7 +142,7 @@ class _Watcher:
         self.terminal = sys.stderr.isatty()
         self.loss, self.score = "", ""
 
-    def __call__(self, status: "Status") -> None:
+    def __call__(self, status: "StepInfo") -> None:
         if status.loss is not None:
             self.loss = f"loss {status.loss:.3f}  "
         if status.scores is not None:
@@ -157,7 +155,7 @@ class _Watcher:
         elif status.scores is not None or finished:
             _say(self._line(status))
 
-    def _line(self, status: "Status") -> str:
+    def _line(self, status: "StepInfo") -> str:
         left = round((status.num_steps - status.step) * status.seconds_per_step)
         clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}".removeprefix("0:")
         return (

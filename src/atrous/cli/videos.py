@@ -8,12 +8,12 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from atrous.cli.progress import watched
-from atrous.files import InputError
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    from atrous.infer.film import VideoSegmentation
     from atrous.infer.segmenter import Segmenter
-    from atrous.infer.video import Video
+    from atrous.infer.video.frames import Video
+    from atrous.infer.video.segment import VideoSegmentation
 
 VideoOutcome = tuple[str, "VideoSegmentation | InputError"]
 
@@ -27,8 +27,8 @@ def saved_videos(
     """
     if not targets:
         return
-    from atrous.infer.film import segment_video
-    from atrous.infer.video import Video
+    from atrous.infer.video.frames import Video
+    from atrous.infer.video.segment import segment_video
 
     for source, target in targets.items():
         try:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from atrous.compare.weighing import Weighing
+from atrous.evaluation.compare import Weighing
 from atrous.metrics.interval import SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS, percent
-from atrous.metrics.table import SHOWN, amount, between, fit, grid, signed
+from atrous.metrics.table import SHOWN, between, fit, grid, signed
+from atrous.text import amount
 
 _NAME = 19
 """Columns for the name of a model or a class."""

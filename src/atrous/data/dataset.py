@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from atrous.bands import COLORS, Bands
-from atrous.data.description import (
+from atrous.data.encodings.masks import Encoding
+from atrous.data.sample import Sample
+from atrous.data.schema import (
     builtin_names,
     builtin_text,
     check_split,
@@ -23,12 +24,11 @@ from atrous.data.description import (
     read_taxonomy,
     read_text,
 )
-from atrous.data.labels import Encoding
-from atrous.data.sample import Sample
-from atrous.data.shards import Shards, open_shards
+from atrous.data.shards.read import Shards, open_shards
 from atrous.data.split import Split, find_split
-from atrous.files import InputError
-from atrous.pixels import fourth_is_alpha, may_be_tiff
+from atrous.errors import InputError
+from atrous.images.bands import COLORS, Bands
+from atrous.images.pixels import fourth_is_alpha, may_be_tiff
 from atrous.taxonomy import Taxonomy
 
 __all__ = ["Dataset", "Sample", "Split", "builtin_names"]

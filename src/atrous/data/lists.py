@@ -18,8 +18,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from atrous.data.patterns import alternatives
-from atrous.files import InputError, is_file
-from atrous.images import IMAGE_SUFFIXES
+from atrous.errors import InputError
+from atrous.files import is_file
+from atrous.images.photos import IMAGE_SUFFIXES
 
 SPLIT_FOLDER = re.compile(
     r"(?<![a-z])(train(?:[_-]?val|ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)(?=annot|label|mask|im|seg|[^a-z]|$)"

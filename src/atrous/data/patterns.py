@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from atrous.files import InputError, is_file
+from atrous.errors import InputError
+from atrous.files import is_file
 
 _CHOICE = re.compile(r"\.\{(?P<suffixes>[\w.]+(?:,[\w.]+)+)\}$")
 

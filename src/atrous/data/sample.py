@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.taxonomy import IGNORE_INDEX
 
 

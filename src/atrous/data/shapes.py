@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from atrous.files import replacing
-from atrous.images import write_image, write_label
+from atrous.images.photos import write_image, write_label
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 TAXONOMY = Taxonomy(

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.bands import COLORS, Bands, Channels
-from atrous.data.coco import draw, read_instances
-from atrous.data.file_names import match_files
-from atrous.data.labels import (
+from atrous.data.encodings.coco import draw, read_instances
+from atrous.data.encodings.masks import (
     BRIGHT,
     Encoding,
     check_same_size,
@@ -23,22 +21,25 @@ from atrous.data.labels import (
     read_palette,
     read_rgb,
 )
-from atrous.data.lists import Place, key_of, read_lines
-from atrous.data.mat import read_mat
-from atrous.data.panoptic import (
+from atrous.data.encodings.mat import read_mat
+from atrous.data.encodings.panoptic import (
     PanopticEntry,
     instance_ids_to_panoptic,
     read_annotations,
     read_panoptic,
 )
+from atrous.data.encodings.polygons import read_polygons
+from atrous.data.file_names import match_files
+from atrous.data.lists import Place, key_of, read_lines
 from atrous.data.patterns import alternatives, path_of
-from atrous.data.polygons import read_polygons
 from atrous.data.sample import Sample, paired, without_data_ignored
-from atrous.files import InputError, is_file, walk
-from atrous.images import read_brightness, read_label
+from atrous.errors import InputError
+from atrous.files import is_file, walk
+from atrous.images.bands import COLORS, Bands, Channels
+from atrous.images.photos import read_brightness, read_label
+from atrous.images.pixels import read_pixels, where_data
+from atrous.images.rasters import channels_of
 from atrous.metrics.panoptic_quality import Panoptic
-from atrous.pixels import read_pixels, where_data
-from atrous.rasters import channels_of
 from atrous.taxonomy import IGNORE_INDEX
 
 

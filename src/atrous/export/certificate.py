@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atrous.evaluate import Predict, Progress
-from atrous.files import InputError
+from atrous.errors import InputError
+from atrous.evaluation.score import Predict
 from atrous.metrics import Confusion, Scores
 from atrous.metrics.protocols import percent
+from atrous.progress import Progress
+from atrous.text import amount
 
 if TYPE_CHECKING:
     from atrous.data.dataset import Sample
@@ -51,7 +53,7 @@ class Certificate:
     def __str__(self) -> str:
         """A summary in one line, then a table per class, worst change first; 80 columns."""
         name, change = next(iter(self.changes.items()), ("no class", np.nan))
-        images = f"{self.num_images} image" + "s" * (self.num_images != 1)
+        images = amount(self.num_images, "image")
         width = min(max(len(name) for name in self.classes), 36)
         lines = [
             f"certificate on {images}, protocol {self.after.protocol}:",

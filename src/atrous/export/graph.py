@@ -17,7 +17,7 @@ import torch
 
 from atrous.files import replacing
 from atrous.infer.bundle import BundleMetadata
-from atrous.models.runs import LoadedRun, load_run
+from atrous.run import LoadedRun, load_run
 
 if TYPE_CHECKING:
     from atrous.models.photo import PhotoNetwork

@@ -10,7 +10,6 @@ with nothing beside it.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, Literal, get_args
@@ -19,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous import __version__
-from atrous.bands import Bands
-from atrous.files import InputError
-from atrous.images import no_such_file
+from atrous.errors import InputError
+from atrous.files import no_such_file
+from atrous.images.bands import Bands
 from atrous.taxonomy import Taxonomy
+from atrous.text import did_you_mean
 
 FORMAT = 1
 """Of the metadata; a reader refuses a higher number than its own."""
@@ -204,10 +204,8 @@ def zoo_path(name: str) -> Path:
     path = _ZOO / f"{name}.onnx"
     if name in zoo_names():
         return path
-    near = get_close_matches(name, zoo_names(), n=1)
-    shipped = ", ".join(zoo_names()) or "none"
-    mend = f"Did you mean {near[0]}?" if near else f"Shipped are: {shipped}"
-    raise InputError(f"{name}: no shipped model, bundle file or run folder. {mend}")
+    fix = did_you_mean(name, zoo_names(), f"Shipped are: {', '.join(zoo_names()) or 'none'}")
+    raise InputError(f"{name}: no shipped model, bundle file or run folder. {fix}")
 
 
 def find_model(model: str | Path) -> Path:
@@ -233,8 +231,8 @@ def find_model(model: str | Path) -> Path:
 
 def _published(name: str) -> Path:
     """Return the run folder of a published checkpoint."""
-    from atrous.infer.weights import published_run  # which the other models need not pay for
-    from atrous.models.published import PUBLISHED, no_such_weights
+    from atrous.weights.hub import published_run  # which the other models need not pay for
+    from atrous.weights.published import PUBLISHED, no_such_weights
 
     if name not in PUBLISHED:
         raise no_such_weights(name)

@@ -19,10 +19,10 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
-from atrous.images import shown
-from atrous.infer.lattice import Kernel, is_compiled, mean_field
+from atrous.errors import InputError
+from atrous.images.photos import shown
 from atrous.infer.upsample import Labels, photo_logits
+from atrous.kernels.crf import Kernel, is_compiled, mean_field
 
 _MOST_BYTES = 8 << 30
 """Of memory for one image."""

@@ -22,20 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.bands import Bands
 from atrous.draw import Share, legend, mix, shares
-from atrous.files import InputError, replacing
-from atrous.images import encoded, photo_array, shown, write_label
-from atrous.infer.augmented import Augmented
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.images.bands import Bands
+from atrous.images.photos import encoded, photo_array, shown, write_label
+from atrous.images.pixels import fourth_is_alpha, read_pixels
 from atrous.infer.crf import Crf, crf_labels, crf_named
-from atrous.infer.ordered import in_order
-from atrous.infer.runtimes import Runtime, open_runtime
-from atrous.infer.tiles import Tiled
+from atrous.infer.ordered_map import in_order
+from atrous.infer.runtimes.open import Runtime, open_runtime
+from atrous.infer.tiling import Tiled
+from atrous.infer.tta import Augmented
 from atrous.infer.upsample import photo_labels, photo_labels_confidence
-from atrous.infer.video import Frame, Video
+from atrous.infer.video.frames import Frame, Video
 from atrous.kernels import usable_cores
-from atrous.pixels import fourth_is_alpha, read_pixels
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
+from atrous.text import amount
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
 Outcome = tuple[Path, "Segmentation | InputError"]
@@ -132,7 +134,7 @@ class Segmenter:
         self._threads = max(1, runtime.threads // calls)  # of one call
         self._free_calls = threading.Semaphore(calls)
         self.metadata = runtime.metadata
-        threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
+        threads = amount(runtime.threads, "thread")
         details = f"{runtime.precision}, {runtime.name}, {threads}"
         refined = "" if crf is None else f", {crf.name} CRF"
         self.description = f"{runtime.model_name}{refined} ({details})"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError, replacing
+from atrous.errors import InputError
+from atrous.files import replacing
 
 # An array's bytes begin with a Python literal that says its type and shape. numpy evaluates it;
 # here it is matched, since a stranger wrote it.

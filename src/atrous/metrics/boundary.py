@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics.protocols import Floats, Integers, divide, number, rates
 from atrous.taxonomy import IGNORE_INDEX
 

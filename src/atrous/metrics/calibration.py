@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics.protocols import Floats, Integers, divide
 from atrous.taxonomy import IGNORE_INDEX
 

@@ -12,15 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics.archive import read_archive, write_archive
-from atrous.metrics.protocols import (
-    Integers,
-    Scores,
-    check_protocol,
-    mean_scores,
-    pooled_scores,
-)
+from atrous.metrics.protocols import Integers, Scores, check_protocol, mean_scores, pooled_scores
 from atrous.taxonomy import IGNORE_INDEX
 
 __all__ = ["Confusion", "Pair", "TreeLevel", "tree_scores"]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
 
 MEANS = ("miou", "fwiou", "macc", "pacc")

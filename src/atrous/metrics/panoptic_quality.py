@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics.protocols import percent
 from atrous.metrics.segments import (
     Counts,
@@ -37,7 +37,8 @@ from atrous.metrics.segments import (
     check_segments,
     overlaps,
 )
-from atrous.metrics.table import amount, class_table
+from atrous.metrics.table import class_table
+from atrous.text import amount
 
 __all__ = ["CategoryQuality", "MeanQuality", "Panoptic", "PanopticQuality", "PanopticScores"]
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 PROTOCOLS = {
     "pooled": "a predicted class without truth counts 0",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.files import InputError
+from atrous.errors import InputError
 
 _MAX_AREA = 1 << 53  # up to here, doubles count exactly
 _STRIP = 1 << 20  # pixels at a time, so that memory does not grow with the image

@@ -87,15 +87,6 @@ def signed(difference: float) -> str:
     return "-" if np.isnan(difference) else f"{100 * difference + 0.0:+.1f}"
 
 
-def amount(number: int, one: str, many: str = "") -> str:
-    """A number of things in words.
-
-    >>> amount(1, "image"), amount(5000, "image"), amount(2, "class", "classes")
-    ('1 image', '5,000 images', '2 classes')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _width(text: str) -> int:
     """How many columns a terminal needs: Chinese, Japanese and Korean letters take two."""
     return len(text) + sum(east_asian_width(letter) in "WF" for letter in text)

@@ -20,10 +20,10 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from atrous.files import InputError
-from atrous.models.adapted import adapt
+from atrous.errors import InputError
 from atrous.models.catalogue import ADAPTED, OUTPUT_STRIDES, check_is_known
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
+from atrous.models.variants import adapt
 from atrous.models.weights import load_imagenet
 
 

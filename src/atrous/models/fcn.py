@@ -22,12 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
-from atrous.models.layers import (
-    AuxiliaryHead,
-    Classifier,
-    ConvNormAct,
-    spatial_convs,
-)
+from atrous.models.layers import AuxiliaryHead, Classifier, ConvNormAct, spatial_convs
 from atrous.models.network import Network
 from atrous.models.transposed import TransposedUpsample
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.layers import AuxiliaryHead, Classifier, ConvNormAct, PyramidPooling
 from atrous.models.network import Network

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.layers import resize
 
 

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.catalogue import WEIGHT_PACKAGES
 
 

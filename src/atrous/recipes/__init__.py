@@ -1,9 +1,8 @@
 """Recipes: functions that return a Recipe; their docstrings give the command, cost and score."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.recipes.camvid import camvid, camvid_small
 from atrous.recipes.paper import (
     against_fcn,
@@ -17,6 +16,7 @@ from atrous.recipes.paper import (
     paper_jitter,
     paper_optimizer,
 )
+from atrous.text import did_you_mean
 from atrous.train.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -51,9 +51,8 @@ def find(name: str) -> Recipe:
         return RECIPES[name]()
     study, _, member = name.partition("/")
     if study not in STUDIES:
-        near = get_close_matches(name, [*RECIPES, *STUDIES], n=1)
-        mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(RECIPES)}"
-        raise InputError(f"no recipe {name!r}. {mend}")
+        fix = did_you_mean(name, [*RECIPES, *STUDIES], f"There are: {', '.join(RECIPES)}")
+        raise InputError(f"no recipe {name!r}. {fix}")
     recipes = STUDIES[study]()
     if member not in recipes:
         names = ", ".join(f"{study}/{each}" for each in recipes)

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atrous.compare.weighing import Scene, Weighed, Weighing
-from atrous.evaluate import Labels
+from atrous.evaluation.compare import Scene, Weighed, Weighing
+from atrous.evaluation.score import Labels
 from atrous.files import replacing
-from atrous.images import shown
+from atrous.images.photos import shown
 from atrous.metrics.interval import MEANS, SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS, percent
-from atrous.metrics.table import amount, between, signed
+from atrous.metrics.table import between, signed
 from atrous.report import page
 from atrous.report.chart import Chart, chart
 from atrous.report.page import css_color, data_uri
+from atrous.text import amount
 
 _PICTURE = (320, 320)
 """(width, height) that a picture is fitted into."""

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.dataset import Dataset
-from atrous.data.doctor import Diagnosis
-from atrous.data.doctor.findings import Finding
-from atrous.data.doctor.proposal import open_unwritten
-from atrous.data.doctor.reading import label_reader
-from atrous.data.doctor.survey import Pair, Reader
+from atrous.doctor import Diagnosis
+from atrous.doctor.findings import Finding
+from atrous.doctor.proposal import open_unwritten
+from atrous.doctor.reading import label_reader
+from atrous.doctor.survey import Pair, Reader
 from atrous.draw import colorize
-from atrous.files import InputError, replacing
-from atrous.images import read_colors, shown
-from atrous.pixels import read_pixels
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.images.photos import read_colors, shown
+from atrous.images.pixels import read_pixels
 from atrous.report import page
 from atrous.report.page import css_color, data_uri
 from atrous.taxonomy import Taxonomy, distinct_colors

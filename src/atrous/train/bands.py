@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atrous.bands import Bands
+from atrous.images.bands import Bands
 from atrous.models.bands import Colors
 from atrous.train import checkpoint
 from atrous.train.recipe import Recipe

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from atrous.files import InputError, replacing
+from atrous.errors import InputError
+from atrous.files import replacing
 
 PACKAGES = ("atrous", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 

@@ -5,15 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atrous.bands import Channels
 from atrous.data.dataset import Dataset
-from atrous.data.shards import Shards
+from atrous.data.shards.read import Shards
 from atrous.data.split import Split
-from atrous.files import InputError
+from atrous.errors import InputError
+from atrous.images.bands import Channels
 from atrous.models.bands import of_bands
 from atrous.models.catalogue import normalization
+from atrous.progress import Notify
 from atrous.train import checkpoint
-from atrous.train.data_check import LabelCounts, Notify, check_same_data, identity
+from atrous.train.data_check import LabelCounts, check_same_data, identity
 from atrous.train.recipe import Recipe
 
 

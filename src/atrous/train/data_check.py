@@ -4,9 +4,8 @@ A set whose masks hold one class trains to 100 % and has learned nothing, so the
 before the first step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import zip_longest
@@ -16,20 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset
-from atrous.data.shards import Shards
+from atrous.data.shards.read import Shards
 from atrous.data.split import Split
-from atrous.files import InputError
-from atrous.infer.ordered import in_order
+from atrous.errors import InputError
+from atrous.infer.ordered_map import in_order
 from atrous.kernels import usable_cores
-from atrous.metrics.table import amount
+from atrous.progress import Notify, Progress, Track, silent
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
-
-Progress = Callable[[int, int], None]
-"""Called with how many masks are counted, and of how many."""
-Notify = Callable[[str], None]
-"""Told a line."""
-Watch = Callable[[str], AbstractContextManager[Progress]]
-"""Names what is counted, and gives what shall be called with how many are done."""
+from atrous.text import amount
 
 _LEAST_MASKS = 64
 """Read of a split, if it has so many, even where fewer hold all classes."""
@@ -74,7 +67,7 @@ class LabelCounts:
 
 
 def count_labels(
-    samples: Split | Shards, num_classes: int, progress: Progress = lambda done, total: None
+    samples: Split | Shards, num_classes: int, progress: Progress = silent
 ) -> LabelCounts:
     """Count the pixels of each class, in threads and in a random order, until all were seen.
 
@@ -112,7 +105,7 @@ def checked_labels(
     taxonomy: Taxonomy,
     class_weights: Sequence[float],
     notify: Notify,
-    watch: Watch,
+    track: Track,
 ) -> LabelCounts:
     """Count the labels and tell of them; refuse those that teach nothing, warn of what they lack.
 
@@ -120,7 +113,7 @@ def checked_labels(
         InputError: a mask cannot be read, they hold no class or one, or none of theirs has a
             weight.
     """
-    with watch("masks counted") as progress:
+    with track("masks counted") as progress:
         counts = count_labels(samples, taxonomy.num_classes, progress)
     name, seen = taxonomy.name, counts.seen
     fix = "check labels.map and labels.ignore in dataset.toml"

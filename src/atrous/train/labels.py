@@ -25,7 +25,7 @@ def labels_of(logits: Tensor, stride: int, size: tuple[int, int]) -> NDArray[np.
 def triton_labels(device: str) -> Callable[[Tensor, int, tuple[int, int]], Tensor] | None:
     """Return `gpu_labels` if it works on `device`: there is Triton and the C compiler it wants."""
     try:
-        from atrous.models.gpu_upsample import gpu_labels
+        from atrous.kernels.triton.upsample import gpu_labels
 
         gpu_labels(torch.zeros(1, 1, 1, 1, device=device), 1, (1, 1))
     except (ImportError, RuntimeError, CalledProcessError):

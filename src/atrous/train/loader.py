@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from atrous.data.sample import Sample
-from atrous.data.shards import Shards
-from atrous.files import InputError
+from atrous.data.shards.read import Shards
+from atrous.errors import InputError
 from atrous.train.augment import augment, augmentation
 from atrous.train.recipe import Recipe
 

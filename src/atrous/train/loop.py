@@ -25,28 +25,29 @@ from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
-from atrous.evaluate import evaluate
-from atrous.files import InputError
+from atrous.errors import InputError
+from atrous.evaluation.score import evaluate
 from atrous.metrics import Confusion, Scores
 from atrous.models.bands import Colors, of_bands, take_bands
 from atrous.models.catalogue import build, normalization
-from atrous.models.importers.backbones import load_backbone
 from atrous.models.photo import PhotoNetwork
+from atrous.progress import Notify, Track, unheard, untracked
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
 from atrous.train.bands import bands_line, bands_of_start
 from atrous.train.claim import claim, describe
-from atrous.train.data_check import Notify, Watch, checked_labels, has_labels, refuse_one_class
+from atrous.train.data_check import checked_labels, has_labels, refuse_one_class
 from atrous.train.labels import labels_of
 from atrous.train.loader import batches, mixed_seed
+from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.optim import build_optimizer, learning_rate
 from atrous.train.recipe import Recipe
 from atrous.train.record import CALM, Record
-from atrous.train.upsampled_loss import upsampled_loss
+from atrous.weights.importers.backbones import load_backbone
 
 
 @dataclass(frozen=True)
-class Status:
+class StepInfo:
     """What a watcher of a training is told after each step."""
 
     step: int
@@ -66,10 +67,10 @@ def train(
     root: str | None,
     out: Path,
     resume: bool = False,
-    watch: Callable[[Status], None] | None = None,
+    on_step: Callable[[StepInfo], None] | None = None,
     network: nn.Module | None = None,
-    notify: Notify = lambda line: None,
-    watch_counting: Watch = lambda what: nullcontext(lambda done, total: None),
+    notify: Notify = unheard,
+    track: Track = untracked,
 ) -> dict[str, Any]:
     """Train a network and keep its last and best weights in `out`.
 
@@ -80,11 +81,11 @@ def train(
         root: the folder of a built-in set.
         out: the run folder. It must not hold a run yet, unless `resume` is set.
         resume: go on from the last checkpoint in `out`, or start if there is none.
-        watch: called after each step.
+        on_step: called after each step.
         network: train this one instead of the recipe's: it takes what those of `atrous.models` take
             and returns their `Output`. Its run can be scored and resumed, but not loaded by name.
         notify: told in lines what the data hold, and what is odd about them.
-        watch_counting: watches the count of the labels before the first step.
+        track: shows the count of the labels before the first step.
 
     Returns:
         The content of scores.json: the best validation, or the last step if there is no val split.
@@ -121,7 +122,7 @@ def train(
         description = describe(recipe, dataset, samples, data, root, channels)
         description["left_over"] = list(training.left_over)  # of the backbone's weights
         weights = recipe.class_weights
-        args = samples, dataset.taxonomy, weights, notify, watch_counting
+        args = samples, dataset.taxonomy, weights, notify, track
         claim(out, description, resume, notify, partial(checked_labels, *args))
     if state is not None:
         try:
@@ -158,8 +159,8 @@ def train(
             training.best = max(training.best, scores.miou)
         if accelerator.is_main_process and saved:
             checkpoint.save_state(out, training.state())
-        if watch:
-            watch(Status(step, recipe.num_steps, seconds, mean_loss, lr, scores))
+        if on_step:
+            on_step(StepInfo(step, recipe.num_steps, seconds, mean_loss, lr, scores))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return checkpoint.read_json(out / "scores.json")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.models.catalogue import entry
 
 _POSITIVE = (

@@ -8,13 +8,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from atrous.files import InputError
+from atrous.errors import InputError
 from atrous.metrics import Confusion, Scores
 from atrous.metrics.interval import interval
 from atrous.metrics.protocols import number
-from atrous.metrics.table import amount
+from atrous.progress import Notify
+from atrous.text import amount
 from atrous.train import checkpoint
-from atrous.train.data_check import Notify
 
 _DIVERGED = 1e6
 """A loss beyond any that training could come back from; one of chance is the logarithm of K."""

@@ -1,0 +1,1 @@
+"""Label encodings: from files to dataset ids, then to train ids."""

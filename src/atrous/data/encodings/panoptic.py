@@ -1,0 +1,259 @@
+"""Panoptic files: COCO's PNG of segment ids with its JSON, and Cityscapes' instance ids.
+
+A COCO panoptic JSON lists the segments of each image; the image's PNG holds their ids, as colours
+R + 256 G + 65536 B. Both must tell of the same segments.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.images.photos import read_colors, write_image
+from atrous.json_file import read_json
+from atrous.metrics.panoptic_quality import Panoptic, PanopticQuality
+from atrous.metrics.segments import (
+    Ids,
+    Segments,
+    check_categories,
+    check_once,
+    check_panoptic,
+    check_segments,
+    runs,
+)
+from atrous.progress import Progress
+
+_MAX_ID = (1 << 24) - 1  # three bytes of colour
+_MAX_SEGMENTS = 1 << 16  # of one image
+
+
+@dataclass(frozen=True)
+class PanopticEntry:
+    """One image of a COCO panoptic JSON."""
+
+    image_id: int | str
+    file_name: str
+    """Of the PNG, from the folder of PNGs."""
+    segments: list[dict[str, Any]]
+    """`id`, `category_id`, and `iscrowd` and `area` where the file has them."""
+
+
+@dataclass(frozen=True)
+class PanopticAnnotations:
+    """What a COCO panoptic JSON holds."""
+
+    categories: list[dict[str, Any]]
+    """`id`, `name`, `isthing`, and whatever else the file has."""
+    images: dict[str, PanopticEntry]
+    """By `file_name` without its suffix."""
+
+
+def read_annotations(
+    path: Path | str, categories: Sequence[Mapping[str, Any]] | None = None
+) -> PanopticAnnotations:
+    """Read and check a COCO panoptic JSON.
+
+    Args:
+        path: the JSON.
+        categories: those that its segments may have; left out, its own. (A file of predictions need
+            not list any.)
+
+    Raises:
+        InputError: the file is no such JSON, or something in it is not what it should be.
+    """
+    content = read_json(Path(path))
+    try:
+        if not isinstance(content.get("annotations"), list):
+            raise InputError("no list of annotations; is it a COCO panoptic JSON?")
+        if categories is None:
+            categories = content.get("categories", [])
+        check_categories(categories)
+        known = {category["id"] for category in categories}
+        entries = [_entry(annotation, known) for annotation in content["annotations"]]
+        check_once("two annotations have the image_id", [entry.image_id for entry in entries])
+        keys = [str(PurePosixPath(entry.file_name).with_suffix("")) for entry in entries]
+        check_once("two annotations have the file_name", keys)
+        images = dict(zip(keys, entries, strict=True))
+        return PanopticAnnotations([dict(category) for category in categories], images)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _entry(annotation: Any, categories: Set[int]) -> PanopticEntry:
+    if not isinstance(annotation, dict):
+        raise InputError(f"an annotation is {short(annotation)}, where a table was expected")
+    image_id, name = annotation.get("image_id"), annotation.get("file_name")
+    if isinstance(name, str):
+        name = name.replace("\\", "/")
+    if not isinstance(image_id, int | str):
+        raise InputError(
+            f"an annotation has the image_id {short(image_id)}; it is a number or text"
+        )
+    if not isinstance(name, str) or not _is_inside(name):
+        raise InputError(
+            f"image {short(image_id)} has the file_name {short(name)}; "
+            "it is the path of a PNG, from the folder of PNGs"
+        )
+    segments: Any = annotation.get("segments_info")
+    try:
+        check_segments(segments, categories)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    fields = ("id", "category_id", "iscrowd", "area")
+    kept = [{field: segment[field] for field in fields if field in segment} for segment in segments]
+    return PanopticEntry(image_id, name, kept)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path stays in the folder that it counts from."""
+    path = PurePosixPath(name)
+    return bool(path.name) and name.isprintable() and path.root == "" and ".." not in path.parts
+
+
+def read_panoptic(path: Path | str, segments: Segments) -> Panoptic:
+    """Read a PNG of segment ids.
+
+    Args:
+        path: the PNG; its ids are R + 256 G + 65536 B, 0 = void.
+        segments: what the JSON lists for it, as `read_annotations` gives them.
+
+    Raises:
+        InputError: the PNG cannot be read, or an id is only in it or only in `segments`.
+    """
+    panoptic = Panoptic(read_colors(path), segments)
+    try:
+        check_panoptic(panoptic)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return panoptic
+
+
+def instance_ids_to_panoptic(ids: Ids, divisor: int, things: Set[int]) -> Panoptic:
+    """Turn instance ids as Cityscapes has them into segments.
+
+    Args:
+        ids: (H, W) category * `divisor` + instance; below `divisor`, the category alone: stuff, or
+            a crowd of things.
+        divisor: 1000 for Cityscapes.
+        things: the categories that are things.
+
+    Returns:
+        Segments whose ids are those of the file plus one: 0 may be a category there, and is void
+        here.
+
+    Raises:
+        InputError: an id is negative, or there are more than 65536.
+    """
+    (values,), _ = runs([ids.ravel()])
+    present = np.unique(values)
+    if present.size > _MAX_SEGMENTS or present.min(initial=0) < 0:
+        raise InputError(
+            f"{present.size} ids from {present[0]} to {present[-1]}; "
+            f"instance ids count from 0, and an image has at most {_MAX_SEGMENTS}"
+        )
+    segments = []
+    for value in present.tolist():
+        is_group = value < divisor
+        category = value if is_group else value // divisor
+        crowd = int(is_group and category in things)
+        segments.append({"id": value + 1, "category_id": category, "iscrowd": crowd})
+    return Panoptic(ids.astype(np.int64) + 1, segments)
+
+
+def write_panoptic(
+    folder: Path | str,
+    json_path: Path | str,
+    entries: Iterable[tuple[str, int | str, Panoptic]],
+    categories: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write segmentations in COCO's format, one after the other, the JSON last.
+
+    Args:
+        folder: where the PNGs go.
+        json_path: where the JSON goes.
+        entries: of each image the stem of its PNG, the image id, and the segmentation.
+        categories: `id`, `name`, `isthing` of those that there are.
+
+    Raises:
+        InputError: a segmentation cannot be written so.
+        OSError: the disk is full or a folder cannot be written.
+    """
+    check_categories(categories)
+    known = {category["id"] for category in categories}
+    annotations = []
+    for key, image_id, panoptic in entries:
+        try:
+            segments = _described(panoptic, known)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
+        colors = np.stack([panoptic.ids >> shift & 255 for shift in (0, 8, 16)], axis=-1)  # (H,W,3)
+        write_image(Path(folder) / f"{key}.png", colors.astype(np.uint8))
+        annotations.append(
+            {"image_id": image_id, "file_name": f"{key}.png", "segments_info": segments}
+        )
+    content = {"annotations": annotations, "categories": [dict(each) for each in categories]}
+    with replacing(json_path) as temporary:
+        temporary.write_text(json.dumps(content), "utf-8")
+
+
+def _described(panoptic: Panoptic, categories: Set[int]) -> list[dict[str, int]]:
+    """The segments as the JSON lists them."""
+    check_segments(panoptic.segments, categories)
+    area = check_panoptic(panoptic).tolist()
+    if panoptic.ids.max(initial=0) > _MAX_ID:
+        raise InputError(f"a segment has the id {panoptic.ids.max()}; a PNG holds up to {_MAX_ID}")
+    return [
+        {
+            "id": int(segment["id"]),
+            "category_id": int(segment["category_id"]),
+            "iscrowd": int(segment.get("iscrowd", 0)),
+            "area": pixels,
+        }
+        for segment, pixels in zip(panoptic.segments, area, strict=True)
+    ]
+
+
+def evaluate_panoptic_files(
+    truth_json: Path | str,
+    truth_folder: Path | str,
+    prediction_json: Path | str,
+    prediction_folder: Path | str,
+    progress: Progress | None = None,
+) -> PanopticQuality:
+    """Score predicted files against true ones; one image is in memory at a time.
+
+    Images are paired by their `image_id`; predictions without truth are left out.
+
+    Raises:
+        InputError: an image has no prediction, sizes differ, or a file is not what it should be.
+    """
+    truth = read_annotations(truth_json)
+    predictions = {
+        entry.image_id: entry
+        for entry in read_annotations(prediction_json, truth.categories).images.values()
+    }
+    for entry in truth.images.values():
+        if entry.image_id not in predictions:
+            raise InputError(
+                f"{prediction_json}: no prediction for image {short(entry.image_id)}, "
+                "which the truth has; predict every image"
+            )
+    quality = PanopticQuality(truth.categories)
+    for done, entry in enumerate(truth.images.values(), start=1):
+        predicted = predictions[entry.image_id]
+        path = Path(prediction_folder) / predicted.file_name
+        prediction = read_panoptic(path, predicted.segments)
+        true = read_panoptic(Path(truth_folder) / entry.file_name, entry.segments)
+        try:
+            quality.update(prediction, true)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        if progress is not None:
+            progress(done, len(truth.images))
+    return quality

@@ -1,0 +1,1 @@
+"""Archives of built-in data sets: downloaded, checked, unpacked safely."""

@@ -1,0 +1,217 @@
+"""Published data sets onto the disk: download, verify, unpack; resumed where it stopped.
+
+What a set consists of is data, the `[[archives]]` of its TOML file; docs/datasets.md describes
+them. ROOT/.atrous holds what is under way, and the record of what is done.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from atrous.data.fetch.archives import Archive, checked_url
+from atrous.data.fetch.download import discard, download, remote_size
+from atrous.data.fetch.unpack import DamagedArchiveError, Progress, check_space, unpack
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.progress import Notify, unheard
+
+
+@dataclass(frozen=True)
+class Job:
+    """An archive to fetch, and what is known of it before the work."""
+
+    archive: Archive
+    only: tuple[str, ...]
+    """Globs of the members that are needed."""
+    url: str
+    """Where it is taken from: the archive's own, or a mirror's."""
+    size: int | None
+    """Bytes to download in all."""
+    have: int
+    """Bytes of them that are here."""
+    done: bool
+    """Whether all that is chosen has been unpacked by an earlier run."""
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the archive holds nothing for other splits."""
+        return self.only == self.archive.globs(None)
+
+
+def plan(
+    archives: Sequence[Archive],
+    root: Path,
+    splits: Sequence[str] | None = None,
+    mirror: str | None = None,
+) -> list[Job]:
+    """Find out what there is to do; writes nothing.
+
+    Args:
+        archives: those of the set.
+        root: the folder of the set.
+        splits: those that are wanted; None: all.
+        mirror: an address that takes the place of each archive's scheme and host.
+
+    Raises:
+        InputError: a server does not answer, or has a file of another size than was published.
+    """
+    record = _read_record(root)
+    jobs = []
+    for archive in archives:
+        only = archive.globs(splits)
+        if not only:
+            continue
+        url = _mirrored(archive.url, mirror)
+        whole, part = _paths(root, archive)
+        done = _rows(archive, only) <= record
+        have = next((path.stat().st_size for path in (whole, part) if path.exists()), 0)
+        if done or whole.exists():
+            size = archive.size if done else have
+        else:
+            size = remote_size(url, archive.size)
+        jobs.append(Job(archive, only, url, size, have, done))
+    return jobs
+
+
+def space_needed(jobs: Sequence[Job]) -> int:
+    """Bytes that `jobs` take at least: all that is unpacked, and the largest archive beside it."""
+    todo = [job for job in jobs if not job.done]
+    unpacked = sum(job.size or 0 for job in todo if job.only == ("*",))
+    largest = max((job.size or 0 for job in todo), default=0)
+    return max(0, unpacked + largest - sum(job.have for job in todo))
+
+
+def fetch(
+    jobs: Sequence[Job],
+    root: Path,
+    progress: Progress = lambda what, done, total: None,
+    notify: Notify = unheard,
+) -> list[Path]:
+    """Download, verify and unpack; return the files and folders in `root` that were written.
+
+    Killed at any moment, the same call goes on from there.
+
+    Args:
+        jobs: from `plan`.
+        root: the folder of the set; made if it is not there.
+        progress: told the bytes of each step.
+        notify: told what is finished, and of breaks.
+
+    Raises:
+        InputError: a download fails, or what came is not what was published; it is removed.
+        OSError: the disk is full.
+    """
+    check_space(root, space_needed(jobs))
+    with folder_lock(root):
+        todo = [job for job in jobs if not job.done]
+        written = [path for job in todo for path in _fetch_one(job, root, progress, notify)]
+    return list(dict.fromkeys(root / path.relative_to(root).parts[0] for path in written))
+
+
+def _fetch_one(job: Job, root: Path, progress: Progress, notify: Notify) -> list[Path]:
+    archive = job.archive
+    whole, part = _paths(root, archive)
+    if not whole.exists():
+        download(job.url, part, archive.size, progress, notify)
+        _verify(archive, part, progress)
+        part.replace(whole)
+    size = whole.stat().st_size
+    try:
+        folder = root / archive.into
+        files = unpack(whole, folder, progress, job.only, archive.strip, archive.nested)
+    except DamagedArchiveError:
+        shutil.rmtree(whole.parent)
+        raise
+    if hasattr(os, "sync"):
+        os.sync()  # before the record says that all is there
+    with replacing(_record(root)) as path:
+        rows = sorted(_read_record(root) | _rows(archive, job.only))
+        path.write_text(json.dumps(rows, indent=1), "utf-8")
+    shutil.rmtree(whole.parent)
+    notify(f"{archive.name}: {size / 1e6:,.1f} MB, {len(files):,} files")
+    return files
+
+
+def _verify(archive: Archive, part: Path, progress: Progress) -> None:
+    """Compare the checksum with the published one.
+
+    Raises:
+        InputError: they differ; what came is removed.
+    """
+    kind = "sha256" if archive.sha256 else "md5"
+    published = archive.sha256 or archive.md5
+    running = hashlib.new(kind, usedforsecurity=False)
+    size = part.stat().st_size
+    with part.open("rb") as file:
+        while published and (chunk := file.read(1 << 20)):
+            running.update(chunk)
+            progress(f"verify {archive.name}", file.tell(), size)
+        os.fsync(file.fileno())
+    if published not in ("", running.hexdigest()):
+        discard(part)
+        raise InputError(
+            f"{archive.name}: differs from the published file ({kind}), and is removed; fetch it "
+            "again, or from another place with --mirror"
+        )
+
+
+def _mirrored(url: str, mirror: str | None) -> str:
+    if mirror is None:
+        return url
+    try:
+        return checked_url(f"{mirror.rstrip('/')}/{url.split('/', 3)[3]}")
+    except ValueError as error:
+        raise InputError(f"--mirror {mirror!r}: {error}") from None
+
+
+def _paths(root: Path, archive: Archive) -> tuple[Path, Path]:
+    """Where an archive lies until it is unpacked: whole and verified, and before that."""
+    key = hashlib.sha256(archive.url.encode()).hexdigest()[:8]
+    folder = root / ".atrous" / key
+    return folder / archive.name, folder / f"{archive.name}.part"
+
+
+def _record(root: Path) -> Path:
+    return root / ".atrous" / "fetched.json"
+
+
+def _rows(archive: Archive, only: Sequence[str]) -> set[str]:
+    """What the record says of an archive: a line for each glob, so that splits can follow."""
+    return {
+        json.dumps([archive.url, archive.into, archive.strip, archive.nested, glob])
+        for glob in only
+    }
+
+
+def _read_record(root: Path) -> set[str]:
+    """What is done; nothing if that cannot be read."""
+    try:
+        return {str(row) for row in json.loads(_record(root).read_text("utf-8"))}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return set()
+
+
+@contextmanager
+def folder_lock(root: Path) -> Iterator[None]:
+    """Keep a second fetch out of the same folder, where the system has locks.
+
+    Raises:
+        InputError: one is at work there.
+    """
+    lock = root / ".atrous" / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{root}: another fetch is at work there; wait for its end") from None
+        except (ImportError, OSError):  # Windows, and some network disks, have none
+            pass
+        yield

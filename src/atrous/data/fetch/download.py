@@ -1,0 +1,253 @@
+"""One file over HTTP, to the last byte: resumed after any break, and never two versions mixed.
+
+Beside the file that grows, NAME.part, lies NAME.part.json with what the server said of it: its
+length, and its ETag or Last-Modified. What has come is continued only if it still says the same.
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from atrous import __version__
+from atrous.data.fetch.unpack import Progress, free_space
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.progress import Notify
+
+TIMEOUT = 30.0
+"""Seconds without a byte until a connection counts as stalled."""
+PAUSE = 1.0
+"""Seconds before the second try; each further pause is twice as long."""
+TRIES = 6
+"""Tries in a row that bring less than `_STEP` bytes, until it is given up."""
+
+_STEP = 1 << 16
+_CHUNK = 1 << 18
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+"""Called with a line for the person who waits."""
+
+
+class _Remote(NamedTuple):
+    """What a server says of a file."""
+
+    size: int | None
+    """Bytes of the whole file."""
+    version: str
+    """What tells it from other versions: strong ETag or Last-Modified; empty if there is none."""
+
+
+class _BrokenError(Exception):
+    """A failure that another try may mend."""
+
+
+def remote_size(url: str, size: int | None, timeout: float | None = None) -> int | None:
+    """Ask a server for the bytes of a file, by its first byte: some answer no HEAD.
+
+    Args:
+        url: http or https.
+        size: the bytes that it must have, if that is known.
+        timeout: seconds until a server that is silent counts as out of reach; `TIMEOUT` if None.
+
+    Returns:
+        The bytes; None if neither the server nor `size` says.
+
+    Raises:
+        InputError: the server does not have the file, or in another size, or cannot be reached.
+    """
+    try:
+        with _opened(url, {"Range": "bytes=0-0"}, timeout) as response:
+            return _remote(response, url, size)[1].size or size
+    except _BrokenError as error:
+        raise InputError(f"{url}: {error}; try again later, or give --mirror") from None
+
+
+def download(url: str, part: Path, size: int | None, progress: Progress, notify: Notify) -> None:
+    """Download `url` to `part`, from where it stopped the last time.
+
+    Args:
+        url: http or https.
+        part: the file; the server's words about it go into PART.json.
+        size: the bytes that it must have, if that is known.
+        progress: told the bytes that have come.
+        notify: told of breaks and fresh starts.
+
+    Raises:
+        InputError: the server does not have the file, gives it in another size, or breaks off
+            again and again; what has come is kept.
+        OSError: the disk is full.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    failures, longest = 0, _length(part)
+    while True:
+        try:
+            return _attempt(url, part, size, progress, notify)
+        except _BrokenError as error:
+            if _length(part) >= longest + _STEP:
+                failures, longest = 0, _length(part)
+            failures += 1
+            if failures == TRIES:
+                kept = "what has come is kept: the same command goes on from there"
+                raise InputError(f"{url}: {error}; {kept}") from None
+            pause = PAUSE * 2 ** (failures - 1)
+            notify(f"{file_name(url)}: {error}; next try in {pause:.0f} s")
+            time.sleep(pause)
+
+
+def discard(part: Path) -> None:
+    """Remove what has come, and what is known of it."""
+    part.unlink(missing_ok=True)
+    _notes(part).unlink(missing_ok=True)
+
+
+def file_name(url: str) -> str:
+    """The name of the file at `url`, without characters that a terminal or a disk minds."""
+    path = re.sub(r"^https?://[^/]*", "", url).partition("?")[0].partition("#")[0]
+    return re.sub(r"[^\w.-]", "_", path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "file"
+
+
+def _attempt(url: str, part: Path, size: int | None, progress: Progress, notify: Notify) -> None:
+    """Ask for what is missing, once."""
+    known, come = _read_notes(part), _length(part)
+    if come and come == known.size:
+        return
+    have = come if known.version else 0
+    wanted = {"Range": f"bytes={have}-", "If-Range": known.version} if have else {}
+    with _opened(url, wanted) as response:
+        start, remote = _remote(response, url, size)
+        sizes = {known.size, remote.size} - {None}
+        is_same = remote.version == known.version and len(sizes) < 2
+        if start not in (0, have) or (start and not is_same):
+            discard(part)
+            raise _BrokenError("it has changed on the server, or another part is sent")
+        if not start:
+            if come:
+                why = "it has changed on the server, or cannot be continued"
+                notify(f"{file_name(url)}: {why}; from the beginning")
+            discard(part)
+            with replacing(_notes(part)) as path:
+                path.write_text(json.dumps(remote), "utf-8")
+        _receive(response, part, remote.size or size, progress, file_name(url))
+
+
+def _receive(
+    response: http.client.HTTPResponse, part: Path, size: int | None, progress: Progress, name: str
+) -> None:
+    limit = size if size is not None else free_space(part.parent) // 2
+    with part.open("ab") as file:
+        done = file.tell()
+        for chunk in _chunks(response):
+            done += file.write(chunk)
+            progress(f"download {name}", done, size)
+            if done > limit:
+                break
+    if done > limit:
+        discard(part)
+        raise InputError(f"{name}: more than {limit:,} bytes are sent; try another mirror")
+    if size is not None and done < size:
+        raise _BrokenError(f"cut off at {done:,} of {size:,} bytes")
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https alone, and from https to https alone."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        fp.close()  # or urllib reads it to its end, and it may have none
+        allowed = "https://" if req.type == "https" else ("http://", "https://")
+        if not newurl.lower().startswith(allowed):
+            raise ValueError(f"it redirects to {newurl[:200]!r}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextmanager
+def _opened(
+    url: str, headers: dict[str, str], timeout: float | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    """Open `url`; failures become a `_BrokenError`, or an InputError if no try can mend them."""
+    headers = {"User-Agent": f"atrous/{__version__}", **headers}
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        opener = urllib.request.build_opener(_SafeRedirects)
+        response = opener.open(request, timeout=timeout or TIMEOUT)
+    except urllib.error.HTTPError as error:
+        response = error  # it has a status and headers, as every response
+    except (OSError, http.client.HTTPException) as error:
+        raise _broken(getattr(error, "reason", error)) from None
+    except ValueError as error:
+        raise InputError(f"{url}: cannot be asked for: {error}") from None
+    with closing(response):
+        if response.status not in (200, 206, 416):  # whole, in part, no such part
+            reason = http.client.responses.get(response.status, "an error")
+            line = f"the server answers {response.status}, {reason}"
+            if response.status in _TRANSIENT:
+                raise _BrokenError(line)
+            raise InputError(f"{url}: {line}; if it has moved, give --mirror")
+        yield response
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    try:
+        while chunk := response.read1(_CHUNK):
+            yield chunk
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _broken(error) from None
+
+
+def _broken(reason: object) -> _BrokenError:
+    return _BrokenError(f"the connection failed ({' '.join(str(reason).split()):.200})")
+
+
+def _remote(
+    response: http.client.HTTPResponse, url: str, published: int | None
+) -> tuple[int, _Remote]:
+    """The first byte that is sent, -1 if the server does not say; and what it says of the file.
+
+    Raises:
+        InputError: its size is not `published`.
+    """
+    start, length = 0, response.headers.get("Content-Length", "")
+    if response.status != http.HTTPStatus.OK:
+        given = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)", given)
+        start, length = (int(match[1]), match[2]) if match else (-1, "")
+    size = int(length) if re.fullmatch("[0-9]{1,15}", length) else None
+    if size is not None and published not in (None, size):
+        raise InputError(
+            f"{url}: {size:,} bytes on the server, where {published:,} were published; it has "
+            "changed, or a page is sent in its place: look there in a browser"
+        )
+    etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
+    version = modified if etag.startswith("W/") else etag or modified
+    return start, _Remote(size, " ".join(version.split()))
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _notes(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_notes(part: Path) -> _Remote:
+    """What the server said when the download began; nothing if that cannot be read."""
+    try:
+        size, version = json.loads(_notes(part).read_text("utf-8"))
+        return _Remote(None if size is None else int(size), str(version))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return _Remote(None, "")

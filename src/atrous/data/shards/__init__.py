@@ -1,0 +1,1 @@
+"""Shards: webdataset tars, written and read at random."""

@@ -1,0 +1,182 @@
+"""Pack a dataset into shards: tars that `atrous.data.shards.read` and webdataset read.
+
+Images go in as the very bytes of their files, masks as PNGs of train ids. The same files make the
+same shards, byte for byte. The folder has its name when all of it is there: until then it is called
+NAME.part.
+"""
+
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from atrous.data.dataset import Dataset
+from atrous.data.shards.read import MAX_MEMBER_BYTES, Shards, check_key, member_stem
+from atrous.data.split import Split
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.images.photos import IMAGE_SUFFIXES
+from atrous.progress import Progress, silent
+from atrous.taxonomy import Taxonomy
+
+_THREADS = 4
+_AHEAD = 16  # samples that wait in memory for their turn
+
+
+class Packed(NamedTuple):
+    """What `pack` wrote of one split."""
+
+    split: str
+    samples: int
+    shards: int
+    missing: int
+    """Entries of its list whose image was not there."""
+
+
+Members = list[tuple[str, bytes]]
+"""Names and contents of the two files of a sample."""
+
+
+def pack(
+    dataset: Dataset,
+    splits: Sequence[str],
+    out: Path,
+    shard_bytes: int,
+    progress: Progress = silent,
+) -> list[Packed]:
+    """Write `splits` of `dataset` into the new folder `out`, each in an order drawn at random.
+
+    Args:
+        dataset: what to pack.
+        splits: names of its splits.
+        out: the folder; it must be empty, if it is there at all.
+        shard_bytes: the size of a shard; only a sample that is larger by itself exceeds it.
+        progress: told of each sample that is done, and of how many.
+
+    Raises:
+        InputError: a file of the dataset is not what it should be, or `out` is not empty.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    chosen = {name: _packable(dataset, name) for name in splits}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already; remove it, or give another --out")
+    out = out.resolve()
+    part = out.with_name(f"{out.name}.part")
+    try:
+        part.mkdir(parents=True)
+    except FileExistsError:
+        raise InputError(f"{part}: left by a packing that was cut off; remove it") from None
+    total, done, packed = sum(map(len, chosen.values())), count(1), []
+    try:
+        for name, split in chosen.items():
+            samples = _samples(split, dataset.taxonomy, lambda: progress(next(done), total))
+            shards = _write_shards(samples, part, name, shard_bytes)
+            packed.append(Packed(name, len(split), shards, split.missing))
+        with replacing(part / "dataset.toml") as path:
+            path.write_text(_description(dataset, splits), "utf-8")
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # there is none after the rename
+    return packed
+
+
+def _packable(dataset: Dataset, name: str) -> Split:
+    """The split `name`, after all has been checked that can be without reading an image."""
+    split = dataset.split(name)
+    if isinstance(split, Shards):
+        raise InputError(f"{dataset.folder}: split {name!r} is packed already; copy its shards")
+    if not re.fullmatch(r"[\w-]+", name, re.ASCII):
+        raise InputError(f"{dataset.name}: split {name!r} cannot name files; use letters and -")
+    for key in split.keys:
+        path = split.image_path(key)
+        check_key(key, path)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"{path}: {path.suffix!r} is no image suffix, which shards need")
+        if (size := path.stat().st_size) > MAX_MEMBER_BYTES:
+            raise InputError(f"{path}: {size} bytes, {MAX_MEMBER_BYTES} at most; scale it down")
+    return split
+
+
+def _samples(split: Split, taxonomy: Taxonomy, tick: Callable[[], None]) -> Iterator[Members]:
+    """Every sample, in an order drawn at random, so that reading in sequence is mixed."""
+    order = np.random.default_rng(0).permutation(len(split)).tolist()
+    palette = taxonomy.palette().tobytes()
+
+    def members(index: int) -> Members:
+        sample = split[index]  # decoded for its checks
+        path, label = split.image_path(sample.key), io.BytesIO()
+        image = Image.fromarray(sample.label)
+        image.putpalette(palette)
+        image.save(label, format="PNG", compress_level=4)
+        stem = member_stem(sample.key)
+        return [
+            (f"{stem}{path.suffix.lower()}", path.read_bytes()),
+            (f"{stem}.label.png", label.getvalue()),
+        ]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(order), _AHEAD):
+            for sample in pool.map(members, order[start : start + _AHEAD]):
+                tick()
+                yield sample
+
+
+def _write_shards(samples: Iterator[Members], folder: Path, split: str, shard_bytes: int) -> int:
+    """Write them into SPLIT-000000.tar and so on; return how many tars it took."""
+    number, pending = 0, next(samples, None)
+    while pending:
+        with (
+            replacing(folder / f"{split}-{number:06}.tar") as path,
+            tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar,
+        ):
+            while pending and (tar.offset == 0 or tar.offset + _room(pending) <= shard_bytes):
+                for name, content in pending:
+                    header = tarfile.TarInfo(name)  # of time 0 and user 0
+                    header.size = len(content)
+                    tar.addfile(header, io.BytesIO(content))
+                pending = next(samples, None)
+        number += 1
+    return number
+
+
+def _room(sample: Members) -> int:
+    return sum(len(content) for _, content in sample) + 4096  # headers and padding, at most
+
+
+def _description(dataset: Dataset, splits: Sequence[str]) -> str:
+    """The dataset.toml of the shards."""
+    taxonomy = dataset.taxonomy
+    lines = [
+        f"name = {_quoted(dataset.name)}",
+        f"licence = {_quoted(dataset.licence)}",
+        f"source = {_quoted(dataset.source)}",
+        *dataset.reading.toml_lines(),
+        "\n[labels]",
+        'encoding = "index"',
+        "classes = [",
+    ]
+    for train_id, name in enumerate(taxonomy.classes):
+        thing = ", thing = true" if train_id in taxonomy.things else ""
+        group = f", group = {_quoted(taxonomy.groups[train_id])}" if taxonomy.groups else ""
+        color = list(taxonomy.colors[train_id])
+        lines.append(f"  {{ name = {_quoted(name)}, color = {color}{thing}{group} }},")
+    lines.append("]")
+    for split in splits:
+        lines += [f"\n[splits.{split}]", f'shards = "{split}-??????.tar"']
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """`text` as a TOML string."""
+    return json.dumps(text, ensure_ascii=False)

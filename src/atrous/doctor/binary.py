@@ -1,0 +1,131 @@
+"""One binary mask for each class of an image: read as codes that tell all classes of a pixel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from atrous.data.encodings.masks import BRIGHT, binary_masks
+from atrous.data.patterns import path_of
+from atrous.doctor.census import Census
+from atrous.doctor.class_names import NamedClass, is_void
+from atrous.doctor.scheme import Scheme, check_count, is_background
+from atrous.doctor.seen import Seen, census_of, pairs_of
+from atrous.doctor.splits import Layout
+from atrous.doctor.survey import Ids, Pair, survey
+from atrous.errors import InputError
+from atrous.files import is_file
+from atrous.images.photos import read_brightness
+from atrous.progress import Progress
+from atrous.taxonomy import IGNORE_INDEX, distinct_colors
+
+_FIRST_BIT = 8
+"""Of a code; 0 stands for no class at all, and 255 for what is ignored."""
+_VOID = 1 << 62
+_MOST_CLASSES = 54
+_SAMPLES = 64
+"""Masks that are read to tell how bright the foreground is."""
+
+
+def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Seen:
+    """Read the binary masks of a layout and tell the order of their classes.
+
+    Where masks overlap, a later class covers an earlier one. So the order is by area, the largest
+    first; or that of a file which names these very classes.
+
+    Args:
+        layout: the pairs, whose masks have {class} in their patterns.
+        named: what a file says of the classes; empty if there is none.
+        progress: told how many pairs are read, and of how many.
+
+    Raises:
+        InputError: names cannot stand in a dataset.toml, or there are too many classes.
+    """
+    folder, splits = layout.folder, layout.splits
+    names = sorted({name for files in splits.values() for name in files.classes})
+    _check_names(folder, names)
+    bits = {n: _VOID if is_void(n) else 1 << _FIRST_BIT + i for i, n in enumerate(names)}
+    masks = {
+        pair: [
+            (bit, path)
+            for name, bit in bits.items()
+            if is_file(
+                path := folder / path_of(folder, pair.mask.replace("{class}", name), pair.key)
+            )
+        ]
+        for pair in pairs_of(splits)
+    }
+    foreground = _foreground([path for entries in masks.values() for _, path in entries])
+
+    def read(pair: Pair) -> Ids:
+        codes: Ids = np.zeros(0, np.int64)
+        for bit, inside in binary_masks(masks[pair], foreground):
+            codes = codes if codes.size else np.zeros(inside.shape, np.int64)
+            codes[inside] |= bit
+        return np.where(codes >= _VOID, IGNORE_INDEX, codes)
+
+    readings = survey(folder, [*masks], read, progress, colors=False)
+    blurred = [False] * len(readings)
+    scheme, places = _scheme(bits, census_of(readings, blurred, "binary-masks"), named)
+    scheme = replace(scheme, extra={"foreground": foreground, **scheme.extra})
+    return Seen(scheme, places, readings, blurred)
+
+
+def _scheme(
+    bits: Mapping[str, int], census: Census, named: Sequence[NamedClass]
+) -> tuple[Scheme, dict[int, int]]:
+    """The classes in the order that decides where they overlap, and the class of each code."""
+    shown = [name for name in bits if not is_void(name)]
+    area = {n: int(census.counts[(census.values & bits[n]) > 0].sum()) for n in shown}
+    given = [entry.name for entry in named if entry.name in area]
+    order = given if {*given} == {*shown} else sorted(shown, key=lambda name: (-area[name], name))
+    background = next(filter(is_background, order), "background" if 0 in census.values else "")
+    classes = tuple(dict.fromkeys([*filter(None, [background]), *order]))
+    check_count(len(classes))
+    places = {
+        int(code): max(classes.index(name) for name in shown if code & bits[name])
+        for code in census.values
+        if code > IGNORE_INDEX
+    }
+    void = sorted({*bits} - {*shown})
+    scheme = Scheme(
+        encoding="binary-masks",
+        classes=classes,
+        colors=distinct_colors(len(classes)),
+        train_ids={i: i for i in range(len(classes))},
+        background=background,
+        extra={"ignore": void} if void else {},
+    )
+    return scheme, places | ({0: classes.index(background)} if background else {})
+
+
+def num_classes_of(code: int) -> int:
+    """How many classes a pixel is of, by the code that `read_binary` gives it."""
+    return (code >> _FIRST_BIT).bit_count()
+
+
+def _check_names(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if name != " ".join(name.split()):
+            raise InputError(f"{folder}: masks of {name!r}: take the spaces out of that name")
+    if len(names) > _MOST_CLASSES:
+        raise InputError(
+            f"{folder}: binary masks of {len(names)} classes, where the doctor tells "
+            f"{_MOST_CLASSES} apart; write a dataset.toml"
+        )
+
+
+def _foreground(paths: Sequence[Path]) -> int:
+    """The least value that is in a mask: 128 for JPEG, and where all masks are so bright."""
+    if any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths):
+        return BRIGHT
+    tops = [top for top in map(_brightest, paths[:: len(paths) // _SAMPLES + 1]) if top]
+    return BRIGHT if tops and min(tops) >= BRIGHT else 1
+
+
+def _brightest(path: Path) -> int:
+    try:
+        return int(read_brightness(path).max(initial=0))
+    except InputError:
+        return 0  # the survey says what is wrong with it

@@ -1,0 +1,134 @@
+"""The masks of every split: those that names pair with the images, or that contents tell."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from atrous.data.lists import split_of
+from atrous.doctor.rivals import Choice, choose, fitting
+from atrous.doctor.splits import Files
+from atrous.errors import InputError
+from atrous.images.photos import read_colors
+
+IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
+MOST_GROUPS = 12
+"""Of several groups of images, or of masks, as many are tried."""
+_FEW_COLORS = 64
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images whose paths are the same but for the key."""
+
+    split: str
+    pattern: str
+    """With {key}."""
+    keys: frozenset[str]
+
+    @property
+    def paths(self) -> set[str]:
+        """The files."""
+        return {self.pattern.replace("{key}", key) for key in self.keys}
+
+    def without_extended(self) -> "Images":
+        """Leave out keys that begin with another one: of x and x_car, x is the image."""
+
+        def is_extended(key: str) -> bool:
+            return any(key[: end.start()] in self.keys for end in re.finditer(r"[_\-. ]", key))
+
+        return replace(self, keys=frozenset(key for key in self.keys if not is_extended(key)))
+
+
+Roles = Mapping[str, bool]
+"""Of each path, whether its folders, or its name, say that it is a mask."""
+
+
+def choose_all(
+    folder: Path, roles: Roles, proposed: Sequence[tuple[Images, Files]], *, told: bool
+) -> dict[str, Choice]:
+    """Choose the masks of each split, where those that names propose are not the only ones.
+
+    Args:
+        folder: where the files lie.
+        roles: of all files.
+        proposed: the images of each split, and the pairs that names propose.
+        told: whether names tell which files are masks.
+
+    Raises:
+        InputError: masks fit that cannot all be meant.
+    """
+    taken = {path for _, files in proposed for key in files.keys for path in files.masks(key)}
+    taken = taken.union(*(images.paths for images, _ in proposed))
+    rest = {path: is_mask for path, is_mask in roles.items() if path not in taken}
+    fits = [_fitting(folder, rest, images, told=told) for images, _ in proposed]
+
+    def choose_with(classes: set[str]) -> dict[str, Choice]:
+        return {
+            images.split: choice
+            for (images, files), fit in zip(proposed, fits, strict=True)
+            if (choice := choose(folder, files, images.pattern, fit, classes))
+        }
+
+    choices = choose_with(set())
+    # A split may lack all masks but those of one class, which other splits tell to be one.
+    classes = {name for choice in choices.values() for name in choice.files.classes}
+    return choose_with(classes) if classes else choices
+
+
+def in_parts(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, Choice]:
+    """Choose the masks of each split where no mask is called as its image, but after it.
+
+    Args:
+        folder: where the files lie.
+        roles: of all files.
+        groups: of files that may be the images.
+
+    Raises:
+        InputError: masks fit that cannot all be meant.
+    """
+    choices: dict[str, Choice] = {}
+    every = [group.without_extended() for group in groups]
+    every.sort(key=lambda group: (-len(group.keys), len(group.pattern), group.pattern))
+    for split in sorted({group.split for group in every}, reverse=True):  # "" comes last
+        near = [replace(group, split=split) for group in every if group.split in (split, "")]
+        for images, told in product(near[:MOST_GROUPS], (True, False)):
+            if split in choices or (not split and choices):
+                break
+            rest = {path: roles[path] for path in roles.keys() - images.paths}
+            fits = _fitting(folder, rest, images, told=told)
+            if choice := choose(folder, None, images.pattern, fits, set()):
+                choices[split] = choice
+    return choices
+
+
+def of_split(paths: Iterable[str], split: str) -> list[str]:
+    """The paths in folders of a split, or of none."""
+    return [path for path in paths if split_of(path.rpartition("/")[0]) in (split, "")]
+
+
+def has_few_colors(path: Path) -> bool:
+    """Whether a picture may be a mask, by its colours."""
+    try:
+        return len(np.unique(read_colors(path))) <= _FEW_COLORS
+    except InputError:
+        return False
+
+
+def _fitting(folder: Path, roles: Roles, images: Images, *, told: bool) -> dict[str, set[str]]:
+    """The patterns of masks that fit the images of a split by their keys.
+
+    Neither those in folders of other splits, nor those in folders where other images lie.
+    """
+    near = of_split(roles, images.split)
+    if told:
+        parts = {part for path in roles if not roles[path] for part in path.split("/")[:-1]}
+        parts -= {*images.pattern.split("/")}
+        masks = (path for path in near if roles[path])
+        return fitting((p for p in masks if parts.isdisjoint(p.split("/")[:-1])), images.keys)
+    fits = fitting(near, images.keys)
+    unnamed = {p: k for p, k in fits.items() if not IMAGE_FOLDER.search(p.lower())}
+    return {p: k for p, k in unnamed.items() if has_few_colors(folder / p.replace("{key}", min(k)))}

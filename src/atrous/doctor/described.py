@@ -1,0 +1,145 @@
+"""The masks of a folder that has a dataset.toml, read as that describes them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.dataset import Dataset
+from atrous.data.encodings.masks import UNKNOWN, Encoding
+from atrous.data.split import Split
+from atrous.doctor.findings import Finding
+from atrous.doctor.reading import label_reader
+from atrous.doctor.scheme import Scheme
+from atrous.doctor.seen import Seen, census_of, pairs_of
+from atrous.doctor.splits import Files, Layout
+from atrous.doctor.survey import Ids, Pair, Reader, find_blurred, survey
+from atrous.errors import InputError
+from atrous.images.photos import read_colors, read_label
+from atrous.progress import Progress
+from atrous.taxonomy import IGNORE_INDEX
+
+_PICTURES = ("index", "palette", "rgb")
+
+
+def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list[Finding]]:
+    """Read all that the dataset.toml of a folder describes, and what is wrong with its splits.
+
+    Raises:
+        InputError: the description is wrong, or no split can be read.
+    """
+    dataset = Dataset.open(folder)
+    splits, findings = _open_splits(dataset)
+    files = {
+        name: Files(
+            s.images,
+            s.labels,
+            s.keys,
+            valid=s.valid,
+            places={key: (s.image(key), s.mask(key)) for key in s.keys},
+            bands=s.bands,
+        )
+        for name, s in splits.items()
+    }
+    encoding = dataset.encoding
+    # Pictures are read as they are, so that unknown ids and blurred edges can be told.
+    read = _raw_reader(folder, encoding) or label_reader(splits)
+    colors = encoding.name == "rgb"
+    readings = survey(folder, pairs_of(files), read, progress, colors=colors)
+    blurred = [False] * len(readings)
+    if encoding.name in _PICTURES:
+        blurred = find_blurred(readings)
+    known = _known(encoding, census_of(readings, blurred, encoding.name).values)
+    scheme = Scheme(
+        encoding=encoding.name,
+        classes=dataset.taxonomy.classes,
+        colors=dataset.taxonomy.colors,
+        train_ids={},
+        ignore=tuple(value for value, i in known.items() if i == IGNORE_INDEX),
+        unknown=_unknown(encoding),
+        things=dataset.taxonomy.things,
+    )
+    places = {value: i for value, i in known.items() if i != IGNORE_INDEX}
+    layout = Layout(folder, files, "dataset.toml")
+    return layout, Seen(scheme, places, readings, blurred), findings
+
+
+def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
+    """Open each split; one that cannot be opened is a finding, unless none can."""
+    splits: dict[str, Split] = {}
+    errors, missing = [], []
+    for name in dataset.splits:
+        try:
+            split = dataset.split(name)
+        except InputError as error:
+            errors.append(str(error))
+            continue
+        if not isinstance(split, Split):
+            raise InputError(
+                f"{dataset.folder}: holds shards, packed from checked files; examine those instead"
+            )
+        splits[name] = split
+        if split.missing:
+            missing.append(f"{name}: {split.missing} listed, {len(split)} here")
+    if not splits:
+        raise InputError(errors[0] if errors else f"{dataset.folder}: dataset.toml has no splits")
+    findings = []
+    if errors:
+        findings.append(
+            Finding(
+                code="unreadable-split",
+                severity="problem",
+                count=len(errors),
+                message=f"splits that cannot be read: {len(errors)}",
+                examples=tuple(errors),
+                mend="correct dataset.toml, or remove it to have another written",
+            )
+        )
+    if missing:
+        findings.append(
+            Finding(
+                code="missing-image",
+                severity="note",
+                count=sum(split.missing for split in splits.values()),
+                message="listed images that are not here",
+                examples=tuple(missing),
+                mend="none needed: a part of a set is read as it is",
+            )
+        )
+    return splits, findings
+
+
+def _raw_reader(folder: Path, encoding: Encoding) -> Reader | None:
+    """What reads the ids or codes of a mask that is a picture."""
+    if encoding.name not in _PICTURES:
+        return None
+    if encoding.name == "rgb":
+        clear = encoding.transparency
+        return lambda pair: read_colors(folder / pair.mask, transparency=clear)
+    if (divisor := encoding.divisor) is None:
+        return lambda pair: read_label(folder / pair.mask)
+
+    def read(pair: Pair) -> Ids:
+        ids = read_label(folder / pair.mask)
+        return np.where(ids < divisor, ids, ids // divisor)
+
+    return read
+
+
+def _known(encoding: Encoding, values: NDArray[np.int64]) -> dict[int, int]:
+    """The train ids of the values that the description knows."""
+    if encoding.name in _PICTURES:
+        places = np.minimum(values, encoding.table.size - 1)
+        train_ids = encoding.table[places]
+        if encoding.no_data:
+            train_ids = np.where(values < 0, np.int16(IGNORE_INDEX), train_ids)
+    else:
+        train_ids = values.astype(np.int16)
+    both = zip(values.tolist(), train_ids.tolist(), strict=True)
+    return {value: i for value, i in both if i != UNKNOWN}
+
+
+def _unknown(encoding: Encoding) -> str:
+    if encoding.nearest:
+        return "nearest"
+    return "ignore" if encoding.table[-1] == IGNORE_INDEX else "error"

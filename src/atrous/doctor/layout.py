@@ -1,0 +1,312 @@
+"""Which mask belongs to which image, told by the names of folders and files alone.
+
+Files whose paths differ only in one part, the key, form a group: `images/{key}.jpg`. Of all groups
+of images and all groups of masks, those two that share most keys are taken as a pair, since a
+dataset.toml names one pattern for each. Splits come from folder names or from list files.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path, PurePosixPath
+
+from atrous.data.lists import SPLIT_FOLDER, is_listable, split_of
+from atrous.doctor.choices import (
+    IMAGE_FOLDER,
+    MOST_GROUPS,
+    Images,
+    choose_all,
+    has_few_colors,
+    in_parts,
+    of_split,
+)
+from atrous.doctor.findings import some
+from atrous.doctor.list_files import LIST_SUFFIXES, with_lists
+from atrous.doctor.rivals import SECOND_CHOICE, views_and_seconds, with_view
+from atrous.doctor.splits import UNDIVIDED, Files, Layout, rank
+from atrous.doctor.suffixes import merge_suffixes, unread_images, with_real_paths
+from atrous.errors import InputError
+from atrous.images.photos import IMAGE_SUFFIXES
+
+_MASK_FOLDER = re.compile(
+    r"mask|(?<!un)label|annot|segment|seg(?![a-z])|(?<![a-z])gt|ground.?truth|stuffthing|pixelmap"
+    r"|panoptic|(?<![a-z])ann(?![a-z])|target|(?<![a-z])manual"
+)
+_MASK_WORD = (
+    r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|train_id|instanceIds|gt|gtFine|gtCoarse|target|"
+    r"ground[_-]?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
+    r"|[LP])"
+)
+_IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test|0000"
+_TAIL = re.compile(rf"(?P<mask>(?:[_\-. ](?:{_MASK_WORD}))+)$|(?P<image>[_\-. ](?:{_IMAGE_WORD}))$")
+_HEAD = re.compile(rf"^(?:(?P<mask>(?:{_MASK_WORD})[_\-])|(?P<image>(?:{_IMAGE_WORD})[_\-]))")
+
+_WEIGHTS = {".mat": 0.5, ".json": 0.4, ".txt": 0.3}
+"""Captions and boxes lie beside images too: where there are masks as pictures, they count more."""
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A path, taken apart."""
+
+    path: str
+    places: tuple[tuple[str, str], ...]
+    """Folders, and those below that belong to the key; first split after the last telling name."""
+    readings: tuple[tuple[str, str, str], ...]
+    """Head, key and tail of the file's name, without its suffix, in each way to read it."""
+    is_mask: bool
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    @property
+    def unit(self) -> tuple[str, bool]:
+        """Equal for files that may be of one pattern but for their suffixes."""
+        telling = self.places[0][0]
+        return telling or self.path.rpartition("/")[0], self.is_mask
+
+    @property
+    def keys(self) -> set[str]:
+        return {below + key for _, below in self.places for _, key, _ in self.readings}
+
+
+@dataclass(frozen=True)
+class _Group:
+    folder: str
+    prefix: str
+    suffix: str
+    is_mask: bool
+    keys: frozenset[str]
+
+    @property
+    def split(self) -> str:
+        return split_of(self.folder)
+
+    @property
+    def pattern(self) -> str:
+        return f"{self.prefix}{{key}}{self.suffix}"
+
+    @property
+    def images(self) -> Images:
+        return Images(self.split, self.pattern, self.keys)
+
+    @property
+    def weight(self) -> float:
+        weight = next((w for end, w in _WEIGHTS.items() if self.suffix.lower().endswith(end)), 1.0)
+        return weight * (0.6 if SECOND_CHOICE.search(self.prefix + self.suffix) else 1.0)
+
+
+_Pair = tuple[_Group, _Group]
+
+
+class NothingPairedError(InputError):
+    """There is no image, or no mask that belongs to one."""
+
+
+def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
+    """Pair the files of `folder` by their names.
+
+    Args:
+        folder: where they lie.
+        paths: of its files, from `folder`, as `walk` yields them.
+
+    Raises:
+        InputError: there is no image, or no mask that belongs to one.
+    """
+    paths = sorted(paths)
+    odd = tuple(repr(path)[1:-1] for path in paths if not is_listable(path))
+    kinds = (*IMAGE_SUFFIXES, *_WEIGHTS)
+    views, seconds = views_and_seconds(paths)
+    own = [
+        _name(path)
+        for path in paths
+        if is_listable(path) and path.lower().endswith(kinds) and path not in views | seconds
+    ]
+    merged = merge_suffixes({name.path: name.unit for name in own})
+    names = [_name(path) for path in sorted(merged.real)]
+    groups = _groups(names)
+    pairs = _paired(groups)
+    told = bool(pairs)
+    pairs = (
+        pairs or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups, merged.real))
+    )
+    roles = {name.path: name.is_mask for name in names}
+    may_be = [group.images for group in groups if not group.is_mask]
+    choices = choose_all(folder, roles, _proposed(pairs), told=told) or in_parts(
+        folder, roles, may_be
+    )
+    others = (path for path in paths if not path.lower().endswith((*kinds, *LIST_SUFFIXES)))
+    unread = tuple(unread_images(folder, filter(is_listable, others)))
+    if not choices:
+        photos = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
+        raise _nothing_paired(folder, photos, unread)
+    choices = {
+        split: with_view(folder, choice, *(of_split(paths, split) for paths in (views, seconds)))
+        for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
+    }
+    splits = {split: choice.files for split, choice in choices.items()}
+    if (both := splits.pop("trainval", None)) and "train" not in splits:
+        splits = {"train" if splits else "": both, **splits}
+    passed = tuple(sorted({p for choice in choices.values() for p in choice.passed_over}))
+    unused = tuple(sorted({p for choice in choices.values() for p in choice.unused}))
+    images, masks = (_unpaired(names, splits.values(), side, (*passed, *unused)) for side in (0, 1))
+    layout = Layout(folder, splits, "folders", images, masks, odd, unread=unread)
+    layout = _with_elsewhere(replace(layout, passed_over=passed, unused=unused), names)
+    layout = with_real_paths(layout, merged)
+    if "" in splits:
+        layout = replace(layout, splits={UNDIVIDED: layout.splits[""]}, origin="none")
+    return with_lists(layout, paths)
+
+
+def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Images, Files]]:
+    """All images of each split, and the pairs among them."""
+    return [
+        (
+            replace(image.images, split=split),
+            Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys))),
+        )
+        for split, (image, mask) in pairs.items()
+    ]
+
+
+def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
+    """Add the images that no pair is of, and that do not lie where they should have been one."""
+    used = {*layout.unpaired_images, *layout.unpaired_masks}
+    for files in layout.splits.values():
+        used |= {path for key in files.keys for path in (files.image(key), *files.masks(key))}
+    rest = [name for name in names if name.path not in used]
+    images = [n.path for n in rest if not n.is_mask and n.path.lower().endswith(IMAGE_SUFFIXES)]
+    pairs = _paired(_groups(rest)).values()
+    count = sum(len(image.keys & mask.keys) for image, mask in pairs)
+    return replace(layout, elsewhere=tuple(images), pairs_elsewhere=count)
+
+
+def _name(path: str) -> _Name:
+    *folders, name = path.split("/")
+    telling = 0
+    for number, part in enumerate(folders, 1):
+        if any(p.search(part.lower()) for p in (_MASK_FOLDER, IMAGE_FOLDER, SPLIT_FOLDER)):
+            telling = number
+    places = [
+        ("".join(f"{part}/" for part in folders[:n]), "".join(f"{part}/" for part in folders[n:]))
+        for n in sorted({telling, len(folders)})
+    ]
+    stem = PurePosixPath(name).stem
+    readings, tells_mask = [("", stem, "")], False
+    if (match := _TAIL.search(stem)) and match.start():
+        readings.append(("", stem[: match.start()], match[0]))
+        tells_mask = match["mask"] is not None
+    if (inner := PurePosixPath(stem).suffix).lower() in IMAGE_SUFFIXES:  # x.jpg and x.jpg.png
+        readings.append(("", stem.removesuffix(inner), inner))
+    if (match := _HEAD.search(stem)) and match.end() < len(stem):
+        readings.append((match[0], stem[match.end() :], ""))
+        tells_mask |= match["mask"] is not None
+    is_mask = path.lower().endswith(tuple(_WEIGHTS)) or _is_mask(folders, tells_mask)
+    return _Name(path, tuple(places), tuple(readings), is_mask)
+
+
+def _is_mask(folders: Sequence[str], otherwise: bool) -> bool:
+    """Whether the deepest folder that tells a role says that it holds masks."""
+    for part in reversed(folders):
+        if _MASK_FOLDER.search(part.lower()):
+            return True
+        if IMAGE_FOLDER.search(part.lower()):
+            return False
+    return otherwise
+
+
+def _groups(names: Iterable[_Name]) -> list[_Group]:
+    """Group files by all of their path that is not the key."""
+    groups: dict[tuple[str, str, str, bool], set[str]] = defaultdict(set)
+    for name in names:
+        for (folder, below), (head, key, tail) in product(name.places, name.readings):
+            if not (head and below):  # a pattern has one place for the key
+                group = (folder, folder + head, tail + name.suffix, name.is_mask)
+                groups[group].add(below + key)
+    return [_Group(*group, frozenset(keys)) for group, keys in groups.items()]
+
+
+def _pngs_as_masks(groups: Iterable[_Group]) -> list[_Group]:
+    """Where nothing is called a mask: of x.jpg and x.png, the PNG is the mask."""
+    return [replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups]
+
+
+def _looked_at(folder: Path, groups: Iterable[_Group], real: Mapping[str, str]) -> list[_Group]:
+    """Where names tell nothing: what has few colours is a mask; one file of each group is read."""
+    largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MOST_GROUPS]
+    first = [group.pattern.replace("{key}", min(group.keys)) for group in largest]
+    return [
+        replace(group, is_mask=has_few_colors(folder / real[path]))
+        for group, path in zip(largest, first, strict=True)
+    ]
+
+
+def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
+    """The image group and the mask group of each split; of "" where there are no splits."""
+    groups = list(groups)
+    pairs: dict[str, _Pair] = {}
+    for split in sorted({group.split for group in groups}, reverse=True):  # "" comes last
+        near = [group for group in groups if group.split in (split, "")]
+        # Of patterns that fit as many files the shortest one comes first, and so wins.
+        near.sort(key=lambda g: (-len(g.keys) * g.weight, len(g.pattern), g.pattern))
+        images, masks = ([g for g in near if g.is_mask == side] for side in (False, True))
+        scored = [
+            (len(image.keys & mask.keys) * mask.weight, image, mask)
+            for image, mask in product(images[:MOST_GROUPS], masks[:MOST_GROUPS])
+            if split in (image.split, mask.split)
+        ]
+        best = max(scored, key=lambda entry: entry[0], default=None)
+        if best and best[0] and (split or not pairs):
+            pairs[split] = best[1:]
+    return pairs
+
+
+def _unpaired(
+    names: Sequence[_Name], splits: Iterable[Files], side: int, others: Sequence[str]
+) -> tuple[str, ...]:
+    """The images (side 0) or masks (side 1) in the folders of `splits` that belong to none.
+
+    Masks of the patterns `others` are not of these.
+    """
+    paths: set[str] = set()
+    for files in splits:
+        keys = set(files.keys)
+        used = {path for key in keys for path in files.masks(key)}
+        used |= {pattern.replace("{key}", key) for pattern in others for key in keys}
+        for name_of_class in files.classes or ("",) if side else ("",):
+            pattern = (files.labels if side else files.images).replace("{class}", name_of_class)
+            folder = pattern[: pattern.index("{key}")].rpartition("/")[0]
+            kinds = tuple(e for e in _WEIGHTS if pattern.lower().endswith(e)) or IMAGE_SUFFIXES
+            paths |= {
+                name.path
+                for name in names
+                if (f"{folder}/" if folder else "") in (place for place, _ in name.places)
+                and name.is_mask == bool(side)
+                and name.path.lower().endswith(kinds)
+                and not name.keys & keys  # objects beside classes are a second mask, no stray one
+                and name.path not in used
+            }
+    return tuple(sorted(paths))
+
+
+def _nothing_paired(folder: Path, photos: int, unread: Sequence[str]) -> NothingPairedError:
+    looked = "images/ and masks/, train/ and trainannot/, x.jpg and x_mask.png, or a COCO JSON"
+    if unread:
+        looked += f"; passed over images whose format is not read: {some(unread)}"
+    if links := sorted(filter(is_listable, _dead_links(folder))):
+        looked += f"; passed over links that lead nowhere: {some(links)}"
+    if photos:
+        return NothingPairedError(
+            f"{folder}: {photos} images, but no mask goes with one by name; looked for {looked}"
+        )
+    return NothingPairedError(f"{folder}: no images in it; looked for {looked}")
+
+
+def _dead_links(folder: Path) -> Iterator[str]:
+    for place, _, names in os.walk(folder, followlinks=False):
+        paths = (Path(place, name) for name in names)
+        yield from (str(p.relative_to(folder)) for p in paths if p.is_symlink() and not p.exists())

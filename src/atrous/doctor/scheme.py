@@ -1,0 +1,335 @@
+"""What the values of masks mean: which are classes, and how they become train ids.
+
+Where a file names the classes it is believed. Elsewhere every value that lies somewhere as more
+than the blur of an edge is a class, but for ids far beyond all others in a mask or two.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.encodings.masks import NO_DATA, nearest_colors, nearest_ids
+from atrous.doctor.census import Census
+from atrous.doctor.class_names import NamedClass, is_void
+from atrous.doctor.far_colors import find_far_colors
+from atrous.doctor.levels import GAP, are_spread
+from atrous.errors import InputError
+from atrous.images.photos import TRANSPARENT
+from atrous.taxonomy import IGNORE_INDEX, distinct_colors
+
+Color = tuple[int, int, int]
+
+_BACKGROUND = ("background", "_background_", "other", "class 0")
+_FAR = 3
+"""An id is far from the others where so many ids lie unused between."""
+
+_SPREAD = 50
+"""Ids with gaps, the largest but 255 at least so, are spread to be seen: 0, 85, 170, 255."""
+_MUCH = 0.25
+"""Of the area: an unnamed 0 with more of it is a class."""
+_NEAR = 8
+"""Colours as close, in each channel, are one to JPEG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How masks are stored, and the classes of their values: the [labels] of a dataset.toml."""
+
+    encoding: str
+    classes: tuple[str, ...]
+    colors: tuple[Color, ...]
+    train_ids: Mapping[int, int]
+    """Of each dataset id, or 24-bit code."""
+    ignore: tuple[int, ...] = ()
+    unknown: str = "error"
+    names: Mapping[str, int] = field(default_factory=dict)
+    """LabelMe: train ids of further names of a class; 255 is ignored."""
+    background: str = ""
+    things: frozenset[int] = frozenset()
+    """Train ids."""
+    extra: Mapping[str, str | int | list[str]] = field(default_factory=dict)
+    """Further fields of [labels], such as a divisor."""
+
+
+def ids_scheme(
+    encoding: str,
+    census: Census,
+    named: Sequence[NamedClass],
+    palette: Mapping[int, Color],
+    no_data: frozenset[int] = frozenset(),
+) -> Scheme:
+    """The scheme of masks whose values are ids.
+
+    Args:
+        encoding: "index", "palette" or "mat".
+        census: of all masks.
+        named: what a file says of the classes; empty if there is none.
+        palette: colours of ids, from the masks themselves.
+        no_data: ids that GeoTIFFs declare as no data; ignored where all other ids are smaller.
+
+    Raises:
+        InputError: there are more ids than classes can be.
+    """
+    present = {int(value) for value in census.values if value >= 0}
+    no_data = frozenset(i for i in no_data if i > max(present - no_data, default=-1))
+    names = _names_of_ids(census, named, no_data)
+    classes = {i: name for i, name in names.items() if not is_void(name)}
+    ignore = ({*names} | ({0, IGNORE_INDEX} | no_data) & present) - {*classes}
+    if (census.values < 0).any():
+        ignore.add(NO_DATA)
+    check_count(len(classes))
+    given = {entry.name: entry.color for entry in named if entry.color}
+    order = list(dict.fromkeys(classes.values()))  # two ids may stand for one class
+    first = {name: i for i, name in reversed(classes.items())}
+    return Scheme(
+        encoding=encoding,
+        classes=tuple(order),
+        colors=tuple(
+            given.get(name) or palette.get(first[name]) or spare
+            for name, spare in zip(order, distinct_colors(len(order)), strict=True)
+        ),
+        train_ids={i: order.index(name) for i, name in classes.items()},
+        ignore=tuple(sorted(ignore)),
+        unknown=_unknown(
+            present - {*classes} - ignore,
+            nearest=bool(census.levels) and {*classes} <= {*census.levels, IGNORE_INDEX},
+        ),
+    )
+
+
+def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool) -> Scheme:
+    """The scheme of masks whose colours are ids.
+
+    Raises:
+        InputError: there are more colours than classes can be.
+    """
+    first = {code_of(entry.color): entry.name for entry in reversed(named) if entry.color}
+    codes = {name: code for code, name in reversed(first.items())}
+    if not codes:
+        regions = _without_near(census)
+        check_count(len(regions))
+        # A name without a colour says which value it means only if the colours are greys.
+        grey = {code_of((entry.dataset_id,) * 3): entry.name for entry in named[:256]}
+        held = {0 if code == TRANSPARENT else code for code in regions}
+        codes = {grey[code]: code for code in sorted(held & grey.keys())}
+        if {*codes.values()} != held:
+            codes = {f"class {place}": code for place, code in enumerate(regions)}
+    clear, codes = _clear_class(census, codes)
+    classes = {name: code for name, code in codes.items() if not is_void(name)}
+    check_count(len(classes))
+    places = {name: place for place, name in enumerate(classes)}
+    train_ids = {code: places[name] for name, code in classes.items()}
+    ignore = {*codes.values()} - {*classes.values()}
+    if clear in places:
+        train_ids[TRANSPARENT] = places[clear]
+    elif TRANSPARENT in census.values:
+        ignore.add(TRANSPARENT)
+    leftover = {int(value) for value in census.values} - {*train_ids} - ignore
+    return Scheme(
+        encoding="rgb",
+        classes=tuple(classes),
+        colors=tuple(color_of(code) for code in classes.values()),
+        train_ids=train_ids,
+        ignore=tuple(sorted(ignore)),
+        unknown=_unknown(leftover, nearest=any_blurred),
+    )
+
+
+def _clear_class(census: Census, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
+    """The class of transparent pixels, empty if they have none, and the classes with it.
+
+    It is that which a file calls the background, unless masks hold its colour beside transparent
+    pixels; where no file names classes, black or else a class of its own.
+    """
+    drawn = {int(code) for code in census.values}
+    if TRANSPARENT not in drawn:
+        return "", codes
+    if TRANSPARENT not in codes.values():  # a file names the classes
+        near = [n for n, code in codes.items() if code not in census.beside_clear]
+        return next((name for name in near if is_background(name)), ""), codes
+    black = next((name for name, code in codes.items() if code == 0), None)
+    others = {name: code for name, code in codes.items() if code != TRANSPARENT}
+    if black is not None and 0 not in census.beside_clear:
+        return black, others
+    spare = (0, 0xFFFFFF, *map(code_of, distinct_colors(len(drawn))))
+    unused = next(code for code in spare if code not in drawn)
+    return "background", {"background": unused, **others}
+
+
+def with_nearest(
+    scheme: Scheme, places: Mapping[int, int], values: NDArray[np.int64]
+) -> dict[int, int]:
+    """Add to the class of each known value that of the unknown ones which become the nearest."""
+    known = [*places, *scheme.ignore]
+    if scheme.unknown != "nearest" or not known:
+        return dict(places)
+    unknown = values[~np.isin(values, known) & (values >= 0)]
+    find = nearest_colors if scheme.encoding == "rgb" else nearest_ids
+    both = zip(unknown.tolist(), find(unknown, known).tolist(), strict=True)
+    return {**places, **{value: places[code] for value, code in both if code in places}}
+
+
+def _unknown(leftover: set[int], *, nearest: bool) -> str:
+    """What becomes of the values that are neither classes nor ignored."""
+    return ("nearest" if nearest else "ignore") if leftover else "error"
+
+
+def code_of(color: Color) -> int:
+    """The 24-bit code of a colour."""
+    return color[0] + 256 * color[1] + 65536 * color[2]
+
+
+def color_of(code: int) -> Color:
+    """The colour of a 24-bit code; black where that is transparent."""
+    return code & 255, code >> 8 & 255, code >> 16 & 255
+
+
+def is_background(name: str) -> bool:
+    """Whether a class's name says that it is what no other class is."""
+    return name.lower() in _BACKGROUND or is_void(name)
+
+
+def _without_near(census: Census) -> list[int]:
+    """The colours that are regions, less strays and those that JPEG made of another, sorted."""
+    if census.levels:
+        return [*census.levels]
+    is_class = census.is_region & ~census.is_alone & ~census.is_mixed
+    regions = census.values[is_class].tolist()
+    clean = {*census.values[is_class & (census.clean > 0)].tolist()}
+    counts = dict(zip(census.values.tolist(), census.counts.tolist(), strict=True))
+    kept = sorted(clean)
+    for code in sorted(set(regions) - clean, key=lambda code: -counts[code]):
+        if all(_distance(code, other) > _NEAR for other in kept):
+            kept.append(code)
+    if (census.clean == 0).any() and len(kept) == 1:
+        kept += find_far_colors(census.values, census.crests, kept)
+    return sorted(kept)
+
+
+def _distance(a: int, b: int) -> int:
+    """Between two 24-bit codes: of the channel in which they differ most."""
+    return max(abs(x - y) for x, y in zip(color_of(a), color_of(b), strict=True))
+
+
+def check_count(count: int) -> None:
+    """Refuse what cannot be numbered by train ids.
+
+    Raises:
+        InputError: there are none, or more than classes can be.
+    """
+    if not 0 < count <= IGNORE_INDEX:
+        raise InputError(
+            f"the masks hold {count} different values, where 1 to {IGNORE_INDEX} classes can be; "
+            "they may number objects, or be photos: give masks of classes"
+        )
+
+
+def is_white_a_class(census: Census, num_named: int = 0) -> bool:
+    """Whether 255 stands for a class.
+
+    So it does where the ids are spread over 0 to 255 to be seen, or where some masks hold 0 and 1
+    and all others 0 and 255.
+
+    Args:
+        census: of all masks.
+        num_named: how many classes a file names; 0 if there is none.
+    """
+    ids = census.regions()
+    others = [i for i in ids if i < IGNORE_INDEX]
+    if IGNORE_INDEX not in ids or max(ids) > IGNORE_INDEX or not others:
+        return False
+    if len(census.levels) == 2:
+        return num_named <= 2
+    if others in ([0], [0, 1]):
+        return num_named <= 2 and (others == [0] or census.one_or_white)
+    spread = all(b - a > 1 for a, b in pairwise(others))
+    return spread and max(others) >= _SPREAD and num_named in (0, len(ids))
+
+
+def _names_of_ids(
+    census: Census, named: Sequence[NamedClass], no_data: frozenset[int]
+) -> dict[int, str]:
+    """The ids that are classes, and their names."""
+    ids = [i for i in census.regions() if 0 <= i < 1 << 16 and i not in no_data]
+    names = [entry.name for entry in named]
+    if by_grey := _names_of_greys(ids, named, blurred=bool(census.levels)):
+        return by_grey
+    if IGNORE_INDEX in ids and is_white_a_class(census, len(named)):
+        if ids[:-1] in ([0], [0, 1]):
+            return {i: _binary(names)[i > 0] for i in ids}
+        return dict(zip(ids, names or (f"class {i}" for i in ids), strict=False))
+    if len(census.levels) == 2 and census.levels[0] == 0 and len(names) <= 2:
+        beyond = {IGNORE_INDEX} & {*census.values.tolist()} - no_data  # few pixels, not ignored
+        return {i: _binary(names)[i > 0] for i in sorted({*ids} | beyond)}
+    in_order = [entry.dataset_id for entry in named] == list(range(len(ids)))
+    if in_order and are_spread(ids):
+        return dict(zip(ids, names, strict=True))
+    ids = [i for i in ids if i != IGNORE_INDEX]
+    if named:
+        return _named_ids(ids, named, census)
+    return {i: f"class {i}" for i in _without_strays(ids, census) or [0]}
+
+
+def _names_of_greys(
+    ids: Sequence[int], named: Sequence[NamedClass], *, blurred: bool
+) -> dict[int, str]:
+    """The name of each id where a file gives every class a grey, and the ids are these; else {}.
+
+    A grey is a colour, or a number where one of them is 255.
+    """
+    greys = {entry.dataset_id: entry.name for entry in named}
+    if IGNORE_INDEX not in greys:
+        greys = {e.color[0]: e.name for e in named if e.color and len({*e.color}) == 1}
+    if not ids or not greys or len(greys) < len(named):
+        return {}
+    near = {min(greys, key=lambda grey: abs(grey - i)): i for i in ids}
+    slack = GAP if blurred else 0
+    if len(near) < len(ids) or any(abs(grey - i) > slack for grey, i in near.items()):
+        return {}
+    return {near.get(g, g): name for g, name in greys.items() if g in near or not blurred}
+
+
+def _binary(names: Sequence[str]) -> Sequence[str]:
+    """The names of two classes; of one, it is that of the foreground."""
+    return names if len(names) > 1 else ["background", *(names or ["foreground"])]
+
+
+def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) -> dict[int, str]:
+    """The name of each dataset id that a file names.
+
+    Many files leave out the 0 and so count from 1: then the id that is one more than they have
+    names is a common one. Where 0 takes much of the area, it is the background; else unlabelled.
+    Where each has a grey, the darker one has the lower id, whatever the order of the lines.
+    """
+    greys = {entry.color[0]: entry for entry in named if entry.color and len({*entry.color}) == 1}
+    if len(greys) == len(named) and [e.dataset_id for e in named] == list(range(len(named))):
+        named = [replace(greys[grey], dataset_id=i) for i, grey in enumerate(sorted(greys))]
+    names = {entry.dataset_id: entry.name for entry in named if entry.dataset_id < 1 << 16}
+    beyond = len(named)
+    common = [i for i in ids if not census.is_rare(i)]
+    if sorted(names) != list(range(beyond)) or max(common, default=0) != beyond:
+        return names
+    if is_background(named[0].name) and (census.values == 0).any():
+        return names
+    share = census.counts[census.values == 0].sum() / census.counts.sum()
+    zero = {0: "background"} if share > _MUCH or beyond == 1 else {}
+    return zero | {i + 1: name for i, name in names.items()}
+
+
+def _without_strays(ids: Sequence[int], census: Census) -> list[int]:
+    """The ids less those that lie far beyond all others, in few masks.
+
+    Where the others have gaps too, those of which one mask alone has a little.
+    """
+    common = [i for i in ids if not census.is_rare(i)]
+    gap = max((b - a for a, b in pairwise(common)), default=1)
+    kept = [i for i in ids if not common or i <= common[-1]]
+    alone = {*census.values[census.is_alone].tolist()}
+    for i in ids[len(kept) :]:
+        if i - kept[-1] > max(_FAR, gap) and (i in alone if gap > 1 else census.is_rare(i)):
+            break
+        kept.append(i)
+    return kept

@@ -1,0 +1,90 @@
+"""Splits: patterns and keys of files, divided by the names of folders or by list files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from atrous.images.bands import COLORS, Bands
+
+_ORDER = ("train", "val", "test")
+UNDIVIDED = "all"
+"""The split of a folder that has no splits."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images and masks whose paths are the same but for the key."""
+
+    images: str
+    """Pattern with {key}, from the folder."""
+    labels: str
+    keys: tuple[str, ...]
+    annotations: str = ""
+    """COCO: the JSON; instances and stuff have no labels besides."""
+    classes: tuple[str, ...] = ()
+    """Of binary masks: what may stand for {class} in `labels`."""
+    valid: str = ""
+    """Pattern of masks whose 0 marks pixels to ignore."""
+    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The paths of image and mask of each key, where a pattern has several suffixes."""
+    bands: Bands = COLORS
+    """How the images are read; in all splits alike."""
+
+    def image(self, key: str) -> str:
+        """The path of an image."""
+        return self.places[key][0] if self.places else self.images.replace("{key}", key)
+
+    def mask(self, key: str) -> str:
+        """The path of what holds its mask."""
+        path = self.places[key][1] if self.places else self.labels.replace("{key}", key)
+        return path or self.annotations
+
+    def masks(self, key: str) -> list[str]:
+        """The paths of all files that may hold a part of its mask."""
+        mask = self.mask(key)
+        valid = [self.valid.replace("{key}", key)] if self.valid else []
+        return [mask.replace("{class}", name) for name in self.classes or ("",)] + valid
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder holds, by its names."""
+
+    folder: Path
+    splits: Mapping[str, Files]
+    origin: str
+    """Where the splits come from: "folders", "lists", "dataset.toml" or "none"."""
+    unpaired_images: tuple[str, ...] = ()
+    """From the folder, sorted."""
+    unpaired_masks: tuple[str, ...] = ()
+    odd_names: tuple[str, ...] = ()
+    """Files whose names no list of keys can hold."""
+    elsewhere: tuple[str, ...] = ()
+    """Images in other folders, which no pair is of."""
+    pairs_elsewhere: int = 0
+    """How many of these have masks by their names, so that another pattern would be needed."""
+    passed_over: tuple[str, ...] = ()
+    """Patterns of masks that fit as well: drawings for the eye, and other forms of those chosen."""
+    unused: tuple[str, ...] = ()
+    """Patterns of masks that fit a few images, and are not read."""
+    same_key: tuple[str, ...] = ()
+    """Files of one key and several suffixes, "a.jpg = a.png"; the first or none of them is read."""
+    unread: tuple[str, ...] = ()
+    """Files that begin as images do and have the suffix of none that is read."""
+    missing: tuple[str, ...] = ()
+    """Entries of lists that name no file, "train.txt: a.jpg"."""
+    crossed: tuple[str, ...] = ()
+    """Entries of lists that name the mask of another image, likewise."""
+    unused_lists: tuple[str, ...] = ()
+    """Lists of splits that count for nothing, "train.txt: why"."""
+    other_lists: tuple[str, ...] = ()
+    """Likewise, where another list counts, or where the name may mean something else."""
+    guesses: tuple[str, ...] = ()
+    """What the lists do not say, and is taken so."""
+    unlisted: tuple[str, ...] = ()
+    """Images that have masks and are named by no list."""
+
+
+def rank(split: str) -> int:
+    """The place of a split in the usual order, which is also by how far it is held out."""
+    return _ORDER.index(split) if split in _ORDER else -1

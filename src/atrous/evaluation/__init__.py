@@ -1,0 +1,1 @@
+"""Predictions against truth: scores, comparisons, cost, timing."""

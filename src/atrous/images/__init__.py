@@ -1,0 +1,1 @@
+"""Images in, from files: photos, label maps, bands, rasters."""

@@ -1,0 +1,262 @@
+"""Images as a network takes them: photos, and the bands of TIFFs and other rasters.
+
+This is the one reader of `segment`, training and evaluation, so that a file gives the same pixels
+to all. Pillow reads photos (`atrous.images.photos`); rasterio reads whatever GDAL does
+(`atrous.images.rasters`).
+A TIFF is a photo where it has no coordinates and no mask, one grey or three colours of unsigned
+integers in their usual order, and perhaps transparency.
+
+What has no data, and so no label: pixels of a file's own nodata value or mask, NaN in a band that
+is used, and transparency of 0 in a TIFF. A TIFF's fourth band is transparency only if it is 0 or
+255 in all files of a set, since GDAL declares any fourth band of 8 bits as that, an infrared one
+too.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from atrous.errors import InputError
+from atrous.images.bands import Bands
+from atrous.images.photos import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    image_size,
+    open_header,
+    read_image,
+    read_transparency,
+    without_warnings,
+)
+from atrous.images.rasters import RasterRows, alpha_band, has_rasterio, opened_raster, read_band
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_BANDS, _EXTRA, _FORMAT = 277, 338, 339
+_PHOTO_BITS = {1, 2, 4, 8, 16}
+_WEBP = 50001
+_NODATA = 42113
+_GDAL_METADATA = 42112
+_SUBFILE, _IS_MASK = 254, 4
+_MOST_DIRECTORIES = 16
+_GEO_TAGS = (33550, 33922, 34264, 34735, _NODATA)
+"""Of a TIFF: pixel scale, tie points, transformation, keys; GDAL's nodata value."""
+_COLORS = (2, 6, 8)
+"""Photometric interpretations of three bands: RGB, YCbCr, CIELAB."""
+_CMYK = 5
+_TIFF_SUFFIXES = (".tif", ".tiff")
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The last two are BigTIFF's."""
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+"""Of a file with boxes, and of a bare codestream."""
+_STRIP = 512
+"""Rows that are read at a time where one band is looked at."""
+
+
+def read_pixels(
+    path: Path | str, bands: Bands, data: bytes | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Read an image (H, W, C), and where it has data (H, W); None: everywhere.
+
+    Args:
+        path: of the file; it only names it if there are `data`, its content.
+        bands: which of it are read.
+        data: the content, where the file does not lie on disk by itself.
+
+    Raises:
+        InputError: the file cannot be read, or its bands or values are not as `bands` says.
+    """
+    path = Path(path)
+    start = _start(path, data)
+    # Pillow cannot decode the JPEG 2000 that GDAL writes.
+    by_gdal = start.startswith(_JPEG_2000) and has_rasterio()
+    if start.startswith(_TIFF_SIGNATURES):
+        by_gdal = is_raster(path, data)
+    if not bands.are_said and not by_gdal:
+        return _read_photo(path, bands, data)
+    with opened_raster(path, data) as source:
+        if source.width * source.height > MAX_PIXELS:
+            raise InputError(f"{path}: over {MAX_PIXELS // 10**6} million pixels; cut it up")
+        return RasterRows(source, path, bands).read(0, source.height)
+
+
+def _read_photo(
+    path: Path, bands: Bands, data: bytes | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    is_tiff = _start(path, data).startswith(_TIFF_SIGNATURES)
+    if not is_tiff or (alpha := read_transparency(path, data)) is None:
+        return read_image(path, data), None
+    if not bands.alpha:
+        return read_image(path, data, transparency=False), None
+    return read_image(path, data), alpha > 0
+
+
+def where_data(path: Path, bands: Bands, data: bytes | None = None) -> NDArray[np.bool_] | None:
+    """Return where an image has data, (H, W), as `read_pixels`; photos are not decoded for it."""
+    if bands.are_said or _start(path, data).startswith(_TIFF_SIGNATURES):
+        return read_pixels(path, bands, data)[1]
+    return None
+
+
+def pixel_size(path: Path) -> tuple[int, int]:
+    """Return (H, W) of an image, as `read_pixels` would give it; only the header is read."""
+    if not is_raster(path):
+        return image_size(path)
+    with opened_raster(path) as source:
+        return source.height, source.width
+
+
+def is_raster(path: Path, data: bytes | None = None) -> bool:
+    """Whether `path` is no photo: a TIFF of other bands, with coordinates, or too many pixels.
+
+    Only the header is read; what cannot be read is no raster, and its reader will say why. Without
+    rasterio, a TIFF whose bands are those of a photo is one, and has no coordinates.
+    """
+    if data is None and not path.is_file():  # but a pipe, perhaps, which would never end
+        return False
+    tags = None
+    try:
+        with path.open("rb") if data is None else io.BytesIO(data) as file:
+            with without_warnings():
+                directories = list(_directories(file))
+            tags = directories[0] if directories else None
+            if tags is not None and (not _is_photo(tags) or _is_masked(directories)):
+                return True
+            if tags is not None and data is None and _is_told_beside(path):
+                return True
+            file.seek(0)
+            with open_header(file, path) as image:
+                return image.width * image.height > MAX_PIXELS
+    except Image.DecompressionBombError:
+        return True
+    except UnidentifiedImageError:  # of a TIFF, a compression that GDAL alone may know
+        return tags is not None and _WIDTH in tags and has_rasterio()
+    except Exception:  # Pillow's readers raise a dozen kinds on damaged files
+        return False
+
+
+def fourth_is_alpha(paths: Iterable[Path]) -> tuple[bool, str]:
+    """Decide for a set of files whether the fourth band of its TIFFs is transparency.
+
+    It is where it holds 0 and 255 alone in all of them, and 255 somewhere. Reading ends at the
+    first other value.
+
+    Returns:
+        Whether it is, and a line that says so and why; an empty line if no TIFF declares one.
+    """
+    count, seen = 0, np.zeros(2, bool)  # 0, 255
+    for path in paths:
+        if not may_be_tiff(path.name):
+            continue
+        try:
+            for strip in _declared_alpha(path):
+                count += 1
+                limit = np.iinfo(strip.dtype).max if strip.dtype.kind in "iu" else 1
+                if ((strip != 0) & (strip != limit)).any():
+                    return False, (
+                        f"fourth band of the TIFFs: no transparency, since {path.name} holds more "
+                        "than 0 and 255 there; it is left out unless it is named"
+                    )
+                seen |= (strip == 0).any(), (strip == limit).any()
+        except InputError:
+            continue  # its reader will say why
+    if count and not seen[1]:
+        return False, "fourth band of the TIFFs: no transparency, since it is 0 in all of them"
+    said = "fourth band of the TIFFs: transparency, since it is 0 or 255 in all of them; 0: no data"
+    return True, said if seen[0] else ""
+
+
+def may_be_tiff(name: str) -> bool:
+    """Whether a file of this name may be a TIFF: it has the suffix, or one that tells nothing."""
+    suffix = PurePath(name).suffix.lower()
+    return suffix in _TIFF_SUFFIXES or suffix not in IMAGE_SUFFIXES
+
+
+def _declared_alpha(path: Path) -> Iterator[NDArray[Any]]:
+    """The band of a TIFF that it declares as transparency, some rows at a time; nothing if none."""
+    if not is_raster(path):
+        if (alpha := read_transparency(path)) is not None:
+            yield alpha
+        return
+    from rasterio.windows import Window
+
+    with opened_raster(path) as source:
+        if band := alpha_band(source):
+            for top in range(0, source.height, _STRIP):
+                window = Window(0, top, source.width, min(_STRIP, source.height - top))
+                yield read_band(source, path, band, window)
+
+
+def _directories(file: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
+    """The first directories of a TIFF or BigTIFF; none of any other file."""
+    header = file.read(8)
+    if header[:4] in _TIFF_SIGNATURES[2:]:
+        header += file.read(8)
+    elif header[:4] not in _TIFF_SIGNATURES:
+        return
+    following = TiffImagePlugin.ImageFileDirectory_v2(header).next
+    for _ in range(_MOST_DIRECTORIES):
+        if not following:
+            return
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        file.seek(following)
+        tags.load(file)
+        following = tags.next
+        yield tags
+
+
+def _is_masked(directories: Iterable[TiffImagePlugin.ImageFileDirectory_v2]) -> bool:
+    """Whether one of a TIFF's directories is a mask of where it has data."""
+    return any(int(tags.get(_SUBFILE, 0)) & _IS_MASK for tags in directories)
+
+
+def _is_told_beside(path: Path) -> bool:
+    """Whether GDAL keeps a TIFF's mask, no data or colours in a file beside it."""
+    if path.with_name(path.name + ".msk").is_file():
+        return True
+    notes = path.with_name(path.name + ".aux.xml")
+    told = rb"<(NoDataValue|ColorTable|ColorInterp)\b"
+    return notes.is_file() and re.search(told, notes.read_bytes()) is not None
+
+
+def _is_photo(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether a TIFF is a photo; without rasterio also one whose coordinates are of no use."""
+    if tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0) > MAX_PIXELS or not _has_photo_bands(tags):
+        return False
+    return not any(tag in tags for tag in _GEO_TAGS) or (_is_plain(tags) and not has_rasterio())
+
+
+def _has_photo_bands(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether Pillow reads a TIFF's bands: grey or colours, unsigned, and perhaps transparency."""
+    bands, photometric = tags.get(_BANDS, 1), tags.get(_PHOTOMETRIC)
+    if "colorinterp" in str(tags.get(_GDAL_METADATA, "")):  # blue, green and red, perhaps
+        return False
+    if any(kind != 1 for kind in tags.get(_FORMAT, ())) or tags.get(_COMPRESSION) == _WEBP:
+        return False
+    if not _PHOTO_BITS.issuperset(tags.get(_BITS, ())):  # 12 bits would be nearly black
+        return False
+    if photometric in _COLORS or photometric == _CMYK:
+        return bands in (3, 4)
+    return bands == 1 or (bands == 2 and bool(tags.get(_EXTRA)) and tags[_EXTRA][0] != 0)
+
+
+def _is_plain(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether Pillow reads the very pixels of a TIFF with coordinates: 8 bits, data everywhere."""
+    return tags.get(_BANDS, 1) != 4 and set(tags.get(_BITS, ())) == {8} and _NODATA not in tags
+
+
+def _start(path: Path, data: bytes | None) -> bytes:
+    """The first bytes of a file; none of what cannot be read, as its reader will say."""
+    if data is not None:
+        return data[:12]
+    try:
+        if not path.is_file():  # but a pipe, perhaps, which would never end
+            return b""
+        with path.open("rb") as file:
+            return file.read(12)
+    except OSError:
+        return b""

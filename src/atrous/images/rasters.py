@@ -1,0 +1,349 @@
+"""Rasters in rows: TIFFs, GeoTIFFs and photos too large for memory, whose bands become channels.
+
+rasterio (extra: geo) reads whatever GDAL does. Colours are 8 bits of red, green and blue (or grey);
+of any other bands and values it must be said which of them a network takes: `Bands`.
+"""
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.errors import InputError
+from atrous.files import no_such_file
+from atrous.images.bands import Bands, Channels, has_value, likely_range
+from atrous.images.photos import IMAGE_SUFFIXES, without_warnings
+
+_PREVIEW = 2048
+"""The longer side of a reduced image, at most."""
+_SMALL = 128
+"""A side of what is read to guess the range of values."""
+_CACHE_MEGABYTES = 128
+"""Of GDAL, which otherwise takes a twentieth of the machine's memory."""
+_COLORS = ("red", "green", "blue")
+_MAX_BLOCK_BYTES = 1 << 28
+"""A block is decoded in one piece; larger ones would break the bound on memory."""
+
+_DRIVERS = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
+    **dict.fromkeys((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+    **{b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF"},
+    **dict.fromkeys((b"P5", b"P6"), "PNM"),
+}
+"""GDAL's reader of an image, by its first bytes."""
+
+
+class RasterRows:
+    """A raster as rows of 8-bit channels; keeps those that the next call may want again."""
+
+    def __init__(self, source: Any, path: Path, bands: Bands):
+        """Settle which bands and values are what.
+
+        Raises:
+            InputError: that cannot be known.
+        """
+        self._source, self._path = source, path
+        self._range = value_range = bands.value_range
+        with _damage_told(path):
+            _check_count(source, path, bands)
+            self._bands = _band_numbers(source, path, bands)
+            self._palette = None if bands.numbers else _palette(source)
+            structure = source.tags(ns="IMAGE_STRUCTURE")
+            self._alpha = _transparency(source, bands)
+            bits = int(source.tags(self._bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
+        if value_range is None and self._palette is None and bits < 8:
+            self._range = 0, 2**bits - 1
+        self._from_white = value_range is None and structure.get("MINISWHITE") == "YES"
+        self._rows = np.empty((0, source.width, len(self._bands)), np.uint8)
+        self._end = 0
+        self._has_data = np.empty((0, source.width), bool)
+        kinds = {source.dtypes[i - 1] for i in self._bands}
+        if any(kind.startswith("complex") for kind in kinds):
+            raise InputError(f"{path}: complex values are no colours; convert it first")
+        if value_range is None and kinds != {"uint8"} and self._palette is None:
+            raise InputError(self._which_range())
+        if value_range is not None and kinds == {"uint8"} and value_range[1] > 255:
+            raise InputError(
+                f"{path}: 8-bit values, where white is to be {value_range[1]:g}; give the range of "
+                "this file: --range 0 255, or range in dataset.toml"
+            )
+
+    def read(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read the rows from `start` up to `stop`, (n, W, C), and where they have data, (n, W).
+
+        Neither number may be less than before: each row is read from the file once.
+        """
+        from rasterio.windows import Window
+
+        window = Window(0, self._end, self._source.width, stop - self._end)
+        with _damage_told(self._path):
+            values = self._source.read(self._bands, window=window)  # (C, n, W)
+            mask = self._valid(window)  # (n, W)
+        if values.dtype.kind == "f":
+            mask &= np.isfinite(values).all(0)
+        if values.dtype.kind != "u":
+            mask &= has_value(values).any(0)
+        kept = self._rows[len(self._rows) - (self._end - start) :]
+        self._rows, self._end = np.concatenate([kept, self._scaled(values)]), stop
+        self._has_data = np.concatenate([self._has_data, mask])
+        return self._rows, self._has_data[start - stop :]
+
+    def take_mask(self, count: int) -> NDArray[np.bool_]:
+        """Return whether the next rows that were read have data, (count, W), and let go of them."""
+        mask, self._has_data = self._has_data[:count], self._has_data[count:]
+        return mask
+
+    def reduced(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read all of it, averaged to `size`, (*size, C)."""
+        return self._scaled(self._reduced(size).data)
+
+    def _valid(self, window: Any) -> NDArray[np.bool_]:
+        """Where the file says that it has data; a fourth band counts if it is transparency.
+
+        A nodata value counts in the bands that are used; rasterio's dataset_mask would take it of
+        all, and of a file with a nodata value still the fourth band as transparency.
+        """
+        from rasterio.enums import MaskFlags
+
+        mask = np.ones((window.height, window.width), bool)
+        if MaskFlags.alpha not in self._source.mask_flag_enums[0]:
+            used = sorted(set(self._bands))
+            mask &= (self._source.read_masks(used, window=window) > 0).any(0)
+        if self._alpha:
+            mask &= self._source.read(self._alpha, window=window) > 0
+        return mask
+
+    def _reduced(self, size: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
+        from rasterio.enums import Resampling
+
+        # The default, the nearest pixel, can be a hundred times slower; indices have no average.
+        way = Resampling.average if self._palette is None else Resampling.nearest
+        shape = (len(self._bands), *size)
+        with _damage_told(self._path):
+            values: np.ma.MaskedArray[Any, Any] = self._source.read(
+                self._bands, out_shape=shape, resampling=way, masked=True
+            )
+        return values
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:  # (C, n, W) -> (n, W, C)
+        if self._palette is not None:
+            return np.asarray(self._palette[values[0]])
+        colors = np.empty((*values.shape[1:], len(values)), np.uint8)
+        for channel, plane in enumerate(values):
+            if self._range is not None:
+                low, high = self._range
+                plane = (np.nan_to_num(plane.astype(np.float32)) - low) * (255 / (high - low))
+                plane = np.rint(plane.clip(0, 255, out=plane))
+            colors[:, :, channel] = plane
+        return 255 - colors if self._from_white else colors
+
+    def _which_range(self) -> str:
+        low, high = likely_range(self._reduced(reduced_size(self._source.shape)).compressed())
+        return (
+            f"{self._path}: {self._source.dtypes[self._bands[0] - 1]} values; say which are black "
+            f"and white, perhaps --range {low:.6g} {high:.6g} (96 in 100 of them lie within), or "
+            f"range = [{low:.6g}, {high:.6g}] in dataset.toml"
+        )
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Tell in one line what rasterio cannot read."""
+    from rasterio._err import CPLE_BaseError  # which some properties of a file let through
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise InputError(f"{path}: cannot be read ({reason}); copy or convert it again") from None
+
+
+@contextmanager
+def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
+    """Yield the rasterio dataset; of `data`, if there are any, the content of `path`.
+
+    Raises:
+        InputError: it is missing, no raster, turned by EXIF, or has to be decoded in one piece; or
+            rasterio is not installed.
+    """
+    if data is None and not path.exists():
+        raise no_such_file(path)
+    if not has_rasterio():
+        raise InputError(f'{path}: a raster; install what reads it: pip install "atrous[geo]"')
+    import rasterio
+
+    driver = _driver(path, data)
+    with without_warnings(), _damage_told(path):  # one without coordinates is as good as any
+        source = rasterio.open(path if data is None else io.BytesIO(data), driver=driver)
+    with source, rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
+        with _damage_told(path):
+            is_turned = source.tags().get("EXIF_Orientation", "1") != "1"
+            tuple(source.colorinterp)  # fails here, and not later, if the metadata are damaged
+        block_height, block_width = source.block_shapes[0] if source.count else (0, 0)
+        bytes_each = source.count * np.dtype(source.dtypes[0]).itemsize
+        if block_height * block_width * bytes_each > _MAX_BLOCK_BYTES:
+            raise InputError(
+                f"{path}: stored in blocks of {block_width}x{block_height} pixels; make it a tiled "
+                "TIFF first: gdal_translate -co TILED=YES IN OUT.tif"
+            )
+        if is_turned:
+            raise InputError(f"{path}: turned by EXIF, at this size; save it upright, as a TIFF")
+        yield source
+
+
+def _driver(path: Path, data: bytes | None) -> str | None:
+    """The reader of a file by its first bytes; None: GDAL finds out, of what is called no image.
+
+    GDAL would also follow what stands in a text, to other files and hosts, or start HDF5.
+
+    Raises:
+        InputError: it is called an image, and is none.
+    """
+    if data is None:
+        try:
+            with path.open("rb") as file:
+                data = file.read(8)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check it") from None
+    for start, driver in _DRIVERS.items():
+        if data.startswith(start):
+            return driver
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: not an image, or of a kind without bands; convert it to a TIFF")
+    return None
+
+
+def has_rasterio() -> bool:
+    """Whether the extra "geo" is installed."""
+    return importlib.util.find_spec("rasterio") is not None
+
+
+def read_band(source: Any, path: Path, band: int, window: Any) -> NDArray[Any]:
+    """Read a window of one band, (n, W), as the file has it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with _damage_told(path):
+        return np.asarray(source.read(band, window=window))
+
+
+def read_small(source: Any, path: Path, bands: list[int]) -> np.ma.MaskedArray[Any, Any]:
+    """Read some pixels of a few bands, spread over the file, (C, h, w); masked: no data.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    shape = (len(bands), *(min(side, _SMALL) for side in source.shape))
+    with _damage_told(path):
+        values: np.ma.MaskedArray[Any, Any] = source.read(bands, out_shape=shape, masked=True)
+    return values
+
+
+def channels_of(path: Path, bands: Bands, data: bytes | None = None) -> Channels:
+    """Look at a file. Three channels are red, green and blue, whatever it says.
+
+    Raises:
+        InputError: it cannot be read, or has no such bands.
+    """
+    if not bands.numbers:
+        return Channels()
+    with opened_raster(path, data) as source:
+        kinds = [source.colorinterp[i - 1].name for i in _band_numbers(source, path, bands)]
+        count = _data_bands(source, bands)
+    if len(kinds) == 3:
+        return Channels(of=count)
+    return Channels(tuple(_COLORS.index(k) if k in _COLORS else None for k in kinds), count)
+
+
+def _check_count(source: Any, path: Path, bands: Bands) -> None:
+    """Refuse a file of other bands than those that a model was trained on.
+
+    Raises:
+        InputError: it is one.
+    """
+    if bands.of in (None, count := _data_bands(source, bands)):
+        return
+    fix = f"say which it shall take, such as --bands {bands.named()}"
+    if count < bands.channels:
+        fix = "give files that have them all"
+    raise InputError(
+        f"{path}: {count} bands, where the model was trained on files of {bands.of}; {fix}"
+    )
+
+
+def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:
+    """The bands that are channels: those that were named, or the colours, or grey three times.
+
+    Colours are taken in their order, wherever the file says that they are: BGR is turned round.
+
+    Raises:
+        InputError: there are no such bands, or it must be said which they are.
+    """
+    from rasterio.enums import ColorInterp
+
+    kinds = list(source.colorinterp)
+    if wrong := [band for band in bands.numbers if not 1 <= band <= source.count]:
+        raise InputError(
+            f"{path}: has no band {wrong[0]}; give --bands from 1 to {source.count}, or bands in "
+            "dataset.toml"
+        )
+    if bands.numbers and kinds[0] == ColorInterp.palette:
+        raise InputError(f"{path}: colours by a palette; leave bands out")
+    if bands.numbers:
+        return list(bands.numbers)
+    names = [kind.name for kind in kinds]
+    if all(names.count(color) == 1 for color in _COLORS):
+        return [names.index(color) + 1 for color in _COLORS]
+    numbers = [number for number, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
+    if len(numbers) == 1:
+        return numbers * 3
+    if len(numbers) == 3:
+        return numbers
+    raise InputError(
+        f"{path}: {len(numbers)} bands; say which are red, green and blue, such as --bands 3 2 1, "
+        "or all that count by bands = [1, 2, 3, 4] in dataset.toml"
+    )
+
+
+def _data_bands(source: Any, bands: Bands) -> int:
+    """How many bands a file has, without transparency."""
+    return int(source.count) - bool(_transparency(source, bands))
+
+
+def _transparency(source: Any, bands: Bands) -> int:
+    """The number of the band that is transparency, and no channel; 0: none."""
+    band = alpha_band(source) if bands.alpha else 0
+    return 0 if band in bands.numbers else band
+
+
+def alpha_band(source: Any) -> int:
+    """The number of the band that is declared as transparency; 0: none."""
+    from rasterio.enums import ColorInterp
+
+    kinds = list(source.colorinterp)
+    return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else 0
+
+
+def _palette(source: Any) -> NDArray[np.uint8] | None:
+    """The colours of a file's values, (N, 3), if they are indices into a palette."""
+    from rasterio.enums import ColorInterp
+
+    if source.colorinterp[0] != ColorInterp.palette:
+        return None
+    colors = np.zeros((np.iinfo(source.dtypes[0]).max + 1, 3), np.uint8)
+    for index, color in source.colormap(1).items():
+        colors[index] = color[:3]
+    return colors
+
+
+def reduced_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The (H, W) of a reduced image."""
+    factor = min(1, _PREVIEW / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

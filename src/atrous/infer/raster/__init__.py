@@ -1,0 +1,1 @@
+"""GeoTIFFs and TIFFs to label rasters."""

@@ -1,0 +1,70 @@
+"""What `auto` takes: the runtime that `atrous bench` found fastest here, or else the plain one.
+
+A measurement takes seconds, so nothing is measured unasked: until it was asked for, `auto` is the
+plain runtime of the model, which starts quickest and which the certificate was made with. What was
+measured holds for the same processor, libraries, model and number of threads.
+"""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from atrous.weights.cache import file_hash, keep, read_kept
+
+_FILE = "runtimes.json"
+_LIBRARIES = ("onnxruntime", "openvino", "torch")
+
+
+def plain_runtime(path: Path) -> str:
+    """Return the runtime that others are compared with, of a bundle or of a run folder."""
+    return "torch" if path.is_dir() else "onnxruntime"
+
+
+def remembered(path: Path, threads: int) -> str | None:
+    """Return the runtime that was found best for this model, or None if none was measured."""
+    choices = _choices()
+    return choices.get(_key(path, threads)) if choices else None
+
+
+def remember(path: Path, threads: int, runtime: str) -> bool:
+    """Let `auto` take `runtime` for this model from now on; return whether that could be kept."""
+    choices = _choices() | {_key(path, threads): runtime}
+    return keep(_FILE, json.dumps(choices, indent=2).encode())
+
+
+def processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each runtime's library, "none" where it is not installed."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def _choices() -> dict[str, str]:
+    try:
+        choices = json.loads(read_kept(_FILE))
+    except ValueError:  # missing or damaged
+        return {}
+    return choices if isinstance(choices, dict) else {}
+
+
+def _key(path: Path, threads: int) -> str:
+    """Name all that a measurement holds for."""
+    weights = path / "best.safetensors" if path.is_dir() else path
+    libraries = [f"{name} {number}" for name, number in versions().items()]
+    return ", ".join([processor(), f"{threads} threads", *libraries, file_hash(weights)])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

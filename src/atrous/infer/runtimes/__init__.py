@@ -1,0 +1,1 @@
+"""Runtimes: image to low-resolution logits."""

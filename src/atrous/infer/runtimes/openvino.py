@@ -1,0 +1,197 @@
+"""A bundle in OpenVINO, on the CPU.
+
+Compiling takes half a second, so the compiled network is kept in the cache folder: one file for
+each name of a model and each way to compile it. Shapes stay free. A photo whose sides, rounded up
+to multiples of the output stride, are new costs some 30 ms more, once.
+"""
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from queue import SimpleQueue
+from threading import RLock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.errors import InputError
+from atrous.infer.bundle import BundleMetadata, checked_logits, damaged
+from atrous.kernels import usable_cores
+from atrous.weights.cache import file_hash, keep, read_kept
+
+_core_lock = RLock()
+_cores: list[Any] = []  # the one of this process, once it is made
+
+
+class OpenvinoRuntime:
+    """A bundle in OpenVINO, on the CPU."""
+
+    name = "openvino"
+
+    def __init__(
+        self, path: Path | str, threads: int | None = None, calls: int = 1, *, bf16: bool = False
+    ):
+        """Load the bundle at `path`; see `atrous.infer.runtimes.open.open_runtime`.
+
+        Args:
+            path: the bundle's file.
+            threads: how many all calls together use.
+            calls: how many may come at a time.
+            bf16: compute in 16 bits what the bundle computes in 32.
+
+        Raises:
+            InputError: `path` is not an atrous bundle, or the processor has no bf16.
+        """
+        openvino = import_openvino()
+        if bf16 and "BF16" not in _core(openvino).get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise InputError("openvino:bf16: this processor cannot compute in bf16; take openvino")
+        path = Path(path)
+        self.model_name = path.stem
+        self.threads = threads or usable_cores()
+        options = {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": calls,
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "ENABLE_CPU_PINNING": False,  # or two processes would share their first core
+        }
+        # Its tables of types are made at their first use, and two threads that do so at a time wait
+        # for each other for ever.
+        openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
+        properties, compiled = _compiled(openvino, path, options)
+        self._path = str(path)
+        self.metadata = BundleMetadata.from_properties(properties, self._path)
+        self.precision = _computes_in(self.metadata.precision, bf16)
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(calls):
+            self._requests.put(compiled.create_infer_request())
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        assert images.dtype == np.uint8 and images.ndim == 4
+        request = self._requests.get()
+        try:
+            request.infer([np.ascontiguousarray(images)], share_inputs=True)
+            logits = np.array(request.get_output_tensor(0).data)  # ours to keep
+        except RuntimeError as error:
+            height, width = images.shape[1:3]
+            raise InputError(
+                f"{self._path}: openvino cannot run it on {width}x{height} pixels "
+                f"({_reason(error)}); export the bundle again"
+            ) from None
+        finally:
+            self._requests.put(request)
+        return checked_logits(logits, images, self.metadata, self._path)
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which reports to its maker as soon as it is imported.
+
+    OpenVINO goes on without the package `openvino_telemetry` where it is not installed. So it is
+    hidden during the import, and nothing is sent, started or written, now or later.
+    """
+    theirs = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # which forbids its import
+    try:
+        import openvino
+    finally:
+        if theirs is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = theirs
+    return openvino
+
+
+def _computes_in(precision: str, bf16: bool) -> str:
+    """Name what a bundle of this precision computes in."""
+    if not bf16:
+        return precision
+    return "bf16" if precision == "fp32" else f"{precision}+bf16"
+
+
+def _core(openvino: Any) -> Any:
+    """Return the one core of this process, which is never destroyed.
+
+    A core installs a stack for signal handlers, and its end restores the one before it. Cores that
+    end in the order in which they began leave the process with a stack that is no longer mapped,
+    and the next signal (SIGCHLD, Ctrl-C) ends it by a segmentation fault.
+    """
+    with _core_lock:
+        if not _cores:
+            core = openvino.Core()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))  # or the end of Python destroys it
+            if sys.platform != "win32":
+                _prepare_forks(openvino)
+            _cores.append(core)
+        return _cores[0]
+
+
+def _prepare_forks(openvino: Any) -> None:
+    """Let a forked child compute: end the idle threads before, which it would wait for in vain."""
+
+    def before() -> None:
+        _core_lock.acquire()
+        openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")  # the end of a core does that
+
+    os.register_at_fork(
+        before=before, after_in_parent=_core_lock.release, after_in_child=_core_lock.release
+    )
+
+
+def _compiled(openvino: Any, path: Path, options: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
+    """Return the bundle's properties and its compiled network, from the cache where it has them."""
+    core = _core(openvino)
+    of_processor = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    key = [core.get_property("CPU", name) for name in of_processor]
+    key += [openvino.get_version(), file_hash(path)]
+    name = "-".join([path.stem, *map(str, options.values())]) + ".openvino"
+    if unpacked := _unpacked(read_kept(name), key):
+        properties, network = unpacked
+        return properties, core.import_model(network, "CPU", options)
+    properties, model = _read(path)
+    compiled = core.compile_model(model, "CPU", options)
+    network = compiled.export_model().getvalue()
+    head = {"key": key, "properties": properties, "sha256": sha256(network).hexdigest()}
+    keep(name, json.dumps(head).encode() + b"\n" + network)
+    return properties, compiled
+
+
+def _unpacked(kept: bytes, key: list[Any]) -> tuple[dict[str, str], bytes] | None:
+    """Return the properties and the network in `kept`; None if it is damaged or of another key."""
+    line, _, network = kept.partition(b"\n")
+    try:
+        head = json.loads(line)
+        if head["key"] == key and head["sha256"] == sha256(network).hexdigest():
+            return head["properties"], network
+    except (ValueError, KeyError, TypeError):  # nothing there, or damaged
+        pass
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, str], Any]:
+    """Return the properties of the .onnx file and OpenVINO's form of its graph."""
+    from openvino.frontend import FrontEndManager
+
+    path.open("rb").close()  # whose errors are clearer
+    frontend = FrontEndManager().load_by_framework("onnx")
+    try:
+        model = frontend.convert(frontend.load(str(path)))
+    except Exception as error:  # OpenVINO's errors are RuntimeErrors of many lines
+        raise InputError(
+            f"{path}: openvino cannot load it ({_reason(error)}); "
+            "give a bundle that atrous export wrote"
+        ) from None
+    try:
+        properties = dict(model.get_rt_info().items()).get("framework", {})
+        return {name: str(value.value) for name, value in properties.items()}, model
+    except UnicodeDecodeError as error:
+        raise damaged(str(path), error) from None
+
+
+def _reason(error: Exception) -> str:
+    """Take the last of the many lines of OpenVINO's errors."""
+    return str(error).strip().rpartition("\n")[2].rstrip(".")

@@ -1,0 +1,97 @@
+"""Test-time flips and scales: a runtime that sees each image several times and returns the mean.
+
+The mean is of probabilities, and its logarithm is returned as logits: so argmax, upsampling and
+confidence follow without knowing. (As DeepLab's evaluation, Chen et al. 2017, arXiv:1706.05587,
+section 4, which averages over scales 0.5 to 1.75 and both directions.)
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.errors import InputError
+from atrous.images.photos import resized
+from atrous.infer.runtimes.open import Runtime
+
+_GRID = 32
+"""A multiple of every output stride, to which a network pads, at the right and at the bottom."""
+
+
+class Augmented:
+    """A runtime whose logits are the mean over scales, and over both directions if it flips."""
+
+    def __init__(self, runtime: Runtime, flip: bool, scales: Sequence[float] = ()):
+        """Wrap `runtime`.
+
+        Args:
+            runtime: images to logits.
+            flip: whether mirrored images count, too.
+            scales: the sizes that images are seen at, as parts of their own; none: 1 alone.
+
+        Raises:
+            InputError: a scale is not above 0, or far above 1.
+        """
+        if wrong := [scale for scale in scales if not 0.1 <= scale <= 8]:
+            raise InputError(
+                f"--scales {wrong[0]:g}: give scales from 0.1 to 8, such as 0.75 1 1.25"
+            )
+        self._runtime, self._flip, self._scales = runtime, flip, tuple(scales) or (1.0,)
+        self.name, self.threads, self.precision = runtime.name, runtime.threads, runtime.precision
+        self.metadata = runtime.metadata
+        what = ["flip"] * flip + [f"scales {' '.join(f'{s:g}' for s in scales)}"] * bool(scales)
+        self.model_name = " with ".join([runtime.model_name, " and ".join(what)])
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
+        return np.stack([self._mean(image) for image in images])
+
+    def _mean(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:  # (H, W, C) -> (K, h, w)
+        sizes = [_scaled(image.shape[:2], scale) for scale in self._scales]
+        stride = self.metadata.stride
+        cells = -(-image.shape[0] // stride), -(-image.shape[1] // stride)  # (h, w)
+        total: NDArray[np.float32] | float = 0.0
+        for height, width in sizes:
+            steps = height / image.shape[0], width / image.shape[1]
+            seen = image if steps == (1, 1) else resized(image, (height, width))
+            for probabilities in self._seen(seen):  # (K, h', w')
+                total = total + _sample(probabilities, steps, cells)
+        mean = np.asarray(total, np.float32) / (len(sizes) * (1 + self._flip))
+        return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+
+    def _seen(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """The probabilities (K, h, w) of one image (H, W, C), and of its mirror image."""
+        if not self._flip:
+            return [_softmax(self._runtime(image[None])[0])]
+        # A network pads at the right: only what is padded already has its cells in the same places
+        # when it is mirrored.
+        width = image.shape[1]
+        padded = np.pad(image, ((0, 0), (0, -width % _GRID), (0, 0)), mode="edge")
+        pair = self._runtime(np.stack([padded, padded[:, ::-1]]))  # (2, K, h, w')
+        cells = -(-width // self.metadata.stride)
+        return [_softmax(pair[0])[..., :cells], _softmax(pair[1])[..., ::-1][..., :cells]]
+
+
+def _scaled(size: Sequence[int], scale: float) -> tuple[int, int]:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:  # (K, h, w)
+    powers = np.exp(logits - logits.max(0))
+    return np.asarray(powers / powers.sum(0), np.float32)
+
+
+def _sample(
+    values: NDArray[np.float32],  # (K, h', w')
+    steps: tuple[float, float],
+    cells: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Interpolate at the centres of `cells`, (h, w), that lie `steps` cells of `values` apart."""
+    for axis, (step, count) in enumerate(zip(steps, cells, strict=True), start=1):
+        length = values.shape[axis]
+        places = np.clip((np.arange(count) + 0.5) * step - 0.5, 0, length - 1)
+        before = places.astype(np.intp)
+        share = (places - before).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        start = values.take(before, axis)
+        values = start + share * (values.take(np.minimum(before + 1, length - 1), axis) - start)
+    return values

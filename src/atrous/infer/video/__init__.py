@@ -1,0 +1,1 @@
+"""Videos, cameras and streams to labels."""

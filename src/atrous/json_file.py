@@ -1,0 +1,68 @@
+"""JSON files from anywhere, read or refused in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.errors import InputError
+from atrous.files import no_such_file, not_utf8
+
+_MAX_BYTES = 4 << 30  # the largest published annotations have a fourth of it
+
+
+def read_json(path: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        change: called with each object as soon as it is read, innermost first; what it returns
+            stands in its place.
+
+    Raises:
+        InputError: the file is missing, too large, no JSON, or no object at its top.
+    """
+    if not path.is_file():
+        raise no_such_file(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path}: over {_MAX_BYTES >> 30} GB; split it into several files")
+    try:
+        table = json.loads(path.read_bytes(), object_hook=change)
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; export it again") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from None
+    except ValueError as error:  # no JSON, no text, or a number of thousands of digits
+        line = " ".join(str(error).split())
+        raise InputError(f"{path}: not JSON ({line}); export it again") from None
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {short(table)}, where an object was expected; export it again")
+    return table
+
+
+def objects(table: dict[str, Any], field: str) -> list[dict[str, Any]]:
+    """The list of objects that `table` has under `field`.
+
+    Raises:
+        ValueError: it has something else there.
+    """
+    entries = table[field]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{field} is {short(entries)}, where a list of objects was expected")
+    return entries
+
+
+def numbers(values: Any) -> NDArray[Any] | None:
+    """A flat list of numbers as an array (N,) of integers or floats; None if it is no such list."""
+    # Types come first: beside one long text numpy would make room for all to be as long.
+    if not isinstance(values, list) or not {*map(type, values)} <= {int, float}:
+        return None
+    try:
+        array = np.array(values)
+    except OverflowError:
+        return None
+    return array if array.dtype.kind in "iuf" else None

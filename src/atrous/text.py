@@ -1,0 +1,41 @@
+"""Words of messages: the nearest name, plurals, names that are safe to print."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the sentence that ends an error about an unknown `name`.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        otherwise: the sentence where nothing is near; by default all that is known.
+
+    >>> did_you_mean("camvit", ["camvid", "voc2012"])
+    'Did you mean camvid?'
+    >>> did_you_mean("x", ["camvid", "voc2012"])
+    'There are: camvid, voc2012'
+    """
+    known = list(known)
+    near = nearest(name, known)
+    return f"Did you mean {near}?" if near else otherwise or f"There are: {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of `known` that is spelled most like `name`, if any is near."""
+    return next(iter(get_close_matches(name, list(known), n=1)), None)
+
+
+def amount(number: int, one: str, many: str = "") -> str:
+    """Return a number of things in words.
+
+    >>> amount(1, "image"), amount(5000, "image"), amount(2, "class", "classes")
+    ('1 image', '5,000 images', '2 classes')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def printable(text: str) -> str:
+    """Return `text` without what would move a terminal's cursor, such as in a file's name."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

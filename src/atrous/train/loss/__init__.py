@@ -1,0 +1,1 @@
+"""The loss from low-resolution logits, and its references."""

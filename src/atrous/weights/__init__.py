@@ -1,0 +1,1 @@
+"""Model names to files; weights that other projects publish."""

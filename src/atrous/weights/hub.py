@@ -1,0 +1,35 @@
+"""Weights that other projects publish, as run folders in the user's cache."""
+
+from pathlib import Path
+
+from atrous.data.fetch.unpack import Progress
+from atrous.errors import InputError
+from atrous.progress import Notify, unheard
+from atrous.weights.cache import cache_folder
+from atrous.weights.published import PUBLISHED, fetch_run
+
+
+def published_run(
+    name: str,
+    progress: Progress = lambda what, done, total: None,
+    notify: Notify = unheard,
+) -> Path:
+    """Return the run folder of a published checkpoint, fetched and converted when first asked for.
+
+    Args:
+        name: a key of `PUBLISHED`.
+        progress: told the bytes that have come.
+        notify: told of breaks.
+
+    Raises:
+        InputError: it is not here yet and cannot be fetched, or there is no place to keep it.
+        ImportError: torch is not installed.
+        OSError: the disk is full.
+    """
+    try:
+        folder = cache_folder() / "weights" / name
+    except RuntimeError:
+        raise InputError(f"{name}: no home to keep it in; set XDG_CACHE_HOME to a folder") from None
+    if not (folder / "run.json").exists():
+        fetch_run(PUBLISHED[name], folder, progress, notify)
+    return folder

@@ -1,0 +1,103 @@
+"""Runtimes measured beside each other, and the choice that `auto` remembers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from atrous.errors import InputError
+from atrous.evaluation.timing import Trial, fastest, try_runtimes
+from atrous.infer.runtime_selection import remember, remembered
+from atrous.infer.runtimes.open import OF_BUNDLES, open_runtime
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep compiled networks and choices to this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "atrous"
+
+
+def trial(name: str, seconds: float, agreement: float) -> Trial:
+    return Trial(runtime=name, precision="fp32", seconds=seconds, start=0.1, agreement=agreement)
+
+
+def test_the_fastest_must_agree() -> None:
+    plain, wrong = trial("onnxruntime", 3, 1), trial("openvino:bf16", 1, 0.985)
+    assert fastest([plain, wrong]) is plain
+    assert fastest([plain, wrong, trial("openvino", 2, 0.991)]).runtime == "openvino"
+
+
+def test_trials_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
+    done = []
+    trials, missing = try_runtimes(
+        tiny_bundle,
+        OF_BUNDLES,
+        paint,
+        threads=1,
+        rounds=3,
+        progress=lambda *counts: done.append(counts),
+    )
+    assert {t.runtime for t in trials} | missing.keys() == set(OF_BUNDLES)
+    assert trials[0].runtime == "onnxruntime"
+    assert all(t.agreement == 1 and 0 < t.seconds < t.start < 60 for t in trials)
+    assert done == [(n + 1, 3 * len(trials)) for n in range(3 * len(trials))]
+
+
+def test_a_runtime_that_cannot_be_had(tiny_bundle: Path, paint: np.ndarray) -> None:
+    def run(*names: str) -> tuple[list[Trial], dict[str, str]]:
+        return try_runtimes(
+            tiny_bundle, names, paint, threads=1, rounds=1, progress=lambda done, total: None
+        )
+
+    trials, missing = run("onnxruntime", "torch")
+    assert [t.runtime for t in trials] == ["onnxruntime"]
+    assert "torch takes run folders only" in missing["torch"]
+    with pytest.raises(InputError, match="torch takes run folders only"):
+        run("torch", "onnxruntime")
+
+
+def test_auto_takes_what_is_remembered(tiny_bundle: Path, tmp_path: Path, own_cache: Path) -> None:
+    pytest.importorskip("openvino")
+    assert remembered(tiny_bundle, 1) is None
+    assert open_runtime(tiny_bundle, 1).name == "onnxruntime"
+    assert remember(tiny_bundle, 1, "openvino")
+    assert open_runtime(tiny_bundle, 1).name == "openvino"
+    assert open_runtime(tiny_bundle, 2).name == "onnxruntime"  # measured with one thread
+    assert open_runtime(tiny_bundle, 1, "onnxruntime").name == "onnxruntime"
+    other = tmp_path / "paint.onnx"
+    model = onnx.load(tiny_bundle)
+    bias = numpy_helper.to_array(model.graph.initializer[1]) + 1
+    model.graph.initializer[1].CopyFrom(
+        numpy_helper.from_array(bias, model.graph.initializer[1].name)
+    )
+    onnx.save(model, other)
+    assert open_runtime(other, 1).name == "onnxruntime"
+    assert remember(other, 1, "onnxruntime")
+    assert len(json.loads((own_cache / "runtimes.json").read_text())) == 2
+    assert open_runtime(tiny_bundle, 1).name == "openvino"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: "", lambda text: "[1]", lambda text: text.replace('openvino"', '7"')]
+)
+def test_a_damaged_choice_is_none(damage, tiny_bundle: Path, own_cache: Path) -> None:
+    remember(tiny_bundle, 1, "openvino")
+    file = own_cache / "runtimes.json"
+    file.write_text(damage(file.read_text()))
+    assert open_runtime(tiny_bundle, 1).name == "onnxruntime"
+    assert remember(tiny_bundle, 1, "onnxruntime")
+    assert remembered(tiny_bundle, 1) == "onnxruntime"
+
+
+def test_a_choice_that_cannot_be_written(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not remember(tiny_bundle, 1, "openvino")
+    assert remembered(tiny_bundle, 1) is None

@@ -1,0 +1,84 @@
+"""The GPU's upsampling, in Triton's interpreter where there is no GPU, against the CPU's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atrous.infer.upsample import photo_labels_confidence
+from atrous.train.labels import labels_of, triton_labels
+
+pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype: str) -> None:
+    """Check the labels and probabilities of two photos."""
+    from atrous.kernels.triton.upsample import gpu_labels_confidence
+
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(2, classes, *small, generator=generator).to(getattr(torch, dtype))
+    logits = logits.contiguous(memory_format=torch.channels_last)
+    size = small[0] * stride - crop, small[1] * stride - crop
+    labels, confidence = gpu_labels_confidence(logits.to(DEVICE), stride, size)
+    assert labels.dtype == (torch.uint8 if classes <= 256 else torch.int32)
+    for index, photo in enumerate(logits.float().numpy()):
+        expected, probable = photo_labels_confidence(photo, stride, size)
+        assert (labels[index].cpu().numpy() == expected).mean() > 0.9999
+        np.testing.assert_allclose(confidence[index].cpu(), probable, atol=1e-5)
+
+
+def compare_all() -> None:
+    compare(5, (2, 3), 4, 3, "float32")
+    compare(257, (1, 1), 1, 0, "float16")
+    compare(3, (1, 35), 4, 2, "bfloat16")
+    compare(1, (2, 2), 2, 0, "float32")
+
+
+def use_in_validation() -> None:
+    in_triton = triton_labels(DEVICE)
+    assert in_triton is not None
+    logits = torch.randn(6, 3, 4, generator=torch.manual_seed(0))
+    labels = in_triton(logits[None].to(DEVICE), 4, (11, 15))[0].cpu()
+    assert np.array_equal(labels, labels_of(logits, 4, (11, 15)))
+
+
+def test_equals_the_cpu() -> None:
+    """In a process of its own: how its kernels are run is settled where Triton is imported."""
+    code = "from test_gpu_upsample import *; compare_all(); use_in_validation()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    if DEVICE == "cpu":
+        environment["TRITON_INTERPRET"] = "1"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_machine_without_triton_goes_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "atrous.kernels.triton.upsample", raising=False)
+    assert triton_labels.__wrapped__(DEVICE) is None
+
+
+@pytest.mark.parametrize("with_confidence", [False, True])
+def test_compiles_for_a_gpu(with_confidence: bool) -> None:
+    """Triton needs no GPU to compile for one."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.compiler import compile as compile_for
+
+    from atrous.kernels.triton.upsample import _upsample
+
+    kinds = {"logits": "*bf16", "labels": "*u8", "confidence": "*fp32", "scale": "fp32"}
+    names = _upsample.arg_names[:-2]
+    constants = {"with_confidence": with_confidence, "block": 128}
+    signature = {name: kinds.get(name, "i32") for name in names}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(_upsample, signature, constants)
+    assert "st.global" in compile_for(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]

@@ -15,6 +15,7 @@ HOUSE = Path(atrous.__file__).parent
 
 FLOORS = (
     {
+        "decode",
         "errors",
         "files",
         "json_file",

@@ -50,7 +50,7 @@ def use_in_validation() -> None:
 
 def test_equals_the_cpu() -> None:
     """In a process of its own: how its kernels are run is settled where Triton is imported."""
-    code = "from test_gpu_upsample import *; compare_all(); use_in_validation()"
+    code = "from test_triton_upsample import *; compare_all(); use_in_validation()"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     if DEVICE == "cpu":
         environment["TRITON_INTERPRET"] = "1"

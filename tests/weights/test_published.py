@@ -160,7 +160,7 @@ def test_a_run_that_another_process_made_meanwhile_is_taken(published, tmp_path,
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "run.json").write_text("theirs")
 
-    monkeypatch.setattr(published_module, "ask", ask_late)
+    monkeypatch.setattr(published_module, "remote_size", ask_late)
     fetch(published, tmp_path / "run")
     assert (tmp_path / "run" / "run.json").read_text() == "theirs"
 

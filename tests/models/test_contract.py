@@ -143,3 +143,7 @@ def test_output_is_what_it_was(model, backbone):
     sample = torch.stack([logits[0, 0, 0], logits[4, -1, -1], logits.mean(), logits.std()])
     expected = torch.tensor(STORED[model, backbone])
     torch.testing.assert_close(sample, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_each_network_has_a_stored_output():
+    assert {model for model, _ in STORED} == set(MODELS)

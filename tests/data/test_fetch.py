@@ -57,7 +57,7 @@ def archive_of(server: FileServer, **table) -> Archive:
 def run(archives, root: Path, splits=None, **arguments) -> list[str]:
     """Plan and fetch; return what was said."""
     said: list[str] = []
-    fetch(plan(archives, root, splits, **arguments), root, say=said.append)
+    fetch(plan(archives, root, splits, **arguments), root, notify=said.append)
     return said
 
 
@@ -152,7 +152,7 @@ def test_a_stall_is_a_break(server, tmp_path, monkeypatch):
         said.append(line)
         monkeypatch.setattr(download_module, "TIMEOUT", 0.3 if len(said) == 1 else 300)
 
-    fetch(plan([archive_of(server)], tmp_path), tmp_path, say=say)
+    fetch(plan([archive_of(server)], tmp_path), tmp_path, notify=say)
     assert said[1].startswith("coco.zip: the connection failed (timed out)")
     assert len(server.ranges) == 3
     assert files_in(tmp_path) == CONTENT
@@ -169,7 +169,7 @@ def test_a_file_that_changes_is_never_mixed(server, tmp_path, fault, grows):
         said.append(line)
         server.files["/zips/coco.zip"], server.version = zipped(other), '"2"'
 
-    fetch(plan([archive_of(server)], tmp_path), tmp_path, say=say)
+    fetch(plan([archive_of(server)], tmp_path), tmp_path, notify=say)
     assert files_in(tmp_path) == other
     assert any("has changed on the server" in line for line in said)
 
@@ -181,7 +181,7 @@ def test_a_file_that_shrinks_below_what_has_come(server, tmp_path):
     def say(line):
         server.files["/zips/coco.zip"], server.version = zipped(other), '"2"'
 
-    fetch(plan([archive_of(server)], tmp_path), tmp_path, say=say)
+    fetch(plan([archive_of(server)], tmp_path), tmp_path, notify=say)
     assert files_in(tmp_path) == other
 
 
@@ -303,8 +303,8 @@ def test_a_page_in_place_of_an_archive(server, tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from atrous.data.archive import Archive
-from atrous.data.fetch import fetch, plan
+from atrous.data.fetch.archives import Archive
+from atrous.data.fetch.dataset import fetch, plan
 
 def stop(what, done, total):
     if what.startswith("unpack") and done > 150_000:
@@ -445,7 +445,7 @@ def test_two_at_once_are_kept_apart(server, tmp_path):
             fetch(jobs, tmp_path)
 
     server.faults = ["cut"]
-    fetch(jobs, tmp_path, say=second)
+    fetch(jobs, tmp_path, notify=second)
     assert files_in(tmp_path) == CONTENT
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("openvino")
 OPEN = """
 import itertools, os, signal, subprocess, sys, threading
 import numpy
-from atrous.infer.runtimes import open_runtime
+from atrous.infer.runtimes.open import open_runtime
 image = numpy.full((1, 8, 8, 3), 255, numpy.uint8)
 def open_one(): return open_runtime(sys.argv[1], 1, "openvino")
 """

@@ -266,7 +266,7 @@ def refuse(*arguments): raise SystemExit("a connection was tried")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 sys.addaudithook(lambda event, _: refuse() if event.startswith("socket.") else None)
 import numpy
-from atrous.infer.runtimes import open_runtime
+from atrous.infer.runtimes.open import open_runtime
 open_runtime({str(tiny_bundle)!r}, 1, {name!r})(numpy.zeros((1, 8, 8, 3), numpy.uint8))
 import threading
 print(sorted(name for name in sys.modules if "telemetry" in name), threading.active_count())

@@ -23,6 +23,10 @@ settings.register_profile("thorough", UNHURRIED, max_examples=8000)
 settings.load_profile("ci")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write tests/recorded/outputs anew")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache folder of the tests' own, away from what a developer measured with `atrous bench`."""

@@ -98,5 +98,5 @@ def test_masks() -> None:
     )
     text = '  road   10.0 %  ████\n  sky     0.0 %\n{\n  "road": 0.1,\n  "sky": 4e-05\n}\n'
     assert masked(text, Path("/here"), by_network=True, measured=False) == (
-        '  road   10.0 %\n{\n  "road": 0.1\n}\n'
+        '  road 10.0 %\n{\n  "road": 0.1\n}\n'
     )

@@ -52,6 +52,7 @@ _MEASURED = ((r" *\b\d+\.\d+(?:e-\d+)?(?!\w)|(?<=\S) {5,}\d+$|\b\d+(?= MB\b)", "
 
 _OF_A_NETWORK: tuple[_Rule, ...] = (
     (r" *█+", ""),
+    (r"^(  \w+) +(?=[\d.]+ %$)", r"\1 "),
     (r"^ +\S+ +0\.0 %\n", ""),
     (r'^ *"[^"]+": (?:0\.000\d+|[\d.]+e-\d+),?\n', ""),
     (r",(\n *\})", r"\1"),
@@ -62,8 +63,8 @@ _OF_A_NETWORK: tuple[_Rule, ...] = (
     (r"worst class \w+ ", "worst class <class> "),
     (r"(?:^  \w+(?: +[-+]?[\d.]+){3}\n)+", lambda rows: "".join(sorted(rows[0].splitlines(True)))),
 )
-"""What a few pixels decide: bars, classes of less than a thousandth of an image, the order of the
-classes in a certificate, and what stays in float."""
+"""What a few pixels decide: bars, classes of less than a thousandth of an image and the width that
+their names take, the order of the classes in a certificate, and what stays in float."""
 
 _NUMBER = re.compile(r" *(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?(?!\w|\.\d)")
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from atrous.decode import convert, decode_json, read_json
 from atrous.errors import InputError
+from atrous.taxonomy import Taxonomy
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,12 @@ def test_converts_tables() -> None:
     assert convert({"count": 1}, Point, "a.toml", "") == Point(count=1)
     with pytest.raises(InputError, match=r"^a\.toml: count: expected int >= 1; say more$"):
         convert({"count": -1}, Point, "a.toml", "say more")
+
+
+def test_keeps_what_a_type_says_itself() -> None:
+    table = {"name": "x", "classes": ["a", "a"], "colors": [[0, 0, 0]] * 2}
+    with pytest.raises(InputError, match=r"^a\.toml: x: the class 'a' is named twice; give each"):
+        convert(table, Taxonomy, "a.toml", "say more")
 
 
 @given(st.binary(max_size=200))

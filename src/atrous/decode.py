@@ -64,7 +64,9 @@ def _lenient(content: bytes, name: Path | str, fix: str) -> Any:
 
 
 def _misfit(name: Path | str, error: msgspec.ValidationError, fix: str) -> InputError:
-    """Return "FILE: labels.ignore: expected int, got str; FIX"."""
+    """Return "FILE: labels.ignore: expected int, got str; FIX", or what a type's own check says."""
+    if isinstance(error.__cause__, InputError):
+        return InputError(f"{name}: {error.__cause__}")
     reason = str(error)
     found = _PLACE.search(reason)
     place = found["place"] if found else ""

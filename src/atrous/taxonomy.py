@@ -1,24 +1,27 @@
 """What the numbers in a label map mean: class names, colours, and which classes are things.
 
 A taxonomy counts classes by train id, 0 to K - 1. Pixels that no class covers carry `IGNORE_INDEX`
-and are left out of every loss and every score. How the ids of a dataset's files become train ids is
-told in `atrous.data.encodings.masks`.
+and are left out of every loss and every score. `atrous.data.encodings.masks` turns the ids of a
+data set's files into train ids.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from reprlib import repr as short
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from atrous.decode import convert
 from atrous.errors import InputError
 
 IGNORE_INDEX = 255
 """The train id of an unlabelled pixel."""
+
+Byte = Annotated[int, Meta(ge=0, le=255)]
 
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which move a terminal's cursor, and surrogates, which no file can hold."""
@@ -30,19 +33,17 @@ class Taxonomy:
 
     name: str
     classes: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
+    colors: tuple[tuple[Byte, Byte, Byte], ...]
     """sRGB, 0 to 255 each."""
     things: frozenset[int] = frozenset()
     """Train ids of countable classes; all others are stuff."""
     groups: tuple[str, ...] = ()
-    """Where each class hangs in a tree of classes, root first: "stuff/indoor/textile". Empty: no
-    tree."""
+    """The place of each class in a tree of classes, root first: "stuff/indoor/textile"; empty where
+    there is no tree."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= IGNORE_INDEX:
-            raise InputError(
-                f"{self.name}: {len(self.classes)} classes, where 1 to {IGNORE_INDEX} can be"
-            )
+            raise InputError(f"{self.name}: {len(self.classes)} classes, give 1 to {IGNORE_INDEX}")
         if len(set(self.classes)) != len(self.classes):
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
             raise InputError(
@@ -55,8 +56,11 @@ class Taxonomy:
             )
         if len(self.colors) != len(self.classes):
             raise InputError(
-                f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes"
+                f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes; "
+                "give each class one"
             )
+        if wrong := [thing for thing in self.things if not 0 <= thing < len(self.classes)]:
+            raise InputError(f"{self.name}: the thing {wrong[0]} is no class; name train ids")
         if self.groups and len(self.groups) != len(self.classes):
             raise InputError(
                 f"{self.name}: {len(self.groups)} groups for {len(self.classes)} classes; "
@@ -69,20 +73,20 @@ class Taxonomy:
         return len(self.classes)
 
     def palette(self) -> NDArray[np.uint8]:
-        """The colour of each of 256 ids, (256, 3) uint8; ids without a class are black."""
+        """Return the colour of each of 256 ids, (256, 3) uint8; ids without a class are black."""
         palette = np.zeros((256, 3), np.uint8)
         palette[: self.num_classes] = self.colors
         return palette
 
     def categories(self) -> list[dict[str, Any]]:
-        """The classes as COCO's panoptic JSON lists its categories, with train ids as ids."""
+        """Return the classes as categories of a COCO panoptic JSON, whose ids are train ids."""
         return [
             {"id": i, "name": name, "isthing": int(i in self.things), "color": list(color)}
             for i, (name, color) in enumerate(zip(self.classes, self.colors, strict=True))
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form, which `from_dict` reads back."""
+        """Return a JSON-ready form, which `from_dict` reads back."""
         return {
             "name": self.name,
             "classes": list(self.classes),
@@ -93,39 +97,12 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "Taxonomy":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            InputError: a field is missing or of the wrong kind.
-        """
-        try:
-            classes, groups = table["classes"], table.get("groups", [])
-            for names in (classes, groups):
-                if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-                    raise ValueError(f"{short(names)}, where a list of names was expected")
-            colors = tuple((red, green, blue) for red, green, blue in table["colors"])
-            things = {*table["things"]}
-            if wrong := {*chain(*colors)} - {*range(256)}:
-                raise ValueError(f"a colour of {short(wrong.pop())}, where 0 to 255 can be")
-            if wrong := things - {*range(len(classes))}:
-                raise ValueError(f"the thing {short(wrong.pop())}, which is no class")
-            return cls(
-                name=str(table["name"]),
-                classes=tuple(classes),
-                colors=colors,
-                things=frozenset(things),
-                groups=tuple(groups),
-            )
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"taxonomy: {error}; it needs name, classes, colors and things"
-            ) from None
+        """Read what `to_dict` wrote."""
+        return convert(table, cls, "taxonomy", "it needs name, classes, colors and things")
 
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` colours that are told apart: the PASCAL VOC colour map, from its second entry on.
+    """Return the first `count` colours of the PASCAL VOC colour map after black.
 
     >>> distinct_colors(2)
     ((128, 0, 0), (0, 128, 0))

@@ -4,7 +4,6 @@ import errno
 import re
 import subprocess
 import sys
-import tomllib
 import types
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +16,6 @@ import atrous
 from atrous import cli
 from atrous.cli import COMMANDS, main
 from atrous.errors import InputError
-
-ROOT = Path(__file__).parent.parent
 
 
 def run_instead(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -57,8 +54,7 @@ def test_help_lists_the_commands_without_importing_them() -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert capsys.readouterr().out.strip() == atrous.__version__ == project["version"]
+    assert capsys.readouterr().out.strip() == atrous.__version__
 
 
 def test_module_is_the_command() -> None:

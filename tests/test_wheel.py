@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import atrous
 from atrous.data.shapes import write_shapes
 
 ROOT = Path(__file__).parent.parent
@@ -17,9 +18,11 @@ def test_a_wheel_installed_elsewhere_segments_a_photo(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"atrous-{atrous.__version__}-py3-none-any.whl"
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", site]
     subprocess.run([*install, wheel], check=True, capture_output=True)
+    assert (site / "atrous/py.typed").is_file()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     command = [sys.executable, "-m", "atrous", "segment", ROOT / "docs/demo/street.jpg"]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 demo: $(VENV)/.core  ## segment a photo with the shipped model
 	$(VENV)/bin/atrous segment docs/demo/street.jpg --out out
@@ -11,10 +11,15 @@ demo: $(VENV)/.core  ## segment a photo with the shipped model
 test: $(VENV)/.all  ## run the tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q
 
-check: $(VENV)/.all  ## lint and types
+quick: $(VENV)/.all  ## run the tests that take no seconds each
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+
+check: $(VENV)/.all  ## lint, types, spelling, links
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell
+	$(VENV)/bin/python tools/check_links.py
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

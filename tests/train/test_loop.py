@@ -292,7 +292,10 @@ def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/scores.json").read_text())["images"] == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0,
+    reason="mounting a small disk needs Linux and root",
+)
 def test_a_full_disk_is_one_line_and_loses_nothing(shapes: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -142,6 +142,7 @@ def test_interrupt_ends_quietly(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error() -> None:
     code = "import sys; from atrous.cli import main; sys.exit(main(['models']))"
     with subprocess.Popen(

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def statements(node: ast.AST, *, only_when_imported: bool) -> Iterator[ast.Impor
         yield from statements(child, only_when_imported=only_when_imported)
 
 
+@cache
 def imports(module: str, *, only_when_imported: bool = False) -> set[str]:
     """The modules that `module` imports, ours in full, others' too."""
     tree = ast.parse(MODULES[module].read_text("utf-8"))

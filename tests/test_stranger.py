@@ -46,6 +46,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("photos")
 
 
+@pytest.mark.slow
 def test_doctor_train_evaluate_pack(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "doctor", "photos", "--write"]) == 0
     dataset = Dataset.open(stranger)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import atrous
@@ -14,6 +15,7 @@ from atrous.data.shapes import write_shapes
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_wheel_installed_elsewhere_segments_a_photo(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

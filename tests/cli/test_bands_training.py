@@ -56,6 +56,7 @@ def train(data: Path, out: Path, *options: str) -> int:
     return main([*call, *options])
 
 
+@pytest.mark.slow
 def test_four_bands_from_training_to_a_geotiff(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

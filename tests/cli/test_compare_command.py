@@ -96,6 +96,7 @@ def test_a_recipe_that_was_trained_on_other_data_is_refused(
     assert "was started on 2 training samples, not 3; " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_once_and_compared(
     tmp_path: Path, study: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_study_is_trained_once_and_compared(
     assert again["models"][0]["runtimes"] == {}
 
 
+@pytest.mark.slow
 def test_bundles_need_no_torch(paint_data: Path, two: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; from atrous.cli import main; sys.modules['torch'] = None;"
@@ -136,6 +138,7 @@ def test_bundles_need_no_torch(paint_data: Path, two: list[str], tmp_path: Path)
     assert "onnxruntime" in done.stdout and "not told apart" in done.stdout
 
 
+@pytest.mark.slow
 def test_nine_models_fit_into_80_columns(
     paint_data: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,6 +122,7 @@ def test_evaluate_with_flips_and_scales(
     assert "--flip, --scales and --crf need a MODEL" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits")
 @pytest.mark.parametrize(("limit", "failed"), [(1000, "labels.tif"), (30_000, "overlay.jpg")])
 def test_a_full_disk_leaves_no_file(here: Path, tiny_bundle: Path, limit: int, failed: str) -> None:
@@ -142,6 +143,7 @@ def test_a_full_disk_leaves_no_file(here: Path, tiny_bundle: Path, limit: int, f
     assert files_in(here / "out") == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGKILL", -9)])
 def test_an_end_in_its_midst_leaves_no_half_file(

@@ -27,6 +27,7 @@ def test_json(capsys):
     assert all(row["url"].startswith("https://") for row in listing["published"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", [[], ["--json"]])
 def test_lists_without_torch(flag):
     code = (

@@ -23,6 +23,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_pack_train_kill_resume_evaluate(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +59,7 @@ def test_pack_train_kill_resume_evaluate(
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_some_splits_in_small_shards(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["data", "shapes", "many", "--train", "80", "--val", "1"])
     capsys.readouterr()

@@ -185,6 +185,7 @@ def test_unknown_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert files_in(here) == ["photo.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "failed", "made"),
     [(100, "photo.labels.png", []), (2000, "photo.overlay.jpg", ["photo.labels.png"])],
@@ -205,6 +206,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert files_in(here) == sorted([*made, "photo.png"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_files(here: Path, tiny_bundle: Path, paint: np.ndarray) -> None:
     photos = [here / "in" / f"{index:03}.jpg" for index in range(1000)]
     write_image(photos[0], np.kron(paint, np.ones((4, 4, 1), np.uint8)))
@@ -231,6 +233,7 @@ def test_ctrl_c_leaves_whole_files(here: Path, tiny_bundle: Path, paint: np.ndar
         assert read_label(here / "out" / f"{stem}.labels.png").shape == (120, 164)
 
 
+@pytest.mark.slow
 def test_output_that_cannot_print_blocks(here: Path, tiny_bundle: Path) -> None:
     command = [sys.executable, "-m", "atrous", "segment", "photo.png", "--model", str(tiny_bundle)]
     done = subprocess.run(

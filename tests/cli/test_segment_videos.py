@@ -183,6 +183,7 @@ def test_a_camera_that_gives_only_damage_can_be_closed(noise: np.ndarray) -> Non
         assert not closing.is_alive()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_camera_with_files_that_play(
     here: Path, tiny_bundle: Path, noise: np.ndarray
 ) -> None:
@@ -200,6 +201,7 @@ def test_ctrl_c_ends_a_camera_with_files_that_play(
     assert frame_count(here / "stream.overlay.mp4") == video["frames"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_video_with_files_that_play(
     here: Path, tiny_bundle: Path, noise: np.ndarray
 ) -> None:

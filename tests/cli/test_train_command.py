@@ -25,6 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tutorial: every command of it, in order."""
     assert main(["data", "shapes", "shapes", "--train", "4", "--val", "2"]) == 0
@@ -100,6 +101,7 @@ def test_a_resume_where_the_data_have_moved(here: Path, capsys: pytest.CaptureFi
         dataset_of_run(Path("run"), None, None)
 
 
+@pytest.mark.slow
 def test_a_bad_mask_stops_a_training_in_one_line(here: Path) -> None:
     """Also from a process that reads ahead."""
     main(["data", "shapes", "shapes", "--train", "2", "--val", "1"])

@@ -272,6 +272,7 @@ PICTURES = ["index", "palette", "rgb", "binary-masks"]
 FILES = ["mat", "mat, packed", "coco-json", "coco-panoptic", "labelme", "yolo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [*PICTURES, *FILES])
 def test_strangers_bytes_are_read_or_refused(tmp_path: Path, encoding: str) -> None:
     whole = write_any(tmp_path, encoding)

@@ -117,6 +117,7 @@ def test_one_fault_is_survived(server, tmp_path, fault):
     assert "cut off" in said[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(faults=["chunked cut", "cut", "chunked cut", "cut", "chunked cut"])
 @given(faults=st.lists(st.sampled_from(FAULTS), max_size=3))

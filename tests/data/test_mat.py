@@ -78,6 +78,7 @@ def test_mat_that_promises_too_many_pixels(mat: Path) -> None:
     assert "over 100 million pixels" in fault_of(mat)
 
 
+@pytest.mark.slow
 def test_mat_that_holds_more_than_it_promises(mat: Path) -> None:
     path = mat / "masks/a.mat"
     savemat(path, {"S": np.zeros((2000, 2000))})

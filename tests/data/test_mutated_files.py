@@ -85,6 +85,7 @@ PHOTOS = {
 BANDS = {name: Bands((2,), (0, 300)) for name in ("deep.tif", "float.tif")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHOTOS)
 @a_quarter
 @given(data=st.data())
@@ -128,6 +129,7 @@ MASKS = {
 }
 
 
+@pytest.mark.slow
 @a_quarter
 @given(st.data())
 def test_masks(tmp_path: Path, data: st.DataObject) -> None:
@@ -162,6 +164,7 @@ LISTS = [
 ]
 
 
+@pytest.mark.slow
 @a_quarter
 @given(mutated(TOML.encode()))
 def test_descriptions(tmp_path: Path, content: bytes) -> None:
@@ -171,6 +174,7 @@ def test_descriptions(tmp_path: Path, content: bytes) -> None:
     read_and_examine(tmp_path)
 
 
+@pytest.mark.slow
 @a_quarter
 @given(st.sampled_from(LISTS).flatmap(lambda text: mutated(text.encode())))
 def test_lists(tmp_path: Path, content: bytes) -> None:
@@ -220,6 +224,7 @@ def names(folder: Path) -> Path:
     return folder / "id2label.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [coco, labelme, yolo, panoptic, names])
 @a_quarter
 @given(data=st.data())

@@ -292,6 +292,7 @@ def damaged(draw):
     return document
 
 
+@pytest.mark.slow
 @given(damaged() | JSON)
 @settings(deadline=None, max_examples=200)
 def test_any_other_document_is_read_or_refused_in_one_line(tmp_path_factory, document):
@@ -304,6 +305,7 @@ def test_any_other_document_is_read_or_refused_in_one_line(tmp_path_factory, doc
         PanopticQuality(annotations.categories).scores().table(1).encode()
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.integers(0, 400))
 @settings(deadline=None, max_examples=100)
 def test_damaged_pngs_and_jsons_are_refused_in_one_line(tmp_path_factory, noise, cut):

@@ -213,6 +213,7 @@ def read_keys(split: Shards) -> list[tuple[str, int]]:
     return [(sample.key, int(sample.label.sum())) for sample in split]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_processes_and_threads_share_one(shards: Path, start: str) -> None:
     split = Dataset.open(shards).split("train")
@@ -307,6 +308,7 @@ def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
         split[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_tar_is_read_or_one_line(

@@ -257,6 +257,7 @@ def test_what_is_cut_off_is_refused(fresh, kind, share):
     assert files_in(folder).keys() == {"archive"}
 
 
+@pytest.mark.slow
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(KINDS),

@@ -70,6 +70,7 @@ def write(folder: Path, kind: str) -> Path:
     return folder / {"supervisely": "ds0/ann/p1.jpg.json", "meta": "meta.json"}[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["coco", "labelme", "supervisely", "meta"])
 @a_quarter
 @given(seed=st.integers(0, 2**32))

@@ -6,6 +6,8 @@ import pytest
 
 from atrous.evaluation.cost import cost_of
 
+pytestmark = pytest.mark.slow  # for the export that they share
+
 
 @pytest.mark.parametrize("size", [(50, 70), (64, 33)])
 def test_a_run_and_its_bundle_cost_the_same(

@@ -12,6 +12,8 @@ from atrous.export import certificate
 from atrous.images.photos import write_label
 from atrous.infer.runtimes.open import OnnxRuntime
 
+pytestmark = pytest.mark.slow  # for the export that they share
+
 
 def scores_of(model, data, capsys):
     assert main(["evaluate", str(model), str(data), "--json"]) == 0

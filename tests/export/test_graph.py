@@ -9,6 +9,8 @@ import torch
 from atrous.errors import InputError
 from atrous.infer.runtimes.open import OnnxRuntime, TorchRuntime
 
+pytestmark = pytest.mark.slow  # for the export that they share
+
 
 @pytest.mark.parametrize("shape", [(1, 50, 70, 3), (2, 33, 64, 3), (1, 1, 1, 3), (1, 32, 97, 3)])
 def test_the_bundle_gives_torchs_logits_at_any_size(run_folder, float_bundle, shape):

@@ -17,6 +17,8 @@ from atrous.export.int8.quantizable import layers_of, rounded_tensors, weights_o
 from atrous.export.int8.quantize import quantize
 from atrous.infer.runtimes.open import OnnxRuntime
 
+pytestmark = pytest.mark.slow  # for the export that they share
+
 
 def make_images(count=3, size=(50, 70)):
     random = np.random.default_rng(0)

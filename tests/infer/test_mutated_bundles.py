@@ -134,9 +134,17 @@ TAXONOMY = {
         ("recipe", '[["a", 1]]', "recipe is [['a', 1]], not of type dict"),
         ("scores", "[" * 100_000, "its metadata are damaged"),
         ("model", "\ud800", "its metadata are damaged"),
-        ("taxonomy", json.dumps(TAXONOMY | {"classes": "abcd"}), "classes: expected array, got str"),
+        (
+            "taxonomy",
+            json.dumps(TAXONOMY | {"classes": "abcd"}),
+            "classes: expected array, got str",
+        ),
         ("taxonomy", json.dumps(TAXONOMY | {"classes": ["red", "green"]}), "4 colours for 2"),
-        ("taxonomy", json.dumps(TAXONOMY | {"colors": [[0, 0, 300]] * 4}), "colors[0][2]: expected int <= 255"),
+        (
+            "taxonomy",
+            json.dumps(TAXONOMY | {"colors": [[0, 0, 300]] * 4}),
+            "colors[0][2]: expected int <= 255",
+        ),
         ("taxonomy", json.dumps(TAXONOMY | {"colors": [[0, 0]] * 4}), "taxonomy: "),
         ("taxonomy", json.dumps(TAXONOMY | {"things": [4]}), "the thing 4 is no class"),
         (

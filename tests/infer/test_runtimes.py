@@ -284,6 +284,7 @@ print(sorted(name for name in sys.modules if "telemetry" in name), threading.act
     assert all(path.parent == home / ".cache" / "atrous" for path in written)
 
 
+@pytest.mark.slow
 def test_first_calls_in_openvino_may_come_together() -> None:
     """In processes of their own, since a process makes a first call once."""
     pytest.importorskip("openvino")

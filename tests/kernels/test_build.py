@@ -19,6 +19,7 @@ from atrous.kernels.build import TARGETS, build
 HERE = f"{sys.platform}-{platform.machine().replace('AMD64', 'x86_64').replace('arm64', 'aarch64')}"
 
 
+@pytest.mark.slow
 def test_sources_give_the_libraries_byte_for_byte(tmp_path: Path) -> None:
     build(tmp_path)
     assert sorted(path.stem for path in LIBRARIES.iterdir()) == sorted(TARGETS)

@@ -14,6 +14,8 @@ from atrous.train.labels import labels_of, triton_labels
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
 
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -372,6 +372,7 @@ def test_a_member_that_promises_more_than_the_file_holds_is_refused(tmp_path):
         Confusion.load(path)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
 @settings(deadline=None, max_examples=200)
 def test_damaged_files_give_one_line(tmp_path_factory, place, content):

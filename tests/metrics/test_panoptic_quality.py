@@ -117,6 +117,7 @@ def scored(*pairs):
     return quality
 
 
+@pytest.mark.slow
 def test_a_thousand_random_maps_score_as_the_rules_say():
     pairs = [random_pair(seed) for seed in range(1000)]
     references = [by_the_rules(*pair) for pair in pairs]

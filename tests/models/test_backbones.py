@@ -38,6 +38,7 @@ def test_without_a_grid_the_dilations_are_those_of_timm():
     assert dilations(Backbone("resnet50", 16, multi_grid=None), 32) == [1, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", OUTPUT_STRIDES)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_features_are_those_of_timm(name, output_stride):

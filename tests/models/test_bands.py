@@ -13,6 +13,7 @@ def first_convolution(network: nn.Module) -> nn.Conv2d:
     return next(module for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 4, 8])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_takes_any_number_of_bands(model: str, channels: int) -> None:
@@ -27,6 +28,7 @@ def test_every_model_takes_any_number_of_bands(model: str, channels: int) -> Non
     assert first_convolution(network).in_channels == channels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_does(backbone: str) -> None:
     network = build("fcn", num_classes=2, backbone=backbone, output_stride=32, in_channels=5).eval()

@@ -87,6 +87,7 @@ def test_what_is_left_out_is_the_paper_s():
     assert built.fusion.others == (0.75, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "weights"),
     [

@@ -57,11 +57,13 @@ def assert_geometry(output: Output, network: nn.Module, size: tuple[int, int]) -
         assert torch.isfinite(logits).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "backbone", "output_stride"), CELLS)
 def test_trains_on_one_image_and_predicts_at_any_size(model, backbone, output_stride):
     assert_trains_and_predicts(small(model, backbone, output_stride), output_stride)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_so_it_does_in_a_pyramid(model):
     network = small(model, small_backbone(model), pyramid_scales=(1, 0.75, 0.5))
@@ -129,6 +131,7 @@ STORED = {  # two logits, mean and deviation, as first written; float64 agrees t
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "backbone"), STORED)
 def test_output_is_what_it_was(model, backbone):
     network = small(model, backbone).eval()

@@ -66,6 +66,7 @@ def trained(model, backbone, options, images, labels):
     return photo.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "backbone", "options"), CASES)
 def test_one_graph_for_all_sizes_is_near_torch(model, backbone, options, samples, tmp_path):
     images, labels = samples

@@ -26,6 +26,7 @@ def test_full_size_logits_start_as_the_enlarged_scores(model, stride):
         torch.testing.assert_close(network(image).logits[..., inner, inner], expected)
 
 
+@pytest.mark.slow
 def test_a_skip_starts_at_zero_and_is_added_at_its_own_size():
     plain = build("fcn32s", num_classes=3, backbone="resnet18").eval()
     skipping = build("fcn8s", num_classes=3, backbone="resnet18").eval()
@@ -44,6 +45,7 @@ def test_a_skip_starts_at_zero_and_is_added_at_its_own_size():
         torch.testing.assert_close(scores(skipping, image), before + 1)
 
 
+@pytest.mark.slow
 def test_it_trains_from_scores_of_zero(tmp_path):
     """With logits at full size, through training, validation and the weights that are kept."""
     write_shapes(tmp_path / "data", 8, 2, size=(64, 96))

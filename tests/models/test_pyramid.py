@@ -7,6 +7,7 @@ from atrous.models.catalogue import build
 from atrous.models.pyramid import Concatenation, Maximum
 
 
+@pytest.mark.slow
 def test_a_pyramid_starts_as_its_network():
     plain = build("deeplabv3plus", num_classes=3, backbone="resnet18").eval()
     pyramid = build(

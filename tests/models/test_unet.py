@@ -45,6 +45,7 @@ def test_a_dilated_backbone_needs_fewer_enlargements(output_stride, enlargements
     assert network.eval()(torch.zeros(1, 3, 33, 65)).logits.shape == (1, 3, 33, 65)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upsampling", ["bilinear", "transposed", "nearest"])
 def test_every_upsampling_trains_and_keeps_the_size(upsampling):
     network = unet("resnet18", upsampling=upsampling).train()

@@ -25,6 +25,7 @@ MODEL = {
 TAXONOMY = {"name": "two", "classes": ["a", "b"], "colors": [[0, 0, 0], [1, 1, 1]], "things": []}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHT_PACKAGES)
 def test_packaged_weights_line_up_with_timm(name):
     package = Path(importlib.util.find_spec(WEIGHT_PACKAGES[name]).origin).parent

@@ -9,6 +9,7 @@ from atrous.recipes import RECIPES, STUDIES, find
 from atrous.train.recipe import Recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_study_can_be_built_and_survives_json(name: str) -> None:
     for recipe in STUDIES[name]().values():

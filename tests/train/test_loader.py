@@ -101,6 +101,7 @@ def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
     assert sorted(epochs[0]) == sorted(epochs[1]) == expected and epochs[0] != epochs[1]
 
 
+@pytest.mark.slow
 def test_shards_give_every_sample_once_and_the_same_after_a_resume(tmp_path: Path) -> None:
     files = Dataset.open(write_shapes(tmp_path / "files", 12, 1, size=(32, 32)))
     pack(files, ["train"], tmp_path / "shards", 10_000)  # one or two samples in each

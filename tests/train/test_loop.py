@@ -59,6 +59,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Path) -> None:
     seen: list[StepInfo] = []
     recipe = replace(SMALL, ema_decay=0.9, auxiliary_weight=0.4, dice_weight=1.0, clip_norm=1.0)
@@ -79,6 +80,7 @@ def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Pa
     assert load_run(tmp_path / "run").taxonomy.num_classes == 4
 
 
+@pytest.mark.slow
 def test_training_learns(shapes: Path, tmp_path: Path) -> None:
     recipe = replace(
         SMALL, num_steps=60, base_lr=3e-3, batch_size=4, validate_every=60, checkpoint_every=60
@@ -88,6 +90,7 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -134,6 +137,7 @@ def run_atrous(arguments: list[str]) -> None:
     sys.exit(main(arguments))
 
 
+@pytest.mark.slow
 def test_ten_kills_change_nothing(shapes: Path, tmp_path: Path) -> None:
     """Kill -9 at ten random moments, resume each time: the weights are those of a calm run."""
     options = [
@@ -177,6 +181,7 @@ def test_ten_kills_change_nothing(shapes: Path, tmp_path: Path) -> None:
     assert not list(killed.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(
     shapes: Path, tmp_path: Path
 ) -> None:
@@ -190,6 +195,7 @@ def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(
     assert (tmp_path / "last.pt").stat().st_mtime_ns == finished
 
 
+@pytest.mark.slow
 def test_a_run_from_before_a_field_was_there_is_resumed(shapes: Path, tmp_path: Path) -> None:
     train(SMALL, str(shapes), None, tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
@@ -198,6 +204,7 @@ def test_a_run_from_before_a_field_was_there_is_resumed(shapes: Path, tmp_path: 
     train(SMALL, str(shapes), None, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> None:
     train(SMALL, str(shapes), None, tmp_path / "first")
     still = replace(SMALL, init=str(tmp_path / "first"), base_lr=1e-12, num_steps=1, weight_decay=0)
@@ -224,6 +231,7 @@ def test_a_hostile_checkpoint_runs_nothing(shapes: Path, tmp_path: Path) -> None
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_one_line(shapes: Path, tmp_path: Path) -> None:
     recipe, out = replace(SMALL, num_steps=2), tmp_path / "run"
     train(recipe, str(shapes), None, out)
@@ -276,6 +284,7 @@ def test_the_log_drops_damaged_lines(tmp_path: Path) -> None:
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
     """Torchrun with two processes on the CPU: one run folder, and it can be resumed by one."""
     command = [
@@ -292,6 +301,7 @@ def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/scores.json").read_text())["images"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0,
     reason="mounting a small disk needs Linux and root",

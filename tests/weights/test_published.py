@@ -91,6 +91,7 @@ def test_fetched_verified_and_converted(published, tmp_path):
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [["503", "cut"], ["chunked cut"]])
 def test_a_server_that_breaks_off_is_asked_again(server, published, tmp_path, faults):
     server.faults = list(faults)
@@ -179,6 +180,7 @@ def test_a_page_for_people_is_named(published, tmp_path):
         fetch(replace(published, by_hand=True), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_from_there(server, published, content, tmp_path):
     code = (
         "import sys; from pathlib import Path; from atrous.weights.published import *;"

@@ -25,6 +25,7 @@ def network_on(backbone):
     return build("deeplabv3", num_classes=2, backbone=backbone, output_stride=32).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "backbone", "layers", "left_over"),
     [
@@ -95,6 +96,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_them_and_resumes_without_them(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_shapes(Path("shapes"), num_train=2, num_val=1, size=(32, 32))

@@ -205,6 +205,7 @@ def test_a_wrong_layout_says_so(layout, says, state, tmp_path):
         import_weights(tmp_path / "theirs.pth", layout)
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_as_any_other(tmp_path):
     imported = import_weights(
         saved(smp.PSPNet("resnet18", encoder_weights=None, classes=4), tmp_path)

@@ -72,6 +72,7 @@ def test_a_part_of_the_network_may_be_wrapped(part, inserted, tmp_path):
         imported_from(STATE | again, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "taken", "left_over", "others"),
     [
@@ -210,6 +211,7 @@ def test_one_output_becomes_two_classes(model, tmp_path):
     assert not ours[:, 0].any()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mmsegmentation_reads_one_output_by_its_own_threshold(tmp_path):
     state = random_network(Mmseg, "fcn", 50, 1).state_dict()

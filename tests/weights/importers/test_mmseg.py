@@ -16,6 +16,7 @@ def fcn_state():
         return Mmseg("fcn", 50, 3, deep_stem=False).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["deeplabv3", "deeplabv3plus", "pspnet", "fcn"])
 def test_logits_are_the_same(tmp_path, kind):
     theirs = random_network(Mmseg, kind, 50, 19, deep_stem=kind != "fcn")

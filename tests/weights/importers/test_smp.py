@@ -16,6 +16,7 @@ from atrous.weights.convert import import_weights
 SIZES = ((64, 96), (128, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "encoder", "backbone"),
     [
@@ -65,6 +66,7 @@ def test_a_namesake_of_the_backbone_is_a_choice(tmp_path):
         torch.testing.assert_close(ours(image).logits, theirs(image), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "encoder", "says"),
     [

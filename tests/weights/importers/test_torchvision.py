@@ -11,6 +11,7 @@ from atrous.weights.convert import import_weights
 SIZES = ((64, 96), (128, 64))  # multiples of the strides: elsewhere the borders differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "auxiliary"),
     [

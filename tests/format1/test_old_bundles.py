@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -61,4 +62,6 @@ def test_the_shipped_model_labels_the_demo_photo_as_it_did() -> None:
     labels = atrous.load("camvid", runtime="onnxruntime")(root / "docs/demo/street.jpg").labels
     stored = np.asarray(Image.open(root / "tests/format1/files/street.labels.png"))
     assert labels.shape == stored.shape == (480, 640)
-    assert (labels == stored).mean() >= 0.999  # int8 rounds differently on some processors
+    # int8 rounds differently on some processors, and in onnxruntime before 1.29.
+    old = tuple(map(int, version("onnxruntime").split(".")[:2])) < (1, 29)
+    assert (labels == stored).mean() >= (0.995 if old else 0.999)

@@ -1,6 +1,8 @@
 """What all tests may ask for."""
 
+import lzma
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +58,15 @@ def paint() -> np.ndarray:
     image[:, 16:28, 1] = 255
     image[:, 28:, 2] = 255
     return image
+
+
+@pytest.fixture
+def format1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files of format 1, as a user finds them in the current folder: a copy, unpacked."""
+    folder = tmp_path / "files"
+    shutil.copytree(Path(__file__).parent / "format1" / "files", folder)
+    for packed in folder.rglob("*.xz"):
+        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+        packed.unlink()
+    monkeypatch.chdir(folder)
+    return folder

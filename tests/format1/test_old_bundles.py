@@ -20,7 +20,7 @@ PAINT = {
 }
 
 
-def test_a_bundle_says_what_it_said(files: Path) -> None:
+def test_a_bundle_says_what_it_said(format1: Path) -> None:
     metadata = atrous.load("bundles/paint.onnx", runtime="onnxruntime").metadata
     assert asdict(metadata.taxonomy) == {"name": "paint", **PAINT}
     assert (metadata.task, metadata.stride, metadata.precision) == ("semantic", 4, "int8")
@@ -34,7 +34,7 @@ def test_a_bundle_says_what_it_said(files: Path) -> None:
     assert metadata.channels == 3 and not metadata.bands
 
 
-def test_a_bundle_of_bands_says_which(files: Path) -> None:
+def test_a_bundle_of_bands_says_which(format1: Path) -> None:
     metadata = atrous.load("bundles/infrared.onnx", runtime="onnxruntime").metadata
     assert metadata.taxonomy.classes == ("land", "water") and metadata.precision == "fp32"
     assert metadata.bands == (4, 3, 2, 1) and metadata.bands_of == 4 and metadata.channels == 4
@@ -42,14 +42,14 @@ def test_a_bundle_of_bands_says_which(files: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["0", "1"])
-def test_a_bundle_labels_as_it_labelled(files: Path, key: str) -> None:
+def test_a_bundle_labels_as_it_labelled(format1: Path, key: str) -> None:
     labels = atrous.load("bundles/paint.onnx", runtime="onnxruntime")(f"paint/val/{key}.png").labels
     stored = np.asarray(Image.open(f"predictions/{key}.labels.png"))
     assert labels.dtype == np.uint8 and labels.shape == stored.shape
     assert (labels == stored).mean() >= 0.995  # int8 rounds differently on some processors
 
 
-def test_a_bundle_of_bands_labels_a_geotiff(files: Path) -> None:
+def test_a_bundle_of_bands_labels_a_geotiff(format1: Path) -> None:
     segment = ["segment", "infrared/val/0.tif", "--model", "bundles/infrared.onnx", "--out", "out"]
     assert main(segment) == 0
     labels = np.asarray(Image.open("out/0.labels.tif"))

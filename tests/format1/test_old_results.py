@@ -20,7 +20,7 @@ def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_saved_counts_are_scored(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saved_counts_are_scored(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = evaluated(capsys, "paint", "--merge", "counts.npz")
     assert scores["confusion"] == PAINT and scores["images"] == 2
     assert scores["miou"] == 0.9351736921337747
@@ -28,19 +28,19 @@ def test_saved_counts_are_scored(files: Path, capsys: pytest.CaptureFixture[str]
     assert scores["interval"] == [0.9006732903883248, 0.9569354803298484]
 
 
-def test_saved_counts_are_compared_with(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saved_counts_are_compared_with(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["paint", "--predictions", "predictions", "--against", "counts.npz"]
     document = evaluated(capsys, *call)
     assert document["miou"] == document["against"]["miou"] == 0.9351736921337747
     assert document["against"]["model"] == "paint (int8, onnxruntime, 2 threads)"
 
 
-def test_saved_labels_are_scored(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saved_labels_are_scored(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluated(capsys, "paint", "--predictions", "predictions")["confusion"] == PAINT
 
 
 def test_saved_labels_of_other_classes_are_refused(
-    files: Path, capsys: pytest.CaptureFixture[str]
+    format1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the JSON beside them."""
     beside = Path("predictions/0.json")
@@ -49,7 +49,7 @@ def test_saved_labels_of_other_classes_are_refused(
     assert "lacks red and has besides pink" in capsys.readouterr().err
 
 
-def test_a_panoptic_result_is_scored(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_panoptic_result_is_scored(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = evaluated(capsys, "panoptic", "--predictions", "panoptic/result.json")
     assert (scores["protocol"], scores["images"], scores["missing"]) == ("panopticapi", 2, 1)
     assert (scores["pq"], scores["sq"], scores["rq"]) == pytest.approx((127 / 180, 563 / 720, 0.9))
@@ -57,7 +57,7 @@ def test_a_panoptic_result_is_scored(files: Path, capsys: pytest.CaptureFixture[
     assert (cat["tp"], cat["fp"], cat["fn"]) == (2, 0, 1)
 
 
-def test_shards_are_scored(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_are_scored(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed, plain = (
         evaluated(capsys, "bundles/paint.onnx", data, "--runtime", "onnxruntime")
         for data in ("shards", "paint")
@@ -65,9 +65,9 @@ def test_shards_are_scored(files: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert packed["confusion"] == plain["confusion"]
 
 
-def test_a_measured_runtime_is_remembered(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measured_runtime_is_remembered(format1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By processor, threads, libraries and the file's hash, beside what others wrote there."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(files / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(format1 / "cache"))
 
     def installed(library: str) -> str:
         try:
@@ -81,7 +81,7 @@ def test_a_measured_runtime_is_remembered(files: Path, monkeypatch: pytest.Monke
     digest = hashlib.sha256(Path("bundles/paint.onnx").read_bytes()).hexdigest()
     libraries = map(installed, ("onnxruntime", "openvino", "torch"))
     key = ", ".join([processor, "1 threads", *libraries, digest])
-    cache = files / "cache/atrous/runtimes.json"
+    cache = format1 / "cache/atrous/runtimes.json"
     cache.parent.mkdir(parents=True)
     cache.write_text(json.dumps({"another machine": "onnxruntime", key: "openvino"}))
     description = atrous.load("bundles/paint.onnx", threads=1).description

@@ -33,7 +33,7 @@ def assert_nearly(confusion: list[list[int]], expected: list[list[int]]) -> None
 
 
 def test_a_finished_run_is_scored_as_it_was(
-    files: Path, capsys: pytest.CaptureFixture[str]
+    format1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scores = evaluated(capsys, "trained/finished", "paint")
     assert_nearly(scores["confusion"], FINISHED)
@@ -44,7 +44,7 @@ def test_a_finished_run_is_scored_as_it_was(
     assert (labels == truth)[truth != 255].mean() > 0.97
 
 
-def test_a_finished_run_is_exported(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_exported(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["export", "trained/finished", "--out", "new.onnx"]) == 0
     )  # certified on its own data
@@ -56,7 +56,7 @@ def test_a_finished_run_is_exported(files: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_training_starts_from_a_finished_run(
-    files: Path, capsys: pytest.CaptureFixture[str]
+    format1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A step that is too small to change anything gives the scores of the start."""
     tuned = ["--init", "trained/finished", "--num-steps", "1", "--base-lr", "1e-12"]
@@ -65,7 +65,7 @@ def test_a_training_starts_from_a_finished_run(
     assert_nearly(evaluated(capsys, "trained/tuned", "paint")["confusion"], FINISHED)
 
 
-def test_an_unfinished_run_goes_on(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_goes_on(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the weights, the average and the moments of its checkpoint of step 10."""
     assert main(["train", "--resume", "--out", "trained/unfinished"]) == 0
     lines = Path("trained/unfinished/log.jsonl").read_text().splitlines()
@@ -79,7 +79,7 @@ def test_an_unfinished_run_goes_on(files: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_run_whose_recipe_is_another_is_not_resumed(
-    files: Path, capsys: pytest.CaptureFixture[str]
+    format1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["train", "--resume", "--out", "trained/unfinished", "--base-lr", "0.5"]
     assert main(call) == 2
@@ -87,7 +87,7 @@ def test_a_run_whose_recipe_is_another_is_not_resumed(
 
 
 def test_a_run_of_bands_is_scored_and_labels_a_geotiff(
-    files: Path, capsys: pytest.CaptureFixture[str]
+    format1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert_nearly(evaluated(capsys, "trained/infrared", "infrared")["confusion"], INFRARED)
     assert (

@@ -1,7 +1,8 @@
-"""Words of messages: the nearest name, plurals, names that are safe to print."""
+"""Words and numbers of messages: the nearest name, plurals, safe names, percent."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import isnan
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
@@ -39,3 +40,30 @@ def amount(number: int, one: str, many: str = "") -> str:
 def printable(text: str) -> str:
     """Return `text` without what would move a terminal's cursor, such as in a file's name."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction in percent, five letters wide; NaN is a dash.
+
+    >>> percent(0.6841), percent(float("nan"))
+    (' 68.4', '    -')
+    """
+    return "    -" if isnan(fraction) else f"{100 * fraction:5.1f}"
+
+
+def percent_range(low: float, high: float) -> str:
+    """Return the ends of an interval in percent; nothing where they are NaN.
+
+    >>> percent_range(0.6841, 0.7), percent_range(float("nan"), float("nan"))
+    ('68.4 to 70.0', '')
+    """
+    return "" if isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def points(difference: float) -> str:
+    """Return a difference of two fractions in points, with its sign; NaN is a dash.
+
+    >>> points(0.0123), points(-0.0), points(float("nan"))
+    ('+1.2', '+0.0', '-')
+    """
+    return "-" if isnan(difference) else f"{100 * difference + 0.0:+.1f}"

@@ -14,9 +14,8 @@ import numpy as np
 from atrous.errors import InputError
 from atrous.evaluation.score import Predict
 from atrous.metrics import Confusion, Scores
-from atrous.metrics.protocols import percent
 from atrous.progress import Progress
-from atrous.text import amount
+from atrous.text import amount, percent
 
 if TYPE_CHECKING:
     from atrous.data.dataset import Sample

@@ -103,7 +103,7 @@ def test_openvino_that_is_not_installed(
     monkeypatch.setitem(sys.modules, "openvino", None)  # its import fails
     assert main(["bench", str(tiny_bundle), "--rounds", "1"]) == 0
     text = capsys.readouterr().out
-    assert 'openvino:bf16           not installed: pip install "atrous[openvino]"' in text
+    assert '  openvino:bf16: not installed: pip install "atrous[openvino]"' in text
     assert "auto takes onnxruntime from now on" in text
     assert main(["bench", str(tiny_bundle), "--runtime", "openvino"]) == 2
     error = capsys.readouterr().err

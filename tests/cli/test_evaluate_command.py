@@ -199,10 +199,10 @@ def test_two_models_are_compared_on_the_same_images(twelve, capsys):
     better = capsys.readouterr().out.splitlines()[-2:]
     assert better[0].startswith(f"against {bad}: mIoU ")
     assert " better (95 %: +" in better[1]
-    assert better[1].endswith(", p = 0.002): told apart on 12 images") or ", p = 0.00" in better[1]
+    assert better[1].endswith(", p = 0.002): significant on 12 images") or ", p = 0.00" in better[1]
     assert main([*command, str(good)]) == 0
     same = capsys.readouterr().out.splitlines()[-1]
-    assert same == "  0.0 better (95 %: +0.0 to +0.0, p = 1): not told apart on 12 images"
+    assert same == "  0.0 better (95 %: +0.0 to +0.0, p = 1): not significant on 12 images"
     document = run(capsys, data, "--predictions", bad, "--against", good)["against"]
     assert document["difference"] < document["high"] < 0
 
@@ -291,7 +291,7 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
         (["--save", "/proc/x/a.npz"], "--save /proc/x/a.npz: its folder cannot be written"),
         (["--save", __file__ + "/a.npz"], "its folder cannot be written"),
         (["--merge", "a.npz", "b.npz"], "DATA alone, with --predictions or --merge"),
-        (["--pairs", "-3"], "--pairs -3: say how many"),
+        (["--pairs", "-3"], "pairs -3: say how many"),
         (["--against", "nowhere.npz"], "nowhere.npz: No such file or directory; give a file of"),
         (["--against", __file__], "a model, a folder of predictions or a .npz of --save can be"),
         (["--against", "nowhere"], "nowhere: no shipped model"),
@@ -302,7 +302,7 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
 )
 def test_what_cannot_be_is_refused_before_the_work(twelve, capsys, monkeypatch, extra, message):
     data, good, _ = twelve
-    monkeypatch.setattr("atrous.evaluation.score.count", None)
+    monkeypatch.setattr("atrous.evaluation.evaluate.count", None)
     assert message in refused(capsys, data, "--predictions", good, *extra)
 
 

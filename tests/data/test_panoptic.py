@@ -16,6 +16,7 @@ from atrous.data.encodings.panoptic import (
 )
 from atrous.errors import InputError
 from atrous.metrics import Panoptic, PanopticQuality
+from atrous.report.scores import panoptic_text
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1, "color": [9, 8, 7]},
@@ -179,7 +180,7 @@ def test_an_image_without_prediction_is_refused(tmp_path):
 def test_sizes_and_categories_must_agree(tmp_path):
     paths = predict(tmp_path, {1: np.array([[1]])}, {1: np.array([[1, 1]])})
     with pytest.raises(
-        InputError, match=r"prediction1\.png: the prediction is \(1, 2\), its truth"
+        InputError, match=r"prediction1\.png: the prediction is \(1, 2\), its label"
     ):
         evaluate_panoptic_files(*paths)
     write_json(paths[2], paths[2].read_text().replace('"category_id": 1', '"category_id": 5'))
@@ -302,7 +303,7 @@ def test_any_other_document_is_read_or_refused_in_one_line(tmp_path_factory, doc
     except InputError as error:
         assert len(str(error).splitlines()) == 1
     else:
-        PanopticQuality(annotations.categories).scores().table(1).encode()
+        panoptic_text(PanopticQuality(annotations.categories).scores(), 1).encode()
 
 
 @pytest.mark.slow

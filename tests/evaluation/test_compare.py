@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from atrous.data.sample import Sample
-from atrous.evaluation.compare import Weighed, Weighing, scenes
+from atrous.evaluation.compare import Comparison, ModelResult, scenes
 from atrous.evaluation.cost import Cost
 from atrous.evaluation.score import Predicted, Tally
 from atrous.metrics import Boundary, Confusion
 from atrous.metrics.interval import MEANS, compare, holm
+from atrous.report.comparison import sentence
 from atrous.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy(name="two", classes=("a", "b"), colors=((255, 0, 0), (0, 0, 255)))
@@ -25,15 +26,15 @@ def spoilt(label: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.where(wrong, 1 - label, label).astype(np.uint8)
 
 
-def weighed(name: str, truth: list[np.ndarray], predictions: list[np.ndarray]) -> Weighed:
+def result(name: str, truth: list[np.ndarray], predictions: list[np.ndarray]) -> ModelResult:
     tally = Tally(Confusion(2), Boundary(2))
     for i, (label, prediction) in enumerate(zip(truth, predictions, strict=True)):
         tally.update(Predicted(f"{i:02}", prediction, label))
-    return Weighed(name=name, model=name, tally=tally, protocol="pooled", cost=Cost(1, 2))
+    return ModelResult(name=name, model=name, tally=tally, protocol="pooled", cost=Cost(1, 2))
 
 
-def weighing(models: list[Weighed]) -> Weighing:
-    return Weighing(
+def compared(models: list[ModelResult]) -> Comparison:
+    return Comparison(
         data="two",
         split="val",
         missing=0,
@@ -41,13 +42,13 @@ def weighing(models: list[Weighed]) -> Weighing:
         protocol="pooled",
         size=(SIDE, SIDE),
         machine={"processor": "any", "threads": 1},
-        lacking={},
+        unavailable={},
         models=models,
     )
 
 
 @pytest.fixture(scope="module")
-def four() -> Weighing:
+def four() -> Comparison:
     """A good model, two alike but for chance, and a bad one; image 20 is hard for the last."""
     truth = labels(40)
     shares = {"good": 0.05, "twin": 0.2, "other twin": 0.2, "bad": 0.4}
@@ -57,38 +58,40 @@ def four() -> Weighing:
         if name == "bad":
             predictions[20] = 1 - truth[20]
             predictions[21] = spoilt(truth[21], 0.95, 0)
-        models.append(weighed(name, truth, predictions))
-    return weighing(models)
+        models.append(result(name, truth, predictions))
+    return compared(models)
 
 
-def test_pairs_are_told_apart_or_not(four: Weighing) -> None:
-    real = {frozenset(pair[:2]): pair.real for pair in four.differences}
-    assert len(real) == 6
-    assert [pair for pair, is_real in real.items() if not is_real] == [{"twin", "other twin"}]
-    first = four.differences[0]
-    assert "good" in str(first) and "told apart" in str(first) and "better than twin" in str(first)
+def test_pairs_are_significant_or_not(four: Comparison) -> None:
+    significant = {frozenset(pair[:2]): pair.significant for pair in four.pairs}
+    assert len(significant) == 6
+    assert [pair for pair in significant if not significant[pair]] == [{"twin", "other twin"}]
+    lines = [sentence(pair).splitlines() for pair in four.pairs]
+    assert lines[0][0].startswith("good ") and lines[0][0].endswith(" better than twin")
+    assert lines[0][1].endswith("): significant")
+    assert sum(line.endswith("): not significant") for _, line in lines) == 1
 
 
-def test_p_values_are_adjusted_for_all_pairs(four: Weighing) -> None:
-    plain = [pair.comparison.p_value for pair in four.differences]
-    assert [pair.p_adjusted for pair in four.differences] == holm(plain)
-    assert min(pair.p_adjusted for pair in four.differences) == pytest.approx(6 / 1001)
+def test_p_values_are_adjusted_for_all_pairs(four: Comparison) -> None:
+    plain = [pair.test.p_value for pair in four.pairs]
+    assert [pair.p_adjusted for pair in four.pairs] == holm(plain)
+    assert min(pair.p_adjusted for pair in four.pairs) == pytest.approx(6 / 1001)
     counts = [model.tally.confusion.counts() for model in four.models]
-    assert four.differences[0].comparison == compare(counts[0], counts[1])
+    assert four.pairs[0].test == compare(counts[0], counts[1])
 
 
 def test_many_pairs_draw_more_often() -> None:
     truth = labels(20)
     models = [
-        weighed(f"{n}", truth, [spoilt(label, n / 20, 7 * i + n) for i, label in enumerate(truth)])
+        result(f"{n}", truth, [spoilt(label, n / 20, 7 * i + n) for i, label in enumerate(truth)])
         for n in range(7)
     ]
-    smallest = min(pair.p_adjusted for pair in weighing(models).differences)
+    smallest = min(pair.p_adjusted for pair in compared(models).pairs)
     assert smallest == pytest.approx(21 / 2101)  # with 1,000 draws it could not be below 0.02
 
 
-def test_the_most_different_images_come_first_and_apart(four: Weighing) -> None:
-    chosen = four.most_different()
+def test_the_most_different_images_come_first_and_apart(four: Comparison) -> None:
+    chosen = four.most_different
     assert chosen[0] == 20 and 21 not in chosen
     assert len(chosen) == 6
     assert min(abs(a - b) for a in chosen for b in chosen if a != b) >= 5
@@ -96,22 +99,22 @@ def test_the_most_different_images_come_first_and_apart(four: Weighing) -> None:
     assert spread[20] == pytest.approx(max(spread))
 
 
-def test_scenes_hold_what_each_model_makes_of_an_image(four: Weighing) -> None:
+def test_scenes_hold_what_each_model_makes_of_an_image(four: Comparison) -> None:
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     samples = [Sample(image + i, label, f"{i:02}") for i, label in enumerate(labels(40))]
     predict = {
         model.name: lambda image, n=n: image[:, :, 0] + n for n, model in enumerate(four.models)
     }
     shown = list(scenes(four, predict, samples))
-    assert [scene.sample.key for scene in shown] == [four.keys[i] for i in four.most_different()]
+    assert [scene.sample.key for scene in shown] == [four.keys[i] for i in four.most_different]
     assert [int(seen[0, 0]) for seen in shown[0].predictions] == [20, 21, 22, 23]
 
 
-def test_the_document_has_no_nan_and_all_means(four: Weighing) -> None:
+def test_the_document_has_no_nan_and_all_means(four: Comparison) -> None:
     document = four.to_dict()
     model = document["models"][0]
     assert model["intervals"].keys() == set(MEANS)
     assert all(low < model[name] < high for name, (low, high) in model["intervals"].items())
-    one = weighing([weighed(name, labels(1), labels(1)) for name in ("a", "b")]).to_dict()
+    one = compared([result(name, labels(1), labels(1)) for name in ("a", "b")]).to_dict()
     assert one["models"][0]["intervals"]["miou"] == [None, None]
     assert one["pairs"][0]["p_adjusted"] is None

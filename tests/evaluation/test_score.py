@@ -13,15 +13,9 @@ from atrous.data.dataset import Dataset
 from atrous.data.encodings.panoptic import evaluate_panoptic_files, write_panoptic
 from atrous.data.shapes import TAXONOMY, write_shapes
 from atrous.errors import InputError
-from atrous.evaluation.predictions import find_predictions
-from atrous.evaluation.score import (
-    Predicted,
-    Tally,
-    count,
-    evaluate,
-    evaluate_panoptic,
-    read_predictions,
-)
+from atrous.evaluation.panoptic import evaluate_panoptic
+from atrous.evaluation.predictions import find_predictions, read_predictions
+from atrous.evaluation.score import Predicted, Tally, count, count_samples
 from atrous.images.photos import write_image, write_label
 from atrous.metrics import Boundary, Calibration, Confusion, Panoptic
 
@@ -50,7 +44,7 @@ def red(image):
 
 def test_each_image_is_scored_at_its_own_size():
     done = []
-    confusion = evaluate(red, make_samples(), 3, lambda *n: done.append(n))
+    confusion = count_samples(red, make_samples(), 3, lambda *n: done.append(n))
     assert confusion.matrix.sum() == 4 * 6 + 4 * 3
     assert confusion.scores().miou == 1
     assert confusion.keys == ["a", "b"]
@@ -58,7 +52,7 @@ def test_each_image_is_scored_at_its_own_size():
 
 
 def test_a_wrong_prediction_moves_off_the_diagonal():
-    confusion = evaluate(lambda image: (red(image) + 1) % 3, make_samples(), 3)
+    confusion = count_samples(lambda image: (red(image) + 1) % 3, make_samples(), 3)
     assert confusion.matrix.diagonal().sum() == 0
 
 
@@ -66,15 +60,15 @@ def test_an_error_names_the_image():
     samples = make_samples()
     samples[1].label[1, 1] = 77
     with pytest.raises(InputError, match=r"^b: the label holds 77"):
-        evaluate(red, samples, 3)
+        count_samples(red, samples, 3)
 
 
 def test_parts_are_scored_alone():
     samples = make_samples()
-    whole = evaluate(red, samples, 3, indices=range(1, 2))
+    whole = count_samples(red, samples, 3, indices=range(1, 2))
     assert whole.keys == ["b"]
-    whole.merge(evaluate(red, samples, 3, indices=range(1)))
-    assert np.array_equal(whole.matrix, evaluate(red, samples, 3).matrix)
+    whole.merge(count_samples(red, samples, 3, indices=range(1)))
+    assert np.array_equal(whole.matrix, count_samples(red, samples, 3).matrix)
 
 
 def test_a_model_is_called_in_the_callers_thread_and_few_images_are_read_ahead():
@@ -92,7 +86,7 @@ def test_a_model_is_called_in_the_callers_thread_and_few_images_are_read_ahead()
         ahead.append(len(read) - len(ahead))
         return red(image)
 
-    evaluate(predict, Many(make_samples() * 20), 3)
+    count_samples(predict, Many(make_samples() * 20), 3)
     assert threads == {threading.main_thread()}
     assert len(read) == 40 and max(ahead) <= 5
 
@@ -102,7 +96,7 @@ def test_all_that_is_asked_for_is_counted():
     label[10:30, 10:30] = 1
     sure = np.full(label.shape, 0.8, np.float32)
     tally = Tally(Confusion(2), Boundary(2), Calibration())
-    count([Predicted("a", label, label, sure)], tally, 1, None)
+    count([Predicted("a", label, label, sure)], tally, 1)
     assert tally.boundary is not None and tally.boundary.scores().miou == 1
     assert tally.calibration is not None and tally.calibration.ece() == pytest.approx(0.2)
 
@@ -121,7 +115,7 @@ def test_predictions_are_read_from_files(shapes: Dataset, tmp_path: Path, name: 
         write_label(tmp_path / name.format(key), label, TAXONOMY)
     paths = find_predictions(tmp_path, samples, range(3)).paths
     tally = Tally(Confusion(4))
-    count(read_predictions(paths, samples, 4), tally, 3, None)
+    count(read_predictions(paths, samples, 4), tally, 3)
     assert tally.confusion.scores().miou == 1
     assert tally.confusion.keys == list(samples.keys)
 
@@ -173,7 +167,7 @@ def test_colours_are_read_where_the_data_set_has_colours(tmp_path: Path) -> None
 def test_a_prediction_that_does_not_fit_is_named(
     shapes, tmp_path, monkeypatch, prediction, message
 ) -> None:
-    monkeypatch.setattr("atrous.evaluation.score.read_label", lambda path: prediction)
+    monkeypatch.setattr("atrous.evaluation.predictions.read_label", lambda path: prediction)
     with pytest.raises(InputError, match=message):
         list(read_predictions({0: tmp_path / "0000.png"}, shapes.split("val"), 4))
 
@@ -188,7 +182,7 @@ def test_an_id_that_is_unknown_is_refused_only_where_it_counts(shapes, tmp_path)
     write_label(tmp_path / "0000.png", label, TAXONOMY)
     paths = {0: tmp_path / "0000.png"}
     tally = Tally(Confusion(4))
-    count(read_predictions(paths, samples, 4, shapes.encoding), tally, 1, None)
+    count(read_predictions(paths, samples, 4, shapes.encoding), tally, 1)
     assert tally.confusion.scores().miou == 1
     label[5] = 77
     write_label(tmp_path / "0000.png", label, TAXONOMY)

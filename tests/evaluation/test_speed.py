@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from atrous.errors import InputError
-from atrous.evaluation.memory import most_resident
-from atrous.evaluation.speed import measure, peak_memory
+from atrous.evaluation.timing import measure, most_resident, peak_memory
 from atrous.export.forms import files_by_runtime
 
 
@@ -40,7 +39,7 @@ def test_memory_is_of_the_process_alone() -> None:
     """What the parent holds, or held, does not count; what was let go again does."""
     code = (
         "import numpy, subprocess, sys; held = numpy.ones(25_000_000)\n"
-        "ask = 'import atrous.evaluation.memory as m; before = m.most_resident();"
+        "ask = 'import atrous.evaluation.timing as m; before = m.most_resident();"
         " del_me = bytearray(60_000_000); del del_me; print(before, m.most_resident())'\n"
         "subprocess.run([sys.executable, '-c', ask], check=True)"
     )

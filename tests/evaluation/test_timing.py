@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from atrous.errors import InputError
-from atrous.evaluation.timing import Trial, fastest, try_runtimes
+from atrous.evaluation.timing import Timing, fastest, time_runtimes
 from atrous.infer.runtime_selection import remember, remembered
 from atrous.infer.runtimes.open import OF_BUNDLES, open_runtime
 
@@ -22,8 +22,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "atrous"
 
 
-def trial(name: str, seconds: float, agreement: float) -> Trial:
-    return Trial(runtime=name, precision="fp32", seconds=seconds, start=0.1, agreement=agreement)
+def trial(name: str, seconds: float, agreement: float) -> Timing:
+    return Timing(runtime=name, precision="fp32", seconds=seconds, start=0.1, agreement=agreement)
 
 
 def test_the_fastest_must_agree() -> None:
@@ -34,7 +34,7 @@ def test_the_fastest_must_agree() -> None:
 
 def test_trials_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
     done = []
-    trials, missing = try_runtimes(
+    trials, missing = time_runtimes(
         tiny_bundle,
         OF_BUNDLES,
         paint,
@@ -49,8 +49,8 @@ def test_trials_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
 
 
 def test_a_runtime_that_cannot_be_had(tiny_bundle: Path, paint: np.ndarray) -> None:
-    def run(*names: str) -> tuple[list[Trial], dict[str, str]]:
-        return try_runtimes(
+    def run(*names: str) -> tuple[list[Timing], dict[str, str]]:
+        return time_runtimes(
             tiny_bundle, names, paint, threads=1, rounds=1, progress=lambda done, total: None
         )
 

@@ -160,11 +160,11 @@ def test_nothing_to_score_is_nan():
 @pytest.mark.parametrize(
     ("prediction", "label", "message"),
     [
-        ([[0]], [[7]], "the label holds 7, where 0 to 1 can be"),
+        ([[0]], [[7]], r"the label holds 7, where 0 to 1 or 255 \(ignored\) can be"),
         ([[9]], [[0]], "the prediction holds 9"),
         ([[-1]], [[0]], "the prediction holds -1"),
         ([[0.5]], [[0]], "the prediction holds float64"),
-        ([0], [0], r"they must be of one shape, \(H, W\)"),
+        ([0], [0], r"boundaries need images, \(H, W\)"),
         ([[0, 1]], [[0]], r"the prediction is \(1, 2\), its label \(1, 1\)"),
     ],
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from atrous.errors import InputError
 from atrous.metrics import Panoptic, PanopticQuality
 from atrous.metrics import segments as segments_module
+from atrous.report.scores import panoptic_text
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1},
@@ -227,7 +228,7 @@ def test_nothing_to_score_is_nan(shape):
         assert np.isnan([scores.pq, scores.sq, scores.rq, scores.things.pq]).all()
         assert scores.num_categories == 0
         assert scores.to_dict()["pq"] is None
-        assert "all" in scores.table(0)
+        assert "all" in panoptic_text(scores, 0)
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=6), st.randoms())
@@ -339,20 +340,3 @@ def test_categories_that_are_none_are_refused(categories, message):
 def test_other_categories_are_not_merged():
     with pytest.raises(InputError, match="different categories cannot be merged"):
         PanopticQuality(CATEGORIES).merge(PanopticQuality(CATEGORIES[:2]))
-
-
-def test_the_table_sorts_and_fits_80_columns():
-    categories = [*CATEGORIES, {"id": 3, "name": "x" * 60, "isthing": 1}]
-    quality = PanopticQuality(categories)
-    quality.update(
-        (row(1, 1, 1, 2), [segment(1, 3), segment(2, SKY)]),
-        (row(1, 1, 1, 1), [segment(1, 3)]),
-    )
-    lines = quality.scores().table(1).splitlines()
-    assert lines[0].startswith("1 image, 5 categories, ")
-    assert lines[1] == "  all     PQ  37.5   SQ  37.5   RQ  50.0   of 2 that occur"
-    assert lines[2] == "  things  PQ  75.0   SQ  75.0   RQ 100.0   of 1 that occur"
-    assert lines[4].split() == ["PQ", "SQ", "RQ"]
-    assert [line.split()[0] for line in lines[5:7]] == ["x" * 36, "sky"]
-    assert lines[7].split()[1:] == ["-", "-", "-"]  # neither in truth nor in prediction
-    assert max(map(len, lines)) <= 80

@@ -6,10 +6,10 @@ import pytest
 from html_page import Page
 
 from atrous.data.sample import Sample
-from atrous.evaluation.compare import Weighed, Weighing, scenes
+from atrous.evaluation.compare import Comparison, ModelResult, scenes
 from atrous.evaluation.cost import Cost
 from atrous.evaluation.score import Predicted, Tally
-from atrous.evaluation.speed import Speed
+from atrous.evaluation.timing import Speed
 from atrous.metrics import Boundary, Confusion
 from atrous.report.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marks
 from atrous.report.compare_page import write_page
@@ -19,13 +19,13 @@ STRANGE = "<img src=x onerror=alert(1)>"
 TAXONOMY = Taxonomy(name="x", classes=("a", STRANGE), colors=((255, 0, 0), (0, 0, 255)))
 
 
-def weighed(name: str, samples: list[Sample], wrong: int) -> Weighed:
+def result(name: str, samples: list[Sample], wrong: int) -> ModelResult:
     """A model that gets `wrong` rows of each image wrong."""
     tally = Tally(Confusion(2), Boundary(2))
     for sample in samples:
         tally.update(Predicted(sample.key, predict(wrong)(sample.image), sample.label))
     speeds = {"onnxruntime": Speed(0.1 * wrong + 0.1, 50_000_000)} if wrong < 3 else {}
-    return Weighed(
+    return ModelResult(
         name=name,
         model=name,
         tally=tally,
@@ -50,8 +50,8 @@ def page(tmp_path: Path) -> tuple[str, Page]:
     label[:, 30:] = 1
     image = np.stack([255 * label] * 3, 2)
     samples = [Sample(image, np.roll(label, n, 0), f"{STRANGE}{n}") for n in range(7)]
-    models = [weighed(name, samples, n) for n, name in enumerate(["best", STRANGE, "c", "last"])]
-    weighing = Weighing(
+    models = [result(name, samples, n) for n, name in enumerate(["best", STRANGE, "c", "last"])]
+    comparison = Comparison(
         data="x",
         split="val",
         missing=3,
@@ -59,11 +59,11 @@ def page(tmp_path: Path) -> tuple[str, Page]:
         protocol="pooled",
         size=(40, 60),
         machine={"processor": "any", "threads": 1},
-        lacking={"openvino": "not installed"},
+        unavailable={"openvino": "not installed"},
         models=models,
     )
     by_name = {model.name: predict(n) for n, model in enumerate(models)}
-    write_page(tmp_path / "page.html", weighing, scenes(weighing, by_name, samples))
+    write_page(tmp_path / "page.html", comparison, scenes(comparison, by_name, samples))
     text = (tmp_path / "page.html").read_text("utf-8")
     return text, Page(text)
 
@@ -96,7 +96,7 @@ def test_each_chart_shows_the_models_that_were_measured(page: tuple[str, Page]) 
 
 
 def test_points_stand_between_their_marks() -> None:
-    drawn = chart("x", ["red", "blue"], [5.0, 20.0], [(50.0, 40.0, 60.0), (70.0, np.nan, np.nan)])
+    drawn = chart("x", [5.0, 20.0], [(50.0, 40.0, 60.0), (70.0, np.nan, np.nan)])
     assert [text for _, text in drawn.columns] == ["0", "5", "10", "15", "20"]
     assert [text for _, text in drawn.rows] == ["40", "50", "60", "70"]
     first, second = drawn.points
@@ -106,5 +106,5 @@ def test_points_stand_between_their_marks() -> None:
 
 
 def test_a_chart_without_points_is_empty() -> None:
-    assert not chart("x", ["red"], [np.nan], [(50.0, 40.0, 60.0)]).points
+    assert not chart("x", [np.nan], [(50.0, 40.0, 60.0)]).points
     assert marks([3.0, 3.0])[0] <= 3 <= marks([3.0, 3.0])[-1]

@@ -21,7 +21,7 @@ from atrous.text import did_you_mean, printable
 COMMANDS = {
     "segment": "Label photos or folders: labels, overlay and coverage.",
     "evaluate": "Score a model on a data set, per class, by a named protocol.",
-    "compare": "Weigh models or recipes against each other on one data set.",
+    "compare": "Compare models or recipes on one data set.",
     "train": "Train a model with a recipe, or on a data set of your own.",
     "export": "Turn a run into a bundle, one .onnx file, and certify it.",
     "convert": "Turn weights of other projects into a run folder.",

@@ -1,28 +1,17 @@
 """`atrous bench`: how fast this machine is with a model, in each runtime and in each step."""
 
 import json
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from atrous.evaluation.timing import Trial
-    from atrous.infer.segmenter import Segmenter
-
-_COMPILES = "compile"
-"""What the names of runtimes hold that take a minute to start: `auto` never takes them."""
+    from atrous.evaluation.timing import Bench
 
 
 def bench(
@@ -44,148 +33,74 @@ def bench(
     Args:
         model: Name of a shipped model, a bundle (.onnx), or a run folder.
         photo: Photo to measure with; by default a made-up one.
-        size: Height and width that it is resized to; by default 360 480 for the made-up one.
+        size: Height and width that the photo is resized to; by default 360 480 for the made-up one.
         runtime: Measure these only, and remember nothing.
-        threads: How many to use; by default as many as this process may run on.
-        rounds: How often each runtime labels the photo.
+        threads: Threads of each runtime; by default as many as this process may run on.
+        rounds: Number of times that each runtime labels the photo.
         json_output: Print one JSON document instead of the tables.
     """
-    # numpy and Pillow, which `atrous bench --help` shall not pay for
+    # numpy and Pillow, which `atrous bench --help` need not load
     from atrous.cli.convert import fetched
     from atrous.cli.progress import watched
-    from atrous.evaluation.timing import fastest, try_runtimes
+    from atrous.evaluation.timing import bench as measure
     from atrous.infer.bundle import find_model
-    from atrous.infer.runtime_selection import remember
-    from atrous.infer.runtimes.open import runtimes_of
-    from atrous.infer.segmenter import load
-    from atrous.kernels import usable_cores
 
     if rounds < 1 or min(size or (1, 1)) < 1:
         raise InputError("--rounds and --size take numbers of 1 or more")
     path = find_model(fetched(model))
-    threads = usable_cores() if threads is None else threads
-    first = load(path, threads, "torch" if path.is_dir() else "onnxruntime")
-    image = _image(first, photo, size)
-    names = runtime or [name for name in runtimes_of(path) if _COMPILES not in name]
     with watched("photos") as progress:
-        trials, missing = try_runtimes(
-            path, names, image, threads=threads, rounds=rounds, progress=progress
+        result = measure(
+            path,
+            photo=photo,
+            size=size,
+            runtimes=runtime,
+            threads=threads,
+            rounds=rounds,
+            progress=progress,
         )
-    best = fastest(trials)
-    segmenter = load(path, threads, best.runtime)
-    steps = _steps(segmenter, image)
-    kept = not runtime and remember(path, threads, best.runtime)
-    document = {
-        **_about(segmenter, image),
-        "runtimes": [asdict(trial) for trial in trials],
-        "missing": missing,
-        "fastest": best.runtime,
-        "remembered": kept,
-        "steps": steps,
-    }
     if json_output:
-        print(json.dumps(document, indent=2))
+        print(json.dumps(result.to_dict(), indent=2))
         return
-    _print(document, trials, best)
-    print(_conclusion(best, kept, bool(runtime)))
-    print(f"next: {_next(model, path.is_dir())}")
+    print("\n".join(_lines(result)))
+    print(_conclusion(result, chosen=bool(runtime)))
+    next_step = f"segment PHOTO{f' --model {model}' * (model != 'camvid')}"
+    if path.is_dir():
+        next_step = f"export {model} --int8 (bundles are several times faster)"
+    print(f"next: atrous {next_step}")
 
 
-def _image(
-    segmenter: "Segmenter", photo: Path | None, size: tuple[int, int] | None
-) -> "NDArray[np.uint8]":
-    """Return the photo as the model takes it, (H, W, C), or blurred noise."""
-    import numpy as np
-    from PIL import Image
-
-    from atrous.images.photos import resized
-    from atrous.images.pixels import read_pixels
-
-    if photo is not None:
-        image, _ = read_pixels(photo, segmenter.reading([photo])[0])
-    else:
-        random = np.random.default_rng(0)
-        image = random.integers(0, 256, (12, 16, segmenter.metadata.channels), dtype=np.uint8)
-        size = size or (360, 480)
-    return image if size is None else resized(image, size, Image.Resampling.BICUBIC)
-
-
-def _steps(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, float]:
-    """Return the median seconds of each step from a JPEG file to the files written."""
-    from PIL import Image
-
-    from atrous.images.photos import read_image, shown
-    from atrous.infer.upsample import photo_labels
-
-    seconds: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "photo.jpg"
-        Image.fromarray(shown(image)).save(path, quality=95)
-        logits = segmenter.runtime(image[None])[0]
-        result = segmenter(image)
-        steps: dict[str, Callable[[], object]] = {
-            "decode": lambda: read_image(path),
-            "network": lambda: segmenter.runtime(image[None]),
-            "upsample and argmax": lambda: photo_labels(
-                logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
-            ),
-            "encode and write": lambda: result.save(folder),
-        }
-        for _ in range(7):
-            for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                seconds.setdefault(name, []).append(time.perf_counter() - start)
-    return {name: median(times) for name, times in seconds.items()}
-
-
-def _about(segmenter: "Segmenter", image: "NDArray[np.uint8]") -> dict[str, Any]:
-    """Return what was measured, and on what."""
-    from atrous.infer.runtime_selection import processor
-
-    return {
-        "model": segmenter.runtime.model_name,
-        "precision": segmenter.metadata.precision,
-        "size": list(image.shape[:2]),
-        "processor": processor(),
-        "threads": segmenter.runtime.threads,
-    }
-
-
-def _print(document: dict[str, Any], trials: "list[Trial]", best: "Trial") -> None:
-    height, width = document["size"]
-    print(f"{document['model']} ({document['precision']}), one photo of {width}x{height}")
+def _lines(bench: "Bench") -> Iterator[str]:
+    from atrous.report.tables import Table
     from atrous.text import amount
 
-    print(f"{document['processor']}, {amount(document['threads'], 'thread')}")
-    print(f"\n  {'runtime':<24}{'ms':>8}{'photos/s':>10}{'start s':>9}{'same labels':>14}")
-    for trial in trials:
-        numbers = f"{1000 * trial.seconds:8.1f}{1 / trial.seconds:10.1f}{trial.start:9.2f}"
-        mark = "  <- fastest" if trial is best else ""
-        print(f"  {trial.runtime:<24}{numbers}{100 * trial.agreement:12.2f} %{mark}")
-    for name, reason in document["missing"].items():
-        print(f"  {name:<24}{shorten(reason, 54)}")
-    print(f"\n  {'step, in ' + best.runtime:<36}{'ms':>8}")
-    for name, seconds in document["steps"].items():
-        print(f"  {name:<36}{1000 * seconds:8.1f}")
-    print()
+    height, width = bench.size
+    yield f"{bench.model} ({bench.precision}), one photo of {width}x{height}"
+    yield f"{bench.processor}, {amount(bench.threads, 'thread')}\n"
+    columns = {
+        "ms": [f"{1000 * timing.seconds:.1f}" for timing in bench.runtimes],
+        "photos/s": [f"{1 / timing.seconds:.1f}" for timing in bench.runtimes],
+        "start s": [f"{timing.start:.2f}" for timing in bench.runtimes],
+        "same labels": [f"{100 * timing.agreement:.2f} %" for timing in bench.runtimes],
+        "": ["<- fastest" * (timing.runtime == bench.fastest) for timing in bench.runtimes],
+    }
+    names = [timing.runtime for timing in bench.runtimes]
+    yield Table(names=names, columns=columns, heading="runtime", left=[""]).to_text()
+    for name, reason in bench.missing.items():
+        yield f"  {name}: {shorten(reason, 76 - len(name))}"
+    steps = {"ms": [f"{1000 * seconds:.1f}" for seconds in bench.steps.values()]}
+    heading = f"step, in {bench.fastest}"
+    yield "\n" + Table(names=list(bench.steps), columns=steps, heading=heading).to_text() + "\n"
 
 
-def _next(model: str, is_run: bool) -> str:
-    if is_run:
-        return f"atrous export {model} --int8 (bundles are several times faster)"
-    return "atrous segment PHOTO" + f" --model {model}" * (model != "camvid")
-
-
-def _conclusion(best: "Trial", kept: bool, chosen: bool) -> str:
+def _conclusion(bench: "Bench", *, chosen: bool) -> str:
     """Say what `auto` takes from now on, and why."""
     from atrous.evaluation.timing import AGREEMENT
 
     if chosen:
         return "auto stays as it was; to let it take the fastest: atrous bench without --runtime"
-    if not kept:
-        return f"auto does not take it: the cache cannot be written; use --runtime {best.runtime}"
+    if not bench.remembered:
+        return f"auto does not take it: the cache cannot be written; use --runtime {bench.fastest}"
     return (
-        f"auto takes {best.runtime} from now on for this model and number of threads: the\n"
-        f"fastest that gives {100 * AGREEMENT:.0f} % of the sure pixels the plain runtime's label"
+        f"auto takes {bench.fastest} from now on for this model and number of threads: the\n"
+        f"fastest with the plain runtime's label on {100 * AGREEMENT:.0f} % of the confident pixels"
     )

@@ -56,9 +56,9 @@ def export(
     import onnx
 
     from atrous.cli.convert import fetched
-    from atrous.cli.evaluate import check_same_classes
     from atrous.cli.progress import watched
     from atrous.cli.rasters import say_fourth_band
+    from atrous.evaluation.score import check_same_classes
     from atrous.export.certificate import compare
     from atrous.export.graph import export_bundle, write_bundle
     from atrous.export.int8.quantize import quantize

@@ -1,1 +1,1 @@
-"""Predictions against truth: scores, comparisons, cost, timing."""
+"""Predictions against truth: `evaluate`, `compare`, cost and timing."""

@@ -1,42 +1,77 @@
-"""What a comparison has found: each model's scores and costs, and which differences are real.
+"""Comparison of models on one data set: scores, costs, and which differences are significant.
 
-Models are compared in pairs, on the same images, as `atrous.metrics.interval` does it. Of several
-pairs some differ by chance alone, so each p-value is adjusted for their number (Holm 1979).
+Models are compared in pairs, on the same images, by `atrous.metrics.interval.compare`. With several
+pairs some differ by chance alone, so p-values are adjusted for their number (Holm 1979).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from atrous.data.sample import Sample
-from atrous.evaluation.cost import Cost
-from atrous.evaluation.score import Labels, Predict, Tally
-from atrous.evaluation.speed import Speed
-from atrous.metrics import Scores
+from atrous.evaluation.cost import Cost, cost_of
+from atrous.evaluation.evaluate import Truth
+from atrous.evaluation.score import (
+    Labels,
+    Predict,
+    Tally,
+    check_same_classes,
+    count,
+    predict_samples,
+)
+from atrous.evaluation.timing import Place, Speed, measure
+from atrous.images.photos import resized
+from atrous.infer.runtime_selection import plain_runtime, processor, versions
+from atrous.infer.segmenter import Segmenter, load
+from atrous.metrics import Boundary, Confusion, Scores
 from atrous.metrics.boundary import BoundaryScores
-from atrous.metrics.interval import SIGNIFICANT, Comparison, Interval, compare, holm, intervals
-from atrous.metrics.protocols import number, rates
+from atrous.metrics.interval import SIGNIFICANT, Interval, PairedTest, holm, intervals
+from atrous.metrics.interval import compare as paired_test
+from atrous.metrics.protocols import rates, without_nan
+from atrous.progress import Track, untracked
 from atrous.taxonomy import Taxonomy
 
+__all__ = [
+    "Comparison",
+    "Model",
+    "ModelPair",
+    "ModelResult",
+    "Scene",
+    "compare",
+    "open_model",
+    "scenes",
+]
+
 SHOWN_IMAGES = 6
-"""Those in which the models differ most."""
+"""Images in which the models differ most."""
 
 _APART = 5
-"""Places in the split's order: frames of a video that follow each other look alike."""
+"""Least distance of shown images in the split: neighbouring frames of a video look alike."""
 
 _RESAMPLES = 1000
 _RESAMPLES_OF_A_PAIR = 100
-"""So many for each pair, or adjusted for many pairs no p-value could be small."""
+"""Least number for each pair: adjusted for many pairs, no p-value could be small otherwise."""
+
+
+class Model(NamedTuple):
+    """A model to be compared."""
+
+    name: str
+    path: Path
+    """Bundle or run folder."""
+    segmenter: Segmenter
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Weighed:
-    """One model of a comparison."""
+class ModelResult:
+    """Scores and costs of one model."""
 
     name: str
     model: str
@@ -49,113 +84,103 @@ class Weighed:
 
     @cached_property
     def scores(self) -> Scores:
-        """Of the classes, and their means."""
+        """Scores of the classes, and their means."""
         return self.tally.confusion.scores(self.protocol)
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """Of the means."""
+        """Intervals of the means."""
         return intervals(self.tally.confusion.counts(), self.protocol)
 
     @cached_property
     def boundary(self) -> BoundaryScores:
-        """Of the classes, and their means."""
+        """Boundary scores of the classes, and their means."""
         assert self.tally.boundary is not None
         return self.tally.boundary.scores()
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """A JSON-ready form; docs/comparison.md describes it."""
-        ends = self.intervals.items()
+        """JSON-ready values; docs/comparison.md describes them."""
         return {
             "name": self.name,
             "model": self.model,
             **self.cost._asdict(),
             "runtimes": {runtime: speed._asdict() for runtime, speed in self.speeds.items()},
             **self.scores.to_dict(classes),
-            "intervals": {name: [number(end) for end in interval] for name, interval in ends},
+            "intervals": self.intervals,
             **self.boundary.to_dict(classes),
         }
 
 
-class Difference(NamedTuple):
-    """Two models of a comparison."""
+class ModelPair(NamedTuple):
+    """Two models, the better one first."""
 
     first: str
     second: str
-    comparison: Comparison
+    test: PairedTest
     p_adjusted: float
-    """The p-value, adjusted for the number of pairs."""
+    """p-value, adjusted for the number of pairs."""
 
     @property
-    def real(self) -> bool:
-        """Whether it is more than chance."""
+    def significant(self) -> bool:
+        """Whether the difference is more than chance."""
         return self.p_adjusted < SIGNIFICANT
-
-    def __str__(self) -> str:
-        """Say in two lines who is better, and whether it is real."""
-        points, low, high, _ = self.comparison
-        if np.isnan(points):
-            return f"{self.first} and {self.second}: one of the two mIoU is undefined"
-        better = f"{self.first} {100 * points:.1f} better than {self.second}"
-        if np.isnan(self.p_adjusted):
-            return f"{better}\n  too few images to tell them apart"
-        told = "told apart" if self.real else "not told apart"
-        ends = f"95 %: {100 * low:+.1f} to {100 * high:+.1f}"
-        return f"{better}\n  ({ends}, p = {self.p_adjusted:.2g}): {told}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Weighing:
-    """All that one comparison has found out."""
+class Comparison:
+    """Results of all models, and the differences between them."""
 
     data: str
     split: str
     missing: int
-    """Images of the split's list that are not here."""
+    """Images of the split's list that do not exist here."""
     taxonomy: Taxonomy
     protocol: str
     size: tuple[int, int]
     """(H, W) of the image that costs are counted and measured on."""
     machine: Mapping[str, Any]
     """Processor, threads, versions."""
-    lacking: Mapping[str, str]
-    """Why each runtime that was asked for cannot be had."""
-    models: Sequence[Weighed]
+    unavailable: Mapping[str, str]
+    """Requested runtimes that are unavailable, with the reason."""
+    models: Sequence[ModelResult]
     """Best mIoU first."""
 
     @property
     def keys(self) -> list[str]:
-        """Of the images."""
+        """Keys of the images."""
         return self.models[0].tally.confusion.keys
 
+    @property
+    def runtimes(self) -> list[str]:
+        """Runtimes in which a model was measured."""
+        return list(dict.fromkeys(runtime for model in self.models for runtime in model.speeds))
+
     @cached_property
-    def differences(self) -> list[Difference]:
+    def pairs(self) -> list[ModelPair]:
         """Each pair of models, the better one first."""
         pairs = list(combinations(self.models, 2))
         resamples = max(_RESAMPLES, _RESAMPLES_OF_A_PAIR * len(pairs))
-        found = [
-            compare(
+        tests = [
+            paired_test(
                 a.tally.confusion.counts(), b.tally.confusion.counts(), self.protocol, resamples
             )
             for a, b in pairs
         ]
-        adjusted = holm([comparison.p_value for comparison in found])
+        adjusted = holm([test.p_value for test in tests])
         return [
-            Difference(a.name, b.name, comparison, p)
-            for (a, b), comparison, p in zip(pairs, found, adjusted, strict=True)
+            ModelPair(a.name, b.name, test, p)
+            for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)
         ]
 
     @cached_property
     def mious(self) -> NDArray[np.float64]:
-        """The mIoU of each image by itself, over the classes in its truth, (models, N)."""
+        """(models, N) mIoU of each image by itself, over the classes in its truth."""
         counts = np.stack([model.tally.confusion.counts() for model in self.models])
         return rates(counts, "per-image").miou
 
+    @cached_property
     def most_different(self) -> list[int]:
-        """The images in which the models' mIoU lie furthest apart, the furthest first.
-
-        Of images that follow each other only one is taken.
-        """
+        """Images with the largest range of mIoU, the largest first; one of neighbouring images."""
         spread = np.nan_to_num(np.ptp(self.mious, axis=0))  # (N,)
         chosen: list[int] = []
         for i in np.argsort(-spread, kind="stable").tolist():
@@ -164,51 +189,112 @@ class Weighing:
         return chosen
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form; docs/comparison.md describes it."""
+        """JSON-ready values; docs/comparison.md describes them."""
         names = [model.name for model in self.models]
-        return {
+        document = {
             "data": self.data,
             "split": self.split,
             "images": len(self.keys),
             "missing": self.missing,
             "protocol": self.protocol,
-            "size": list(self.size),
-            "machine": dict(self.machine),
-            "lacking": dict(self.lacking),
+            "size": self.size,
+            "machine": self.machine,
+            "lacking": self.unavailable,
             "models": [model.to_dict(self.taxonomy.classes) for model in self.models],
-            "pairs": [_pair(difference) for difference in self.differences],
+            "pairs": [
+                {"first": first, "second": second, **test._asdict(), "p_adjusted": p}
+                for first, second, test, p in self.pairs
+            ],
             "most_different": [
-                {
-                    "key": self.keys[i],
-                    "miou": dict(zip(names, map(number, self.mious[:, i]), strict=True)),
-                }
-                for i in self.most_different()
+                {"key": self.keys[i], "miou": dict(zip(names, self.mious[:, i], strict=True))}
+                for i in self.most_different
             ],
         }
+        return without_nan(document)
 
 
-def _pair(difference: Difference) -> dict[str, Any]:
-    values = difference.comparison._asdict() | {"p_adjusted": difference.p_adjusted}
-    return {
-        "first": difference.first,
-        "second": difference.second,
-        **{name: number(value) for name, value in values.items()},
-    }
+def open_model(name: str, path: Path, truth: Truth, threads: int) -> Model:
+    """Open a model that knows the classes of the truth, in its plain runtime."""
+    segmenter = load(path, threads, plain_runtime(path))
+    classes = segmenter.metadata.taxonomy.classes
+    check_same_classes(classes, truth.classes, name, truth.dataset.name)
+    return Model(name, path, segmenter)
+
+
+def compare(
+    models: Sequence[Model],
+    truth: Truth,
+    *,
+    protocol: str = "pooled",
+    size: tuple[int, int] | None = None,
+    files: Mapping[Place, Path] | None = None,
+    rounds: int = 20,
+    track: Track = untracked,
+) -> Comparison:
+    """Score all models on one data set, then count and measure their costs.
+
+    Args:
+        models: two or more, see `open_model`; of one number of threads.
+        truth: images to label.
+        protocol: one of `atrous.metrics.protocols.PROTOCOLS`.
+        size: (H, W) of the image that costs are of; by default that of the first image.
+        files: the file that each runtime loads of each model, to measure time and memory; left out,
+            they are not measured.
+        rounds: number of times that each model labels the image in each runtime.
+        track: shows the progress of each step.
+    """
+    image = truth.samples[truth.indices[0]].image
+    if size is not None:
+        image = resized(image, size, Image.Resampling.BICUBIC)
+    size, threads = (image.shape[0], image.shape[1]), models[0].segmenter.runtime.threads
+    tallies = [_tally(model, truth, track) for model in models]
+    speeds, unavailable = measure(files or {}, image, threads=threads, rounds=rounds, track=track)
+    results = [
+        ModelResult(
+            name=model.name,
+            model=model.segmenter.description,
+            tally=tally,
+            protocol=protocol,
+            cost=cost_of(model.path, size),
+            speeds=speeds.get(model.name, {}),
+        )
+        for model, tally in zip(models, tallies, strict=True)
+    ]
+    return Comparison(
+        data=truth.dataset.name,
+        split=truth.split,
+        missing=truth.samples.missing,
+        taxonomy=truth.dataset.taxonomy,
+        protocol=protocol,
+        size=size,
+        machine={"processor": processor(), "threads": threads, **versions()},
+        unavailable=unavailable,
+        models=sorted(results, key=lambda result: -np.nan_to_num(result.scores.miou, nan=-1)),
+    )
 
 
 class Scene(NamedTuple):
-    """An image, its truth, and what each model made of it."""
+    """An image, its truth, and the prediction of each model."""
 
     sample: Sample
     mious: NDArray[np.float64]  # (models,), of this image
-    predictions: list[Labels]  # (H, W) each
+    predictions: Sequence[Labels]  # (H, W) each
 
 
 def scenes(
-    weighing: Weighing, predict: Mapping[str, Predict], samples: Sequence[Sample]
+    comparison: Comparison, predict: Mapping[str, Predict], samples: Sequence[Sample]
 ) -> Iterator[Scene]:
-    """Label the images in which the models differ most again, one image at a time."""
-    for index in weighing.most_different():
+    """Label the images in which the models differ most again, one at a time, by `predict[name]`."""
+    for index in comparison.most_different:
         sample = samples[index]
-        labels = [predict[model.name](sample.image) for model in weighing.models]
-        yield Scene(sample, weighing.mious[:, index], labels)
+        labels = [predict[result.name](sample.image) for result in comparison.models]
+        yield Scene(sample, comparison.mious[:, index], labels)
+
+
+def _tally(model: Model, truth: Truth, track: Track) -> Tally:
+    num_classes = len(truth.classes)
+    tally = Tally(Confusion(num_classes), Boundary(num_classes))
+    images = predict_samples(model.segmenter.predict, truth.samples, truth.indices)
+    with track(f"images, {model.name}") as progress:
+        count(images, tally, len(truth.indices), progress)
+    return tally

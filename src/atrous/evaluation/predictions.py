@@ -1,47 +1,50 @@
-"""Predictions in files: which of a folder's files is the prediction of which sample.
+"""Predictions in files: which file of a folder belongs to which sample, and what it holds.
 
-A file is called after the sample's key or its image, in their folders or flat, and ends as
-`atrous segment` has it (.labels.png, .labels.tif) or as any program does (.png, .tif, .bmp).
+A file is named after the sample's key or its image, in their folders or flat, and ends as
+`atrous segment` writes it (.labels.png, .labels.tif) or as other programs do (.png, .tif, .bmp).
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.encodings.masks import UNKNOWN, Encoding, color_name, read_index, read_rgb
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
 from atrous.errors import InputError
+from atrous.evaluation.score import Labels, Predicted
 from atrous.files import walk
+from atrous.images.photos import read_colors, read_label
+from atrous.infer.ordered_map import in_order
+from atrous.taxonomy import IGNORE_INDEX
+
+__all__ = ["Predictions", "find_predictions", "read_predictions", "stems"]
 
 _OURS = (".labels.png", ".labels.tif")
-"""First: a photo may lie beside what atrous wrote of it."""
+"""Looked for first, since a photo may lie beside what atrous wrote of it."""
 _ANY = (".png", ".tif", ".tiff", ".bmp")
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _MOST_NAMES = 5
 
 
 class Predictions(NamedTuple):
-    """What a folder holds."""
+    """Label files of a folder."""
 
     paths: dict[int, Path]
-    """Of the wanted samples, by their index."""
+    """Index of the sample -> its file."""
     passed_over: str
-    """The other files in words; empty where there are none."""
+    """The other files in words; empty if there are none."""
 
 
 def find_predictions(folder: Path, samples: Split | Shards, indices: Sequence[int]) -> Predictions:
-    """Find the label file of each sample.
-
-    Args:
-        folder: where to look.
-        samples: the truth.
-        indices: which of the samples are wanted.
-
-    Raises:
-        InputError: there is none of a sample, or there are two that it could be.
-    """
+    """Find the label file of each sample of `indices`; two candidates for one are refused."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no folder; give one that holds a label PNG for each image")
     files = sorted(walk(folder))
@@ -64,14 +67,77 @@ def find_predictions(folder: Path, samples: Split | Shards, indices: Sequence[in
     return Predictions({index: folder / found[index] for index in indices}, _in_words(rest))
 
 
-def stems(paths: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return what the file of each sample may be called, less its ending, the likeliest first.
+def read_predictions(
+    paths: Mapping[int, Path],
+    samples: Split | Shards,
+    num_classes: int,
+    encoding: Encoding | None = None,
+) -> Iterator[Predicted]:
+    """Read predictions and their truth, in order, in two threads; photos are not read.
 
     Args:
-        paths: of each sample, the names that are its own, which may lead through folders.
+        paths: index of the sample -> its label file, as `find_predictions` returns them.
+        samples: the truth.
+        num_classes: K.
+        encoding: of the data set, if the files hold dataset ids (or colours); None if they hold
+            train ids.
+    """
+    if encoding is not None and not encoding.nearest:  # refused only where the truth is a class
+        table = np.where(encoding.table == UNKNOWN, np.int16(IGNORE_INDEX), encoding.table)
+        encoding = replace(encoding, table=table)
+
+    def read(index: int) -> Predicted:
+        path, label = paths[index], samples.label(index)
+        prediction = _read_ids(path, encoding)
+        if prediction.shape != label.shape:
+            height, width = label.shape
+            raise InputError(
+                f"{path}: {prediction.shape[1]}x{prediction.shape[0]}, but its truth is "
+                f"{width}x{height}; predict at the size of the image"
+            )
+        wrong = (label != IGNORE_INDEX) & ((prediction < 0) | (prediction >= num_classes))
+        if wrong.any():
+            raise _no_class(path, wrong, num_classes, encoding)
+        return Predicted(samples.keys[index], prediction, label)
+
+    with ThreadPoolExecutor(2) as readers:
+        yield from in_order(readers, read, paths, ahead=3)
+
+
+def _read_ids(path: Path, encoding: Encoding | None) -> Labels:
+    """Read a prediction, (H, W) train ids."""
+    if encoding is None:
+        return read_label(path)
+    return read_rgb(path, encoding) if encoding.name == "rgb" else read_index(path, encoding)
+
+
+def _no_class(
+    path: Path, wrong: NDArray[np.bool_], num_classes: int, encoding: Encoding | None
+) -> InputError:
+    """Return the error for a prediction that is no class at the pixels `wrong`, (H, W)."""
+    colors = encoding is not None and encoding.name == "rgb"
+    values = np.unique((read_colors(path) if colors else read_label(path))[wrong]).tolist()
+    named = ", ".join(color_name(value) if colors else str(value) for value in values[:5])
+    named += ", ..." if len(values) > 5 else ""
+    if encoding is not None:
+        fix = "predict one for every pixel"
+        return InputError(f"{path}: holds {named}, no class, where the truth is one; {fix}")
+    ids = f"train ids 0 to {num_classes - 1}"
+    if values == [IGNORE_INDEX]:
+        fix = f"predict every pixel, by {ids}"
+        return InputError(f"{path}: holds 255 (ignored) where the truth is a class; {fix}")
+    fix = "if these are the ids of the data set's own files, say --ids dataset"
+    return InputError(f"{path}: holds {named}, where {ids} can be; {fix}")
+
+
+def stems(paths: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the possible names of each sample's file, without its ending, the likeliest first.
+
+    Args:
+        paths: names of each sample, which may lead through folders.
 
     Returns:
-        These names, and the last parts of them that no other sample's name ends in.
+        The names of each sample, and their last parts that no other sample's name ends in.
     """
     tails = [dict.fromkeys(tail for path in own for tail in _tails(path)) for own in paths]
     times = Counter(tail for own in tails for tail in own)
@@ -87,9 +153,9 @@ def _tails(path: str) -> list[str]:
 
 
 def _names(samples: Split | Shards) -> list[list[str]]:
-    """The stems of each sample: of its image, with and without suffix, and of its key.
+    """Stems of each sample: of its image, with and without suffix, and of its key.
 
-    Where two photos differ in their suffix alone, `atrous segment` keeps that of the second.
+    If two photos differ in their suffix alone, `atrous segment` keeps the suffix of the second.
     """
     if isinstance(samples, Shards):
         return stems([[key] for key in samples.keys])
@@ -106,7 +172,7 @@ def _names(samples: Split | Shards) -> list[list[str]]:
 
 
 def _by_stem(files: Sequence[str], endings: Sequence[str]) -> dict[str, list[str]]:
-    """The files with one of these endings, in any case, by what comes before it."""
+    """Files with one of these endings, in any case, by their name without the ending."""
     found: dict[str, list[str]] = {}
     for name in files:
         if not name.lower().endswith(_OURS) or endings is _OURS:
@@ -124,7 +190,7 @@ def _is_image(path: Path, samples: Split | Shards, index: int) -> bool:
 
 
 def _none_of(key: str, folder: Path, files: Sequence[str]) -> InputError:
-    """What to say where no prediction of `key` was found among `files`."""
+    """Return the error for a sample without a prediction among `files`."""
     last = re.escape(key.rpartition("/")[2])
     near = [name for name in files if re.search(rf"(?<![^\W_]){last}(?![^\W_])", name)]
     hint = "its name must be the key, and end so"
@@ -140,7 +206,7 @@ def _none_of(key: str, folder: Path, files: Sequence[str]) -> InputError:
 
 
 def _in_words(names: set[str]) -> str:
-    """The files in words: by name those that could be labels, the others by their number."""
+    """Files in words: possible labels by name, the others by their number."""
     labels = sorted(name for name in names if name.lower().endswith(_ANY))
     kinds = Counter(Path(name).suffix.lower() for name in names.difference(labels))
     words = labels[:_MOST_NAMES]

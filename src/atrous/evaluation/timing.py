@@ -1,35 +1,57 @@
-"""Runtimes tried on one photo, in turn, so that the machine's moods meet all of them alike."""
+"""Time and memory of models, in each runtime, on one image.
 
-import statistics
+Measurements are interleaved: all models in all runtimes take turns, so that load spikes affect all
+equally. Memory is measured in processes of their own: `python -m atrous.evaluation.timing`.
+"""
+
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from atrous.errors import InputError
+from atrous.images.photos import read_image, resized, shown
+from atrous.images.pixels import read_pixels
+from atrous.infer.runtime_selection import plain_runtime, processor, remember
+from atrous.infer.runtimes.open import runtimes_of
 from atrous.infer.segmenter import Segmenter, load
-from atrous.progress import Progress
+from atrous.infer.upsample import photo_labels
+from atrous.kernels import usable_cores
+from atrous.progress import Progress, Track, silent, untracked
 
-Key = TypeVar("Key")
+__all__ = ["Bench", "Place", "Speed", "Timing", "bench", "measure", "peak_memory"]
 
 AGREEMENT = 0.99
-"""The part of the sure pixels that a runtime must label as the plain one does, to be chosen.
+"""Least share of the confident pixels that a chosen runtime labels as the plain runtime does.
 
-Of all pixels of CamVid's 101 validation images, OpenVINO's bf16 labels 99.7 % as fp32 (99.4 % in
-the worst image), and its int8 99.7 % as onnxruntime's int8; the mIoU moves by 0.05 points at most.
+On all pixels of CamVid's 101 validation images, OpenVINO's bf16 labels 99.7 % as fp32 does (99.4 %
+in the worst image), and its int8 99.7 % as onnxruntime's int8; mIoU changes by at most 0.05 points.
 """
 
-SURE = 0.6
-"""The probability above which the plain runtime counts as sure: close calls may fall either way."""
+_CONFIDENT = 0.6
+"""Probability above which a pixel of the plain runtime is confident; close calls may differ."""
+
+_SLOW_START = "compile"
+"""Part of the names of runtimes that take a minute to start; `auto` never takes these."""
+
+_STEP_ROUNDS = 7
+_NOISE_SIZE = (360, 480)
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A runtime, as it was measured."""
+class Timing:
+    """A runtime of a model, on one photo."""
 
     runtime: str
     precision: str
@@ -38,87 +60,287 @@ class Trial:
     start: float
     """Seconds to load the model and to label the first photo."""
     agreement: float
-    """The part of the pixels that the plain runtime is sure of whose label is the same."""
+    """Share of the confident pixels of the plain runtime that have the same label."""
 
 
-def try_runtimes(
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A model on this machine: each runtime, and each step in the fastest one."""
+
+    model: str
+    precision: str
+    size: tuple[int, int]
+    """(H, W) of the photo."""
+    processor: str
+    threads: int
+    runtimes: Sequence[Timing]
+    missing: Mapping[str, str]
+    """Requested runtimes that are unavailable, with the reason."""
+    fastest: str
+    """Runtime that `fastest` chose."""
+    remembered: bool
+    """Whether `auto` takes the fastest runtime from now on."""
+    steps: Mapping[str, float]
+    """Median seconds of each step from a JPEG file to the files written."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+
+class Speed(NamedTuple):
+    """One image, in one runtime."""
+
+    seconds: float
+    """From the image to its labels: median of all rounds."""
+    memory: int | None
+    """Bytes, see `peak_memory`."""
+
+
+class Place(NamedTuple):
+    """A model in a runtime."""
+
+    name: str
+    """Of the model."""
+    runtime: str
+
+
+def bench(
     model: Path,
-    names: Sequence[str],
+    *,
+    photo: Path | None = None,
+    size: tuple[int, int] | None = None,
+    runtimes: Sequence[str] = (),
+    threads: int | None = None,
+    rounds: int = 30,
+    progress: Progress = silent,
+) -> Bench:
+    """Time each runtime of a model, and the steps around the network.
+
+    Args:
+        model: bundle or run folder.
+        photo: photo to label; by default blurred noise.
+        size: (H, W) that the photo is resized to.
+        runtimes: runtimes to time; the first is the plain one, that others are compared with. By
+            default all, of which the fastest is remembered: `auto` takes it from then on.
+        threads: of each runtime; by default as many as this process may run on.
+        rounds: number of times that each runtime labels the photo.
+        progress: called after each labelled photo.
+    """
+    threads = usable_cores() if threads is None else threads
+    image = _image(load(model, threads, plain_runtime(model)), photo, size)
+    names = runtimes or [name for name in runtimes_of(model) if _SLOW_START not in name]
+    timings, missing = time_runtimes(
+        model, names, image, threads=threads, rounds=rounds, progress=progress
+    )
+    best = fastest(timings)
+    segmenter = load(model, threads, best.runtime)
+    return Bench(
+        model=segmenter.runtime.model_name,
+        precision=segmenter.metadata.precision,
+        size=(image.shape[0], image.shape[1]),
+        processor=processor(),
+        threads=segmenter.runtime.threads,
+        runtimes=timings,
+        missing=missing,
+        fastest=best.runtime,
+        remembered=not runtimes and remember(model, threads, best.runtime),
+        steps=_steps(segmenter, image),
+    )
+
+
+def time_runtimes(
+    model: Path,
+    runtimes: Sequence[str],
     image: NDArray[np.uint8],
     *,
     threads: int,
     rounds: int,
-    progress: Progress,
-) -> tuple[list[Trial], dict[str, str]]:
-    """Measure the runtimes `names` of `model` on `image` (H, W, C).
-
-    Args:
-        model: a bundle or a run folder.
-        names: the first is the plain one, that others are compared with.
-        image: the photo.
-        threads: how many each uses.
-        rounds: how often each labels the photo.
-        progress: called with how many calls are done, and of how many.
+    progress: Progress = silent,
+) -> tuple[list[Timing], dict[str, str]]:
+    """Time each runtime of `model` on `image` (H, W, C); the first one must be available.
 
     Returns:
-        The trials, and why each of the other runtimes cannot be had here.
-
-    Raises:
-        InputError: the plain runtime cannot be had.
+        The timings, and the runtimes that are unavailable, with the reason.
     """
-    opened: dict[str, Segmenter] = {}
-    missing: dict[str, str] = {}
-    starts: dict[str, float] = {}
-    for name in names:
-        start = time.perf_counter()
-        try:
-            opened[name] = load(model, threads, name)
-        except (InputError, ImportError) as error:
-            if name == names[0]:
-                raise
-            missing[name] = why_missing(name, error)
-        else:
-            opened[name].predict(image)
-            starts[name] = time.perf_counter() - start
-    expected, confidence = opened[names[0]].predict_with_confidence(image)
-    sure = confidence >= min(SURE, float(np.median(confidence)))
-    seconds = in_turn(opened, image, rounds, progress)
-    trials = [
-        Trial(
+    opened, starts, errors = _open(
+        dict.fromkeys(runtimes, model), lambda runtime: runtime, threads, image
+    )
+    if runtimes[0] in errors:
+        raise errors[runtimes[0]]
+    expected, confidence = opened[runtimes[0]].predict_with_confidence(image)
+    confident = confidence >= min(_CONFIDENT, float(np.median(confidence)))
+    seconds = _interleaved(opened, image, rounds, progress)
+    timings = [
+        Timing(
             runtime=name,
             precision=segmenter.runtime.precision,
-            seconds=statistics.median(seconds[name]),
+            seconds=median(seconds[name]),
             start=starts[name],
-            agreement=float(np.mean((segmenter.predict(image) == expected)[sure])),
+            agreement=float(np.mean((segmenter.predict(image) == expected)[confident])),
         )
         for name, segmenter in opened.items()
     ]
-    return trials, missing
+    return timings, {name: _reason(name, error) for name, error in errors.items()}
 
 
-def why_missing(runtime: str, error: InputError | ImportError) -> str:
-    """Say why a runtime cannot be had, in one line."""
+def fastest(timings: Sequence[Timing]) -> Timing:
+    """Return the fastest runtime that agrees with the plain one, which is among them."""
+    return min((t for t in timings if t.agreement >= AGREEMENT), key=lambda t: t.seconds)
+
+
+def measure(
+    files: Mapping[Place, Path],
+    image: NDArray[np.uint8],
+    *,
+    threads: int,
+    rounds: int,
+    track: Track = untracked,
+) -> tuple[dict[str, dict[str, Speed]], dict[str, str]]:
+    """Measure time and memory of each of `files` on `image` (H, W, C).
+
+    Args:
+        files: the file that each runtime loads of each model.
+        image: image to label.
+        threads: of each runtime.
+        rounds: number of times that each labels the image.
+        track: shows the progress of each step.
+
+    Returns:
+        The speed of each model, by runtime; and what is unavailable, with the reason.
+    """
+    speeds: dict[str, dict[str, Speed]] = {place.name: {} for place in files}
+    opened, _, errors = _open(files, lambda place: place.runtime, threads, image)
+    unavailable = {place.runtime: _reason(place.runtime, e) for place, e in errors.items()}
+    with track("images timed") as progress:
+        seconds = _interleaved(opened, image, rounds, progress)
+    opened.clear()  # frees memory for the processes
+    with track("processes measured") as progress:
+        for done, (place, times) in enumerate(seconds.items(), start=1):
+            size, memory = (image.shape[0], image.shape[1]), None
+            try:
+                memory = peak_memory(files[place], place.runtime, threads, size)
+            except InputError as error:  # which need not cost the other numbers
+                unavailable[f"{place.name} in {place.runtime}"] = str(error)
+            speeds[place.name][place.runtime] = Speed(median(times), memory)
+            progress(done, len(seconds))
+    return speeds, unavailable
+
+
+def peak_memory(path: Path, runtime: str, threads: int, size: tuple[int, int]) -> int | None:
+    """Return the peak resident bytes of a new process that labels one image of `size` (H, W).
+
+    All of the process counts: Python, libraries, weights, activations. None on Windows, where
+    Python cannot tell.
+    """
+    numbers = map(str, (threads, *size))
+    command = [sys.executable, "-m", "atrous.evaluation.timing", str(path), runtime, *numbers]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"failed in a process of its own, for want of memory maybe ({reason})")
+    return int(done.stdout) or None
+
+
+def most_resident() -> int:
+    """Return the peak resident bytes of this process so far; 0 on Windows."""
+    if sys.platform == "win32":
+        return 0
+    if sys.platform == "linux":  # where getrusage begins with the peak of the parent process
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _open(
+    files: Mapping[_Key, Path],
+    runtime_of: Callable[[_Key], str],
+    threads: int,
+    image: NDArray[np.uint8],
+) -> tuple[dict[_Key, Segmenter], dict[_Key, float], dict[_Key, InputError | ImportError]]:
+    """Open and warm up each of `files`: segmenters, their seconds to start, and errors."""
+    opened: dict[_Key, Segmenter] = {}
+    starts: dict[_Key, float] = {}
+    errors: dict[_Key, InputError | ImportError] = {}
+    for key, path in files.items():
+        start = time.perf_counter()
+        try:
+            segmenter = load(path, threads, runtime_of(key))
+            segmenter.predict(image)
+        except (InputError, ImportError) as error:
+            errors[key] = error
+        else:
+            opened[key], starts[key] = segmenter, time.perf_counter() - start
+    return opened, starts, errors
+
+
+def _interleaved(
+    opened: Mapping[_Key, Segmenter], image: NDArray[np.uint8], rounds: int, progress: Progress
+) -> dict[_Key, list[float]]:
+    """Return the seconds of each call of each segmenter, on `image` (H, W, C)."""
+    seconds: dict[_Key, list[float]] = {key: [] for key in opened}
+    for count, key in enumerate(list(opened) * rounds, start=1):
+        start = time.perf_counter()
+        opened[key].predict(image)
+        seconds[key].append(time.perf_counter() - start)
+        progress(count, rounds * len(opened))
+    return seconds
+
+
+def _reason(runtime: str, error: InputError | ImportError) -> str:
+    """Return one line about why a runtime is unavailable."""
     if isinstance(error, InputError):
         return str(error)
     return f'not installed: pip install "atrous[{runtime.partition(":")[0]}]"'
 
 
-def in_turn(
-    opened: Mapping[Key, Segmenter],
-    image: NDArray[np.uint8],
-    rounds: int,
-    progress: Progress,
-) -> dict[Key, list[float]]:
-    """Return the seconds of each call of each, on `image` (H, W, C)."""
-    seconds: dict[Key, list[float]] = {name: [] for name in opened}
-    for count, name in enumerate(list(opened) * rounds, start=1):
-        start = time.perf_counter()
-        opened[name].predict(image)
-        seconds[name].append(time.perf_counter() - start)
-        progress(count, rounds * len(opened))
-    return seconds
+def _image(
+    segmenter: Segmenter, photo: Path | None, size: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Return the photo in the model's bands, (H, W, C), or blurred noise."""
+    if photo is not None:
+        image, _ = read_pixels(photo, segmenter.reading([photo])[0])
+    else:
+        random = np.random.default_rng(0)
+        image = random.integers(0, 256, (12, 16, segmenter.metadata.channels), dtype=np.uint8)
+        size = size or _NOISE_SIZE
+    return image if size is None else resized(image, size, Image.Resampling.BICUBIC)
 
 
-def fastest(trials: Sequence[Trial]) -> Trial:
-    """Return the fastest of those that agree with the plain one, which is among them."""
-    return min((t for t in trials if t.agreement >= AGREEMENT), key=lambda trial: trial.seconds)
+def _steps(segmenter: Segmenter, image: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the median seconds of each step from a JPEG file to the files written."""
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.jpg"
+        Image.fromarray(shown(image)).save(path, quality=95)
+        logits = segmenter.runtime(image[None])[0]
+        result = segmenter(image)
+        steps: dict[str, Callable[[], object]] = {
+            "decode": lambda: read_image(path),
+            "network": lambda: segmenter.runtime(image[None]),
+            "upsample and argmax": lambda: photo_labels(
+                logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
+            ),
+            "encode and write": lambda: result.save(folder),
+        }
+        for _ in range(_STEP_ROUNDS):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                seconds.setdefault(name, []).append(time.perf_counter() - start)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def _print_peak_memory() -> None:
+    """Label a black image: arguments are the model, the runtime, threads, height and width."""
+    model, runtime, *numbers = sys.argv[1:]
+    threads, height, width = map(int, numbers)
+    segmenter = load(Path(model), threads, runtime)
+    segmenter.predict(np.zeros((height, width, segmenter.metadata.channels), np.uint8))
+    print(most_resident())
+
+
+if __name__ == "__main__":
+    _print_peak_memory()

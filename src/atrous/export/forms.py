@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atrous.evaluation.speed import Place
+from atrous.evaluation.timing import Place
 from atrous.infer.runtimes.open import OF_BUNDLES, runtimes_of
 from atrous.progress import Track
 

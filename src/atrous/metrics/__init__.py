@@ -1,4 +1,4 @@
-"""Labels and predictions in, numbers out. Every metric keeps exact counts, and merges."""
+"""Metrics: each keeps exact integer counts of predictions and labels, merges, and gives scores."""
 
 from atrous.metrics.boundary import Boundary
 from atrous.metrics.calibration import Calibration

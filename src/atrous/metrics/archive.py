@@ -1,7 +1,7 @@
-"""Arrays of integers and a little JSON in one .npz file, read back without trusting it.
+"""Arrays of integers and a little JSON in one .npz file, read back without trusting the file.
 
-Nothing is pickled or compressed, so a file cannot hold more than its own size; a reader says which
-arrays it expects. `numpy.load` reads such a file too.
+Nothing is pickled or compressed, so a file cannot expand beyond its own size, and a reader names
+the arrays that it expects. `numpy.load` reads such a file, too.
 """
 
 import json
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.files import replacing
 
-# An array's bytes begin with a Python literal that says its type and shape. numpy evaluates it;
-# here it is matched, since a stranger wrote it.
+# An array's bytes begin with a Python literal of its type and shape. numpy evaluates the literal;
+# here it is matched, since the file is untrusted.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']*)', "
     rb"'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
     re.DOTALL,
 )
 
-# What bytes of a stranger raise in zipfile, numpy and json: a folder, no zip, an array that is
-# missing, encryption, JSON too deep, a feature that is lacking, a shape that does not fit.
+# What untrusted bytes raise in zipfile, numpy and json: a folder, no zip, a missing array,
+# encryption, JSON nested too deeply, an unsupported feature, a shape that does not fit.
 _DAMAGED = (
     *(OSError, zipfile.BadZipFile, KeyError, RuntimeError),
     *(ValueError, OverflowError, EOFError, struct.error),
@@ -37,11 +37,7 @@ _DAMAGED = (
 def write_archive(
     path: Path | str, arrays: Mapping[str, NDArray[np.integer[Any]]], about: Mapping[str, Any]
 ) -> None:
-    """Write named arrays, and `about` as JSON.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
-    """
+    """Write named arrays, and `about` as JSON."""
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, about=text, **arrays)
@@ -50,11 +46,7 @@ def write_archive(
 def read_archive(
     path: Path | str, dtypes: Mapping[str, type[np.integer[Any]]]
 ) -> tuple[dict[str, NDArray[np.integer[Any]]], dict[str, Any]]:
-    """Read what `write_archive` wrote: the arrays of these names and types, and `about`.
-
-    Raises:
-        InputError: the file is missing or damaged, or holds anything else.
-    """
+    """Read what `write_archive` wrote: the arrays of these names and types, and `about`."""
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = {name: _array(archive, name, dtype) for name, dtype in dtypes.items()}
@@ -75,7 +67,7 @@ def _array(
     archive: zipfile.ZipFile, name: str, dtype: type[np.integer[Any]]
 ) -> NDArray[np.integer[Any]]:
     info = archive.getinfo(f"{name}.npy")
-    # start_dir is where the members end: none can be longer, whatever it promises
+    # members end at start_dir, so none can be longer, whatever size it claims
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > archive.start_dir:
         raise ValueError(f"{name} is compressed or cut off")
     data = archive.read(info)

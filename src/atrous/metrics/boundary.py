@@ -1,16 +1,16 @@
 """How well predicted contours follow the true ones: boundary IoU and boundary F, per class.
 
-Boundary IoU: Cheng et al., "Boundary IoU" (CVPR 2021). Of each class's mask only the band counts
-that lies within a distance of its contour; the image's border is contour. Here the counts of all
-images are summed before they are divided.
+Boundary IoU: Cheng et al., "Boundary IoU" (CVPR 2021). Of each class's mask, only the band within a
+distance of its contour counts; the image's border is contour. Departure: the counts of all images
+are summed before they are divided.
 
 Boundary F: Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC
-2013). A contour pixel of a class is right if the other side has a contour pixel of the same class
-within a tolerance. Here, too, counts are summed over images; the image's border is no contour.
+2013). A contour pixel of a class is correct if the other side has a contour pixel of the same class
+within a tolerance. Counts are summed over images, too; the image's border is no contour.
 
-Each class has the contours of its own mask. Eroding the label map itself, as some do, makes pixels
-of classes that are not there. Ignored pixels are taken out of truth and prediction alike, so that
-the edge of an ignored region is the same contour on both sides, and a perfect prediction scores 1.
+Each class has the contours of its own mask; eroding the label map itself would invent pixels of
+absent classes. Ignored pixels are removed from truth and prediction alike, so that the edge of an
+ignored region is the same contour on both sides, and a perfect prediction scores 1.
 """
 
 import math
@@ -22,7 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.metrics.protocols import Floats, Integers, divide, number, rates
+from atrous.metrics.protocols import (
+    Floats,
+    Integers,
+    check_labels,
+    divide,
+    rates,
+    without_nan,
+)
 from atrous.taxonomy import IGNORE_INDEX
 
 
@@ -35,26 +42,24 @@ class BoundaryScores:
     f: Floats
     """(K,) boundary F, the harmonic mean of precision and recall."""
     miou: float
-    """Mean of `iou` over the classes that have one."""
+    """Mean of `iou` over the classes where it is defined."""
     mf: float
-    """Mean of `f` over the classes that have one."""
+    """Mean of `f` over the classes where it is defined."""
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """A JSON-ready form, in which NaN is None.
-
-        Args:
-            classes: K names.
-        """
-        return {
-            "boundary_miou": number(self.miou),
-            "boundary_mf": number(self.mf),
-            "boundary_iou": {n: number(x) for n, x in zip(classes, self.iou, strict=True)},
-            "boundary_f": {n: number(x) for n, x in zip(classes, self.f, strict=True)},
-        }
+        """JSON-ready values, in which NaN is None; `classes` are K names."""
+        return without_nan(
+            {
+                "boundary_miou": self.miou,
+                "boundary_mf": self.mf,
+                "boundary_iou": dict(zip(classes, self.iou, strict=True)),
+                "boundary_f": dict(zip(classes, self.f, strict=True)),
+            }
+        )
 
 
 class Boundary:
-    """Counts of band and contour pixels per class: exact, mergeable in any order.
+    """Exact counts of band and contour pixels per class, which merge in any order.
 
     >>> label = np.zeros((40, 40), np.uint8)
     >>> label[10:30, 10:30] = 1
@@ -75,9 +80,9 @@ class Boundary:
 
         Args:
             num_classes: K.
-            ratio: width of the bands, as a share of the image's diagonal; at least one pixel.
-            tolerance: how far a contour may be off, as a share of the image's diagonal.
-            ignore_index: pixels with this label are taken out of both sides.
+            ratio: width of the bands as a share of the image's diagonal; at least one pixel.
+            tolerance: of a contour's place, as a share of the image's diagonal.
+            ignore_index: label of the pixels that are removed from both sides.
         """
         self.num_classes = num_classes
         self.ratio = ratio
@@ -89,54 +94,30 @@ class Boundary:
         """Contour pixels of each class: true, of these found; predicted, of these right."""
 
     def update(self, prediction: Integers, label: Integers) -> None:
-        """Count one image.
+        """Count one image; nothing is counted if an array is refused.
 
         Args:
-            prediction: (H, W), 0 to K - 1 wherever `label` is not ignored.
-            label: (H, W), 0 to K - 1 or `ignore_index`.
-
-        Raises:
-            InputError: the two are no (H, W) integers of one shape, or a value is out of range.
-                Nothing is counted then.
+            prediction: (H, W) integers, 0 to K - 1 wherever `label` is not ignored.
+            label: (H, W) integers, 0 to K - 1 or `ignore_index`.
         """
-        true, predicted = self._clean(prediction, label)
+        if label.ndim != 2:
+            raise InputError(f"the label is {label.shape}; boundaries need images, (H, W)")
+        check_labels(prediction, label, self.num_classes, self.ignore_index)
+        smallest = np.min_scalar_type(self.num_classes)
+        true, predicted = (  # (H, W) each, K where ignored
+            np.where(label == self.ignore_index, self.num_classes, array).astype(smallest)
+            for array in (label, prediction)
+        )
         diagonal = math.hypot(*label.shape)
         self.band += self._bands(true, predicted, max(1, round(self.ratio * diagonal)))
         self.contour += self._contours(true, predicted, self.tolerance * diagonal)
-
-    def _clean(self, prediction: Integers, label: Integers) -> tuple[Integers, Integers]:
-        """Truth and prediction, both K where ignored, in the smallest type."""
-        if prediction.shape != label.shape or label.ndim != 2:
-            raise InputError(
-                f"the prediction is {prediction.shape}, its label {label.shape}; "
-                "they must be of one shape, (H, W)"
-            )
-        ignored = label == self.ignore_index
-        clean = []
-        for name, array in (("label", label), ("prediction", prediction)):
-            if array.dtype.kind not in "iu":
-                raise InputError(f"the {name} holds {array.dtype}; class indices are integers")
-            wrong = ((array < 0) | (array >= self.num_classes)) & ~ignored
-            if wrong.any():
-                value = int(array[wrong][0])
-                raise InputError(
-                    f"the {name} holds {value}, where 0 to {self.num_classes - 1} can be"
-                )
-            smallest = np.min_scalar_type(self.num_classes)
-            clean.append(np.where(ignored, self.num_classes, array).astype(smallest))
-        return clean[0], clean[1]
 
     def _bands(self, true: Integers, predicted: Integers, width: int) -> NDArray[np.int64]:
         """What one image adds to `band`."""
         true_band, predicted_band = _band(true, width), _band(predicted, width)  # (H, W)
         common = true_band & predicted_band & (true == predicted)
-        return np.stack(
-            [
-                self._per_class(true[common]),
-                self._per_class(true[true_band]),
-                self._per_class(predicted[predicted_band]),
-            ]
-        )
+        counted = (true[common], true[true_band], predicted[predicted_band])
+        return np.stack([self._per_class(classes) for classes in counted])
 
     def _contours(self, true: Integers, predicted: Integers, radius: float) -> NDArray[np.int64]:
         """What one image adds to `contour`."""
@@ -149,15 +130,11 @@ class Boundary:
         return np.stack([self._per_class(place // (height * width)) for place in places])
 
     def _per_class(self, classes: Integers) -> NDArray[np.int64]:
-        """How often each class occurs, (K,)."""
+        """(K,) how often each class occurs."""
         return np.bincount(classes, minlength=self.num_classes)[: self.num_classes]
 
     def merge(self, other: "Boundary") -> None:
-        """Add the counts of `other`.
-
-        Raises:
-            InputError: the two count other classes, or measure otherwise.
-        """
+        """Add the counts of `other`, which has the same classes, widths and tolerance."""
         if other._settings() != self._settings():
             raise InputError("boundary counts of other classes or widths cannot be merged")
         self.band += other.band
@@ -167,7 +144,7 @@ class Boundary:
         return self.num_classes, self.ratio, self.tolerance, self.ignore_index
 
     def scores(self) -> BoundaryScores:
-        """Read the scores from the counts; a class that is predicted without truth counts 0."""
+        """Read the scores from the counts; a predicted class without truth counts 0."""
         band = rates(self.band, "pooled")
         true, found, predicted, right = self.contour.astype(np.float64)  # (K,) each
         precision = np.nan_to_num(divide(right, predicted))
@@ -179,11 +156,11 @@ class Boundary:
 
 
 def _band(labels: Integers, width: int) -> NDArray[np.bool_]:
-    """Pixels within `width` of their class's contour, (H, W), the image's border included.
+    """(H, W) pixels within `width` of their class's contour; the image's border is contour.
 
-    They are what `width` erosions of each class's mask by a 3x3 square take away: a pixel is kept
-    if the square around it, 2 `width` + 1 wide, lies within the image and is of one class, so that
-    its largest label equals its smallest.
+    `width` erosions of each class's mask by a 3x3 square remove these pixels: a pixel remains if
+    the square around it, 2 `width` + 1 wide, lies within the image and holds one class, so that its
+    largest label equals its smallest.
     """
     height, breadth = labels.shape
     band = np.ones(labels.shape, bool)
@@ -195,7 +172,7 @@ def _band(labels: Integers, width: int) -> NDArray[np.bool_]:
 
 
 def _running(extreme: np.ufunc, values: Integers, size: int) -> Integers:
-    """The extreme of each `size` x `size` square: (H, W) to (H - size + 1, W - size + 1)."""
+    """Extreme of each `size` x `size` square: (H, W) to (H - size + 1, W - size + 1)."""
     for _ in range(2):  # rows, then columns
         covered = 1
         while 2 * covered <= size:
@@ -208,9 +185,10 @@ def _running(extreme: np.ufunc, values: Integers, size: int) -> Integers:
 
 
 def _contour(labels: Integers, num_classes: int, reach: int) -> NDArray[np.int64]:
-    """The pixels that touch another class above, below or beside them: sorted places, (P,).
+    """(P,) sorted places of the pixels that touch another class above, below or beside them.
 
-    A place counts through the planes of all classes, each with a margin of `reach` on every side.
+    Places are flat indices into the planes of all classes, each with a margin of `reach` on every
+    side.
     """
     edge = np.zeros(labels.shape, bool)
     for rows, touched in ((labels, edge), (labels.T, edge.T)):
@@ -225,9 +203,9 @@ def _contour(labels: Integers, num_classes: int, reach: int) -> NDArray[np.int64
 def _near(
     points: NDArray[np.int64], others: NDArray[np.int64], square: int, width: int
 ) -> NDArray[np.bool_]:
-    """Whether each place has one of `others` within a distance whose square is `square`, (P,).
+    """(P,) whether each place has one of `others` within a distance whose square is `square`.
 
-    A row of the disk around a place is a range of places: one search finds the first within it.
+    A row of the disk around a place is a range of places: one search finds the first in the range.
     """
     ends = np.append(others, np.iinfo(np.int64).max)
     near = np.zeros(len(points), bool)

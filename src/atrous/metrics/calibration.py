@@ -1,11 +1,11 @@
-"""Does a model that is 80 % sure hit 80 % of the time? Expected calibration error, over pixels.
+"""Expected calibration error, over pixels: does a model that is 80 % sure hit 80 % of the time?
 
-Guo et al., "On calibration of modern neural networks" (ICML 2017): pixels are put into bins by the
-probability of their predicted class; in each bin, the mean probability is held against the share
-that is right. Departure: a bin holds its lower end, not its upper one (the last holds both).
+Guo et al., "On calibration of modern neural networks" (ICML 2017): pixels are binned by the
+probability of their predicted class; in each bin, the mean probability is compared with the share
+of correct pixels. Departure: a bin holds its lower end, not its upper one (the last holds both).
 
-Probabilities are summed as whole multiples of 2^-24, the spacing of float32 just below 1. So parts
-that are counted apart merge to the same sums in whatever order; the mean is off by less than 1e-7.
+Probabilities are summed as whole multiples of 2^-24, the spacing of float32 just below 1, so parts
+that are counted separately merge to the same sums in any order; the mean is off by less than 1e-7.
 """
 
 from typing import Any, NamedTuple
@@ -27,15 +27,15 @@ class Reliability(NamedTuple):
     confidence: Floats
     """Mean probability of the predicted class."""
     accuracy: Floats
-    """Share of the pixels that are right."""
+    """Share of the pixels that are correct."""
 
 
 class Calibration:
-    """Counts of pixels by confidence: exact, mergeable in any order.
+    """Exact counts of pixels by confidence, which merge in any order.
 
     >>> calibration = Calibration(num_bins=2)
-    >>> right, wrong = np.array([1, 1, 1]), np.array([0, 1, 1])
-    >>> calibration.update(np.array([0.75, 0.75, 0.75]), right, wrong)
+    >>> prediction, label = np.array([1, 1, 1]), np.array([0, 1, 1])
+    >>> calibration.update(np.array([0.75, 0.75, 0.75]), prediction, label)
     >>> round(calibration.ece(), 3)
     0.083
     """
@@ -47,20 +47,17 @@ class Calibration:
         self.num_bins = num_bins
         self.ignore_index = ignore_index
         self.counts: NDArray[np.int64] = np.zeros((3, num_bins), np.int64)
-        """Pixels, pixels that are right, sum of confidence in units of 2^-24: (3, B)."""
+        """(3, B): pixels, correct pixels, sum of confidence in units of 2^-24."""
 
     def update(
         self, confidence: NDArray[np.floating[Any]], prediction: Integers, label: Integers
     ) -> None:
-        """Count the pixels of one image.
+        """Count the pixels of one image; nothing is counted if an array is refused.
 
         Args:
             confidence: (H, W) probability of the predicted class, 0 to 1.
             prediction: (H, W) predicted classes.
             label: (H, W) true classes, or `ignore_index`.
-
-        Raises:
-            InputError: shapes differ, or a probability is not in 0 to 1. Nothing is counted then.
         """
         if not confidence.shape == prediction.shape == label.shape:
             raise InputError(
@@ -72,20 +69,16 @@ class Calibration:
         wrong = sure[~((sure >= 0) & (sure <= 1))]  # NaN too
         if wrong.size:
             raise InputError(f"the confidence holds {wrong[0]:g}, where 0 to 1 can be")
-        right = (prediction == label)[labelled]
+        correct = (prediction == label)[labelled]
         bins = np.minimum((sure * self.num_bins).astype(np.int64), self.num_bins - 1)
-        weights = (np.ones(len(sure)), right, np.rint(sure * _UNIT))
+        weights = (np.ones(len(sure)), correct, np.rint(sure * _UNIT))
         # Whole numbers below 2^53: exact in bincount's float64
         self.counts += np.stack(
             [np.bincount(bins, w, self.num_bins).astype(np.int64) for w in weights]
         )
 
     def merge(self, other: "Calibration") -> None:
-        """Add the counts of `other`.
-
-        Raises:
-            InputError: the two have other bins.
-        """
+        """Add the counts of `other`, which has the same bins."""
         if (other.num_bins, other.ignore_index) != (self.num_bins, self.ignore_index):
             raise InputError(
                 f"a calibration of {other.num_bins} bins (ignoring {other.ignore_index})"
@@ -94,17 +87,17 @@ class Calibration:
         self.counts += other.counts
 
     def reliability(self) -> Reliability:
-        """The reliability table: confidence beside accuracy, bin by bin."""
-        pixels, right, sure = self.counts.astype(np.float64)  # (B,) each
+        """Confidence beside accuracy, bin by bin."""
+        pixels, correct, sure = self.counts.astype(np.float64)  # (B,) each
         return Reliability(
-            self.counts[0].copy(), divide(sure / _UNIT, pixels), divide(right, pixels)
+            self.counts[0].copy(), divide(sure / _UNIT, pixels), divide(correct, pixels)
         )
 
     def ece(self) -> float:
-        """The expected calibration error, 0 to 1: the bins' |confidence - accuracy|, by pixels.
+        """Expected calibration error, 0 to 1: mean |confidence - accuracy| of the bins, by pixels.
 
         NaN if nothing was counted.
         """
-        pixels, right, sure = self.counts.astype(np.float64)  # (B,) each
+        pixels, correct, sure = self.counts.astype(np.float64)  # (B,) each
         total = pixels.sum()
-        return float(np.abs(sure / _UNIT - right).sum() / total) if total else np.nan
+        return float(np.abs(sure / _UNIT - correct).sum() / total) if total else np.nan

@@ -1,13 +1,13 @@
-"""Is a difference in mIoU real? Intervals and paired comparison, over images.
+"""Intervals of scores, and the paired comparison of two models: is a difference significant?
 
-Images, not pixels, are what was drawn by chance: pixels of one image go together. So the images of
-a data set are drawn again, with replacement, and the score is computed from each draw's counts
-(Efron, "Bootstrap methods", 1979; percentile interval). Two models on the same images are compared
-by drawing both together, and by swapping them at random per image (a paired permutation test).
+Images, not pixels, are the random sample, since the pixels of an image depend on each other. So the
+images of a data set are drawn again, with replacement, and each draw is scored (Efron, "Bootstrap
+methods", 1979; percentile interval). Two models on the same images are compared by drawing the
+images for both together, and by swapping the models at random per image (paired permutation test).
 
-The result is of these images, of this seed and of nothing else: their order does not matter. It
-says nothing about chance in training, nor about images from elsewhere; and where images follow each
-other in a video, they say less than their number promises.
+A result depends on the images and the seed alone, not on the order of the images. It does not cover
+chance in training, nor images from elsewhere; and frames of a video carry less evidence than their
+number suggests.
 """
 
 import hashlib
@@ -21,33 +21,33 @@ from atrous.errors import InputError
 from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
 
 MEANS = ("miou", "fwiou", "macc", "pacc")
-"""The scores that have intervals."""
+"""Scores that have intervals."""
 
 SIGNIFICANT = 0.05
-"""Two models are told apart if chance alone would part them as far less often than this."""
+"""Significance level."""
 
 _DRAWS = 64
-"""Draws that are computed at once, which bounds the memory."""
+"""Draws that are computed at once, to bound the memory."""
 _IMAGES = 1024
-"""Images that are summed at once, for the same reason."""
+"""Images that are summed at once, to bound the memory."""
 
 
 class Interval(NamedTuple):
-    """Ends of an interval of a score, as fractions; NaN where fewer than two images are known."""
+    """Ends of an interval of a score, as fractions; NaN for fewer than two images."""
 
     low: float
     high: float
 
 
-class Comparison(NamedTuple):
-    """How much better the first of two models is than the second, in mIoU as a fraction."""
+class PairedTest(NamedTuple):
+    """mIoU of one model less that of another, as a fraction."""
 
     difference: float
     low: float
     high: float
-    """Ends of the difference's interval."""
+    """Ends of the interval of `difference`."""
     p_value: float
-    """How often models that differ by chance alone would differ as much, 0 to 1."""
+    """Probability of a difference at least as large if models differed by chance alone, 0 to 1."""
 
 
 def interval(
@@ -57,7 +57,7 @@ def interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The bootstrap interval of mIoU; see `intervals`."""
+    """Bootstrap interval of mIoU; see `intervals`."""
     return intervals(counts, protocol, resamples, level, seed)["miou"]
 
 
@@ -68,19 +68,16 @@ def intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The bootstrap interval of each of `MEANS`.
+    """Bootstrap interval of each of `MEANS`.
 
-    Draws whose score is undefined ("torchvision", a class that no drawn image shows) are left out.
+    Draws whose score is undefined ("torchvision", if a class is in no drawn image) are left out.
 
     Args:
-        counts: (N, 3, K), as `Confusion.counts` gives them.
+        counts: (N, 3, K), as `Confusion.counts` returns them.
         protocol: one of `PROTOCOLS`.
-        resamples: how many times the N images are drawn.
+        resamples: number of draws of N images.
         level: share of the draws between the interval's ends, 0 to 1.
         seed: of the draws.
-
-    Raises:
-        InputError: there is no protocol of this name.
     """
     check_protocol(protocol)
     if len(counts) < 2:
@@ -98,19 +95,16 @@ def compare(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> Comparison:
+) -> PairedTest:
     """Compare two models on the same images: mIoU of the first less that of the second.
 
     Args:
         counts_a: (N, 3, K) of the first model.
         counts_b: (N, 3, K) of the second, of the same images in the same order.
         protocol: one of `PROTOCOLS`.
-        resamples: how many times the images are drawn, and how many times models are swapped.
+        resamples: number of draws of N images, and number of random swaps of the two models.
         level: share of the draws between the interval's ends, 0 to 1.
         seed: of the draws and swaps.
-
-    Raises:
-        InputError: there is no protocol of this name, or the truth of the two differs.
     """
     check_protocol(protocol)
     if not np.array_equal(counts_a[:, 1], counts_b[:, 1]):
@@ -120,7 +114,7 @@ def compare(
     total_a, total_b = (_sum(np.ones((1, len(a))), values) for values in (a, b))
     difference = float((_miou(total_a, protocol) - _miou(total_b, protocol))[0])
     if len(a) < 2 or np.isnan(difference):
-        return Comparison(difference, np.nan, np.nan, np.nan)
+        return PairedTest(difference, np.nan, np.nan, np.nan)
     random = np.random.default_rng(seed)
     drawn = [
         _miou(_sum(weights, a), protocol) - _miou(_sum(weights, b), protocol)
@@ -128,16 +122,17 @@ def compare(
     ]
     swapped = []
     for swap in _swaps(len(a), resamples, random):
-        moved = _sum(swap, b) - _sum(swap, a)  # what the swapped images give and take
+        moved = _sum(swap, b) - _sum(swap, a)  # what the swapped images change
         swapped.append(_miou(total_a + moved, protocol) - _miou(total_b - moved, protocol))
     low, high = _interval(drawn, level)
-    return Comparison(difference, low, high, _p_value(difference, np.concatenate(swapped)))
+    return PairedTest(difference, low, high, _p_value(difference, np.concatenate(swapped)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for being several, so that any false one among them is as rare as of one.
+    """Adjust p-values for multiple tests, to control the family-wise error rate.
 
-    Holm, "A simple sequentially rejective multiple test procedure" (1979). NaN stays, uncounted.
+    Holm, "A simple sequentially rejective multiple test procedure" (1979). NaN stays NaN and does
+    not count as a test.
 
     >>> holm([0.01, 0.04, 0.03, 0.005])
     [0.03, 0.06, 0.06, 0.02]
@@ -152,7 +147,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _order(*models: Integers) -> list[int]:
-    """An order of the images that follows from their counts alone, whichever model comes first."""
+    """Order of the images that follows from their counts alone, whichever model comes first."""
     digests = [sorted(map(_digest, image)) for image in zip(*models, strict=True)]
     return sorted(range(len(digests)), key=digests.__getitem__)
 
@@ -162,7 +157,7 @@ def _digest(counts: Integers) -> bytes:
 
 
 def _values(counts: Integers, protocol: str) -> NDArray[np.number[Any]]:
-    """What is summed over images, (N, M): their counts; or for "per-image" their means, if any."""
+    """(N, M) values to be summed over images: counts; with "per-image", means and their number."""
     if protocol != "per-image":
         return counts.reshape(len(counts), 3 * counts.shape[2])
     means = np.stack(rates(counts, protocol)[: len(MEANS)], axis=1)  # (N, 4)
@@ -170,7 +165,7 @@ def _values(counts: Integers, protocol: str) -> NDArray[np.number[Any]]:
 
 
 def _sum(weights: Floats, values: NDArray[np.number[Any]]) -> Floats:
-    """Weighted sums (R, M) of values (N, M) by weights (R, N); of counts, exact below 2^53."""
+    """Weighted sums (R, M) of values (N, M) by weights (R, N); exact for counts below 2^53."""
     sums = np.zeros((len(weights), values.shape[1]))
     for start in range(0, len(values), _IMAGES):
         part = slice(start, start + _IMAGES)
@@ -179,7 +174,7 @@ def _sum(weights: Floats, values: NDArray[np.number[Any]]) -> Floats:
 
 
 def _miou(sums: Floats, protocol: str) -> Floats:
-    """The mIoU of each of R sums: (R, M) to (R,)."""
+    """Mean IoU of each of R sums: (R, M) to (R,)."""
     return _means(sums, protocol)[:, 0]
 
 
@@ -192,7 +187,7 @@ def _means(sums: Floats, protocol: str) -> Floats:
 
 
 def _draws(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:
-    """How often each image is drawn, (R, N) at a time; each row sums up to N."""
+    """How often each image is drawn, (R, N) at a time; each row adds up to N."""
     for start in range(0, resamples, _DRAWS):
         rows = min(_DRAWS, resamples - start)
         drawn = random.integers(0, num_images, (rows, num_images))
@@ -209,7 +204,7 @@ def _swaps(num_images: int, resamples: int, random: np.random.Generator) -> Iter
 
 
 def _interval(values: list[Floats], level: float) -> Interval:
-    """The middle `level` of all values that are not NaN."""
+    """Middle `level` of all values, without NaN."""
     known = np.concatenate(values)
     known = known[~np.isnan(known)]
     if not known.size:
@@ -219,7 +214,7 @@ def _interval(values: list[Floats], level: float) -> Interval:
 
 
 def _p_value(difference: float, swapped: Floats) -> float:
-    """The share of swaps that differ as much; what was measured counts as one of them."""
+    """Share of swaps with at least the measured difference, which counts as one of the swaps."""
     known = swapped[~np.isnan(swapped)]
     as_much = np.abs(known) >= abs(difference) - 1e-12  # floats of the same fractions
     return float((1 + np.count_nonzero(as_much)) / (1 + known.size))

@@ -1,22 +1,22 @@
-"""Panoptic quality: one matching of segments, by the rules that panopticapi evaluates with.
+"""Panoptic quality, with the matching rules of panopticapi.
 
-Kirillov et al., "Panoptic segmentation" (CVPR 2019). The rules that implementations differ in:
+Kirillov et al., "Panoptic segmentation" (CVPR 2019). Rules in which implementations differ:
 
-- A match needs the same category, truth that is no crowd, and IoU strictly over one half.
-- union = predicted + true - common - (predicted on void). The true area is the one that the segment
-  states, if it does; the predicted one is always counted.
-- Truth without a match is a false negative, unless it is a crowd. A prediction without one is a
+- A match needs the same category, truth that is no crowd, and an IoU strictly above one half.
+- union = predicted + true - common - (predicted on void). The true area is the segment's `area` if
+  it has one; the predicted area is always counted.
+- Truth without a match is a false negative, unless it is a crowd. A prediction without a match is a
   false positive, unless more than half of it lies on void and on the crowd of its own category; of
   several crowds of a category, the last counts.
-- A category with neither truth nor prediction leaves the mean.
-- An id that is only in the map, or only among the segments, is an error. (panopticapi asks this of
-  the prediction alone.)
+- A category with neither truth nor prediction is left out of the mean.
+- An id that is only in the map, or only among the segments, is an error. (panopticapi checks this
+  for the prediction alone.)
 
-Segment maps hold long runs of equal ids, so an image is cut into runs before anything is counted;
-nothing goes over its pixels once for each segment.
+Segment maps hold long runs of equal ids, so counting works on runs, not once per segment on all
+pixels.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.metrics.protocols import percent
+from atrous.metrics.protocols import check_shapes, without_nan
 from atrous.metrics.segments import (
     Counts,
     Ids,
@@ -37,13 +37,11 @@ from atrous.metrics.segments import (
     check_segments,
     overlaps,
 )
-from atrous.metrics.table import class_table
-from atrous.text import amount
 
 __all__ = ["CategoryQuality", "MeanQuality", "Panoptic", "PanopticQuality", "PanopticScores"]
 
 _UNIT = 1 << 53
-"""Every double from one half up is a whole multiple of 1 / 2**53, so IoUs add up as integers."""
+"""Each double from one half to one is a multiple of 1 / 2**53, so IoUs add up as integers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,7 @@ class MeanQuality:
     rq: float
     """Recognition quality."""
     num_categories: int
-    """How many categories occur, in truth or prediction."""
+    """Number of categories that occur, in truth or prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,37 +85,14 @@ class PanopticScores(MeanQuality):
     """By category id."""
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form, in which NaN is None; `per_class` is by name."""
-        table = asdict(self)
-        table["per_class"] = {score.pop("name"): score for score in table["per_class"].values()}
-        return {key: _without_nan(value) for key, value in table.items()}
-
-    def table(self, num_images: int) -> str:
-        """A table for people, at most 80 columns wide: the means, then each class, best PQ first.
-
-        Args:
-            num_images: how many images were scored.
-        """
-        scores = self.per_class.values()
-        lines = [
-            f"{amount(num_images, 'image')}, {amount(len(scores), 'category', 'categories')}, "
-            "panoptic quality as in panopticapi"
-        ]
-        for name, mean in (("all", self), ("things", self.things), ("stuff", self.stuff)):
-            lines.append(
-                f"  {name:6}  PQ {percent(mean.pq)}   SQ {percent(mean.sq)}   RQ {percent(mean.rq)}"
-                f"   of {mean.num_categories} that occur"
-            )
-        columns = {
-            "PQ": np.array([score.pq for score in scores]),
-            "SQ": np.array([score.sq for score in scores]),
-            "RQ": np.array([score.rq for score in scores]),
-        }
-        return "\n".join([*lines, *class_table([score.name for score in scores], columns)])
+        """JSON-ready values, in which NaN is None; `per_class` is by name."""
+        document = asdict(self)
+        scores = document["per_class"].values()
+        return without_nan(document | {"per_class": {score.pop("name"): score for score in scores}})
 
 
 class PanopticQuality:
-    """Matched and unmatched segments of each category: exact, mergeable in any order.
+    """Exact counts of matched and unmatched segments per category, which merge in any order.
 
     >>> quality = PanopticQuality([{"id": 7, "name": "cat", "isthing": 1}])
     >>> one_cat = Panoptic(np.array([[0, 3, 3]]), [{"id": 3, "category_id": 7}])
@@ -127,41 +102,26 @@ class PanopticQuality:
     """
 
     def __init__(self, categories: Iterable[Mapping[str, Any]]) -> None:
-        """Score segments of these categories.
-
-        Args:
-            categories: as in COCO's JSON: `id`, `name`, `isthing` (0 or 1).
-
-        Raises:
-            InputError: a category lacks one of them, or an id or a name is there twice.
-        """
+        """Score segments of these categories: `id`, `name`, `isthing` (0 or 1), as in COCO."""
         self.categories = tuple(categories)
         check_categories(self.categories)
         self._rank = {category["id"]: k for k, category in enumerate(self.categories)}
         self.counts: Counts = np.zeros((3, len(self.categories)), np.int64)
         """(3, K) true positives, false positives, false negatives."""
         self._iou = [0] * len(self.categories)
-        """Of each category, the sum of its matches' IoU, in units of 1 / 2**53."""
+        """Sum of the matches' IoU of each category, in units of 1 / 2**53."""
 
     def update(
         self, prediction: Panoptic | tuple[Ids, Segments], truth: Panoptic | tuple[Ids, Segments]
     ) -> None:
-        """Match the segments of one image.
+        """Match the segments of one image; nothing is counted if a side is refused.
 
         Args:
-            prediction: its `ids` (H, W); `iscrowd` and `area` of its segments mean nothing.
-            truth: its `ids` (H, W).
-
-        Raises:
-            InputError: sizes differ, an id is only in a map or only among its segments, or a
-                segment is not what it should be. Nothing is counted then.
+            prediction: `ids` (H, W); `iscrowd` and `area` of its segments are ignored.
+            truth: `ids` (H, W).
         """
         prediction, truth = Panoptic(*prediction), Panoptic(*truth)
-        if np.shape(prediction.ids) != np.shape(truth.ids):
-            raise InputError(
-                f"the prediction is {np.shape(prediction.ids)}, its truth {np.shape(truth.ids)}; "
-                "they must be of one shape"
-            )
+        check_shapes(prediction.ids, truth.ids)
         predicted, true = self._side("prediction", prediction), self._side("truth", truth)
         true.area[1:] = [
             segment.get("area", pixels)
@@ -178,7 +138,7 @@ class PanopticQuality:
             raise InputError(f"{name}: {error}") from None
         rank = [self._rank[segment["category_id"]] for segment in panoptic.segments]
         crowd = [bool(segment.get("iscrowd", 0)) for segment in panoptic.segments]
-        # Void, at place 0, is of no category, and no more to be found than a crowd is.
+        # Void, at place 0, has no category and, like a crowd, is never a false negative.
         return _Side(
             area=np.concatenate([[0], area]),
             rank=np.array([len(self._rank), *rank]),
@@ -188,7 +148,7 @@ class PanopticQuality:
     def _match(
         self, predicted: "_Side", true: "_Side", p: Places, t: Places, common: Counts
     ) -> None:
-        """Count one image, whose places p[m] and t[m] share common[m] pixels; each is (M,)."""
+        """Count one image whose places p[m] and t[m] share common[m] pixels, (M,) each."""
         num_categories = len(self.categories)
         on_void = np.zeros_like(predicted.area)
         on_void[p[t == 0]] = common[t == 0]
@@ -216,11 +176,7 @@ class PanopticQuality:
             self._iou[rank] += int(share * _UNIT)
 
     def merge(self, other: "PanopticQuality") -> None:
-        """Add the counts of `other`.
-
-        Raises:
-            InputError: the two count other categories.
-        """
+        """Add the counts of `other`, which has the same categories."""
         if other.categories != self.categories:
             raise InputError("panoptic qualities of different categories cannot be merged")
         self.counts += other.counts
@@ -236,20 +192,20 @@ class PanopticQuality:
         }
         scores = list(per_class.values())
         return PanopticScores(
-            **asdict(_mean(scores)),
-            things=_mean([score for score in scores if score.isthing]),
-            stuff=_mean([score for score in scores if not score.isthing]),
+            **vars(_mean(scores)),
+            things=_mean(score for score in scores if score.isthing),
+            stuff=_mean(score for score in scores if not score.isthing),
             per_class=per_class,
         )
 
 
 class _Side(NamedTuple):
-    """The N segments of truth or prediction, by place; void is at place 0."""
+    """The N segments of truth or prediction by place; void is at place 0."""
 
     area: Counts
     """(1 + N,) pixels."""
     rank: Counts
-    """(1 + N,) where the category stands among the K; K for void."""
+    """(1 + N,) index of the category among the K; K for void."""
     crowd: NDArray[np.bool_]
     """(1 + N,)"""
 
@@ -257,7 +213,7 @@ class _Side(NamedTuple):
 def _category_quality(
     category: Mapping[str, Any], iou: int, tp: int, fp: int, fn: int
 ) -> CategoryQuality:
-    """Scores of a category whose matches' IoUs sum up to `iou` / 2**53."""
+    """Scores of a category whose matches' IoU add up to `iou` / 2**53."""
     segments = 2 * tp + fp + fn
     occurs = segments > 0
     return CategoryQuality(
@@ -272,17 +228,10 @@ def _category_quality(
     )
 
 
-def _mean(scores: Sequence[CategoryQuality]) -> MeanQuality:
+def _mean(scores: Iterable[CategoryQuality]) -> MeanQuality:
     kept = [score for score in scores if not np.isnan(score.pq)]
-    return MeanQuality(
-        pq=fmean(score.pq for score in kept) if kept else np.nan,
-        sq=fmean(score.sq for score in kept) if kept else np.nan,
-        rq=fmean(score.rq for score in kept) if kept else np.nan,
-        num_categories=len(kept),
+    pq, sq, rq = (
+        fmean(getattr(score, name) for score in kept) if kept else np.nan
+        for name in ("pq", "sq", "rq")
     )
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return MeanQuality(pq=pq, sq=sq, rq=rq, num_categories=len(kept))

@@ -1,22 +1,25 @@
-"""What "mIoU" means: one named protocol for each of the ways in which people compute it.
+"""What "mIoU" means: a named protocol for each way in which it is computed in practice.
 
-Every protocol reads the same exact integers, the margins of a confusion matrix: for each class, how
-many pixels are a hit (truth and prediction agree), are of the class in the truth, and are predicted
-as it. Ignored pixels are in none of the three. `docs/metrics.md` works one example through all.
+Every protocol reads the same exact integers, the margins of a confusion matrix: for each class, the
+pixels that are a hit (truth and prediction agree), that are of the class in the truth, and that are
+predicted as the class. Ignored pixels are in none of the three. `docs/metrics.md` works one example
+through all protocols.
 
 IoU (Jaccard), mean and pixel accuracy, and frequency-weighted IoU are those of Long et al., "Fully
 convolutional networks for semantic segmentation" (CVPR 2015), section 5.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
+
+__all__ = ["PROTOCOLS", "Rates", "Scores", "check_protocol", "rates"]
 
 PROTOCOLS = {
     "pooled": "a predicted class without truth counts 0",
@@ -33,37 +36,28 @@ Floats = NDArray[np.float64]
 
 
 def check_protocol(protocol: str) -> None:
-    """Refuse a name that is not in `PROTOCOLS`.
-
-    Raises:
-        InputError: there is no protocol of this name.
-    """
+    """Refuse a name that is not in `PROTOCOLS`."""
     if protocol not in PROTOCOLS:
         raise InputError(f"no metric protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")
 
 
 class Rates(NamedTuple):
-    """The scores of many margins at once, as fractions; NaN where there is nothing to score."""
+    """Scores of many margins at once, as fractions; NaN where there is nothing to score."""
 
-    miou: Floats
-    """(...)"""
-    fwiou: Floats
-    """(...)"""
-    macc: Floats
-    """(...)"""
-    pacc: Floats
-    """(...)"""
-    iou: Floats
-    """(..., K)"""
-    acc: Floats
-    """(..., K)"""
+    miou: Floats  # (...)
+    fwiou: Floats  # (...)
+    macc: Floats  # (...)
+    pacc: Floats  # (...)
+    iou: Floats  # (..., K)
+    acc: Floats  # (..., K)
 
 
 def rates(margins: NDArray[np.number[Any]], protocol: str) -> Rates:
-    """Score each margins by itself; for "per-image" those of one image.
+    """Score each of many margins.
 
     Args:
-        margins: (..., 3, K), hit, truth and predicted pixels, of one image or summed over many.
+        margins: (..., 3, K) hit, truth and predicted pixels, of one image or summed over many; with
+            "per-image", of one image.
         protocol: one of `PROTOCOLS`.
     """
     hit, truth, predicted = np.moveaxis(margins.astype(np.float64), -2, 0)  # (..., K) each
@@ -80,94 +74,112 @@ def rates(margins: NDArray[np.number[Any]], protocol: str) -> Rates:
     return Rates(miou, fwiou, macc, divide(hit.sum(-1), pixels), iou, acc)
 
 
+def check_labels(prediction: Integers, label: Integers, num_classes: int, ignored: int) -> None:
+    """Refuse what is not class indices of one shape; pixels labelled `ignored` may hold any."""
+    check_shapes(prediction, label)
+    labelled = label != ignored
+    for name, array in (("label", label), ("prediction", prediction)):
+        if array.dtype.kind not in "iu":
+            raise InputError(
+                f"the {name} holds {array.dtype}; class indices are integers: astype(np.uint8)"
+            )
+        wrong = array[labelled & ((array < 0) | (array >= num_classes))]
+        if wrong.size:
+            allowed = f"0 to {num_classes - 1}" + f" or {ignored} (ignored)" * (name == "label")
+            raise InputError(f"the {name} holds {wrong[0]}, where {allowed} can be")
+
+
+def check_shapes(prediction: NDArray[Any], label: NDArray[Any]) -> None:
+    """Refuse a prediction that has another shape than its label."""
+    if np.shape(prediction) != np.shape(label):
+        raise InputError(
+            f"the prediction is {np.shape(prediction)}, its label {np.shape(label)}; "
+            "they must be of one shape"
+        )
+
+
 def divide(count: Floats, total: Floats) -> Floats:
-    """`count / total`, NaN where the total is 0; of one shape."""
+    """`count / total`, elementwise; NaN where the total is 0."""
     share = np.full(np.shape(total), np.nan)
     np.divide(count, total, out=share, where=total > 0)
     return share
 
 
 def _mean(values: Floats) -> Floats:
-    """The mean over the last axis of what is not NaN; NaN if nothing is left."""
+    """Mean over the last axis without NaN; NaN if nothing is left."""
     return divide(np.nan_to_num(values).sum(-1), (~np.isnan(values)).sum(-1))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Scores as fractions, 0 to 1; NaN where there is nothing to score."""
 
     protocol: str
     miou: float
-    """Mean of `iou` over the classes that have one, or as the protocol has it."""
+    """Mean of `iou` over the classes where it is defined, or as the protocol says."""
     fwiou: float
     """Mean of `iou`, weighted by each class's share of the truth."""
     macc: float
-    """Mean of `acc` over the classes that have one, or as the protocol has it."""
+    """Mean of `acc` over the classes where it is defined, or as the protocol says."""
     pacc: float
-    """Share of the labelled pixels that are predicted right."""
+    """Share of the labelled pixels that are predicted correctly."""
     iou: Floats
     """(K,) intersection over union."""
     acc: Floats
-    """(K,) share of the class's pixels that are predicted right (recall)."""
+    """(K,) share of the class's pixels that are predicted correctly (recall)."""
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """A JSON-ready form, in which NaN is None.
-
-        Args:
-            classes: K names, in the order of `iou`.
-        """
-        return {
-            "protocol": self.protocol,
-            "miou": number(self.miou),
-            "fwiou": number(self.fwiou),
-            "macc": number(self.macc),
-            "pacc": number(self.pacc),
-            "iou": {name: number(x) for name, x in zip(classes, self.iou, strict=True)},
-            "acc": {name: number(x) for name, x in zip(classes, self.acc, strict=True)},
-        }
+        """JSON-ready values, in which NaN is None; `classes` are K names."""
+        document = asdict(self)
+        for name in ("iou", "acc"):
+            document[name] = dict(zip(classes, document[name], strict=True))
+        return without_nan(document)
 
 
 def pooled_scores(margins: Integers, protocol: str) -> Scores:
-    """The scores of all images' margins in one sum, (3, K)."""
+    """Score the summed margins of all images, (3, K)."""
     return _scores(rates(margins, protocol), protocol)
 
 
 def mean_scores(counts: Integers, protocol: str) -> Scores:
-    """The mean of each score over the images that have one, from counts (N, 3, K).
+    """Mean of each score over the images where it is defined, from margins (N, 3, K).
 
-    Sums are rounded once, at their end, so that the order of the images does not matter.
+    Each sum is rounded once, at its end, so the order of the images does not matter.
     """
     means = (np.apply_along_axis(_exact_mean, 0, each) for each in rates(counts, protocol))
     return _scores(Rates(*means), protocol)
 
 
 def _scores(one: Rates, protocol: str) -> Scores:
-    return Scores(
-        protocol=protocol,
-        miou=float(one.miou),
-        fwiou=float(one.fwiou),
-        macc=float(one.macc),
-        pacc=float(one.pacc),
-        iou=one.iou,
-        acc=one.acc,
-    )
+    means = (float(one.miou), float(one.fwiou), float(one.macc), float(one.pacc))
+    return Scores(protocol, *means, one.iou, one.acc)
 
 
-def percent(fraction: float) -> str:
-    """A fraction in percent, five characters wide; NaN is a dash.
+def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON-ready values: NaN becomes None, and arrays become lists.
 
-    >>> percent(0.6841), percent(float("nan"))
-    (' 68.4', '    -')
+    >>> without_nan({"iou": np.array([0.5, np.nan])})
+    {'iou': [0.5, None]}
     """
-    return "    -" if np.isnan(fraction) else f"{100 * fraction:5.1f}"
+    return {key: _without_nan(value) for key, value in values.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_nan(value)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return number(value) if isinstance(value, float) else value
 
 
 def number(value: float) -> float | None:
     """A float as JSON can hold it: NaN is None."""
-    return None if np.isnan(value) else float(value)
+    return None if math.isnan(value) else float(value)
 
 
 def _exact_mean(values: Floats) -> float:
-    """The mean of what is not NaN, the same in whatever order; NaN if nothing is left."""
+    """Mean without NaN, the same in any order; NaN if nothing is left."""
     kept = values[~np.isnan(values)]
     return math.fsum(kept) / len(kept) if len(kept) else math.nan

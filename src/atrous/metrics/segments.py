@@ -1,4 +1,4 @@
-"""What an image cut into segments is, and whether its map and its segments belong together."""
+"""An image cut into segments, and the checks that its map and its segments belong together."""
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -17,7 +17,7 @@ Ids = NDArray[np.integer[Any]]
 Segments = Sequence[Mapping[str, Any]]
 Counts = NDArray[np.int64]
 Places = NDArray[np.int64]
-"""Where a segment stands among the segments of its image, counted from 1; 0 = void."""
+"""Index of a segment among the segments of its image, counted from 1; 0 = void."""
 
 
 class Panoptic(NamedTuple):
@@ -26,15 +26,11 @@ class Panoptic(NamedTuple):
     ids: Ids
     """(H, W) segment ids, 0 = void."""
     segments: Segments
-    """One for each id: `id`, `category_id`, `iscrowd` (0 if left out), `area` (may be left out)."""
+    """One for each id: `id`, `category_id`, and optionally `iscrowd` (default 0) and `area`."""
 
 
 def check_categories(categories: Sequence[Mapping[str, Any]]) -> None:
-    """Check that categories are as in COCO's panoptic JSON.
-
-    Raises:
-        InputError: one is no table, lacks `id`, `name` or `isthing`, or is there twice.
-    """
+    """Check that categories are as in COCO's panoptic JSON: unique `id` and `name`, `isthing`."""
     if not isinstance(categories, Sequence) or not categories:
         raise InputError("there are no categories; list at least one, with id, name and isthing")
     for category in categories:
@@ -53,11 +49,7 @@ def check_categories(categories: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_once(problem: str, values: Sequence[int | str]) -> None:
-    """Check that no value is there twice.
-
-    Raises:
-        InputError: `problem`, and the value.
-    """
+    """Refuse a value that occurs twice, with `problem` and the value."""
     counts = Counter(values)
     if len(counts) < len(values):
         raise InputError(f"{problem} {short(counts.most_common(1)[0][0])}; each needs its own")
@@ -67,11 +59,8 @@ def check_segments(segments: Segments, categories: Container[int]) -> None:
     """Check that segments are as in COCO's panoptic JSON, whatever their map holds.
 
     Args:
-        segments: `id`, `category_id`, and perhaps `iscrowd` and `area`.
-        categories: the ids of the categories that there are.
-
-    Raises:
-        InputError: one of them is not what it should be, or an id is there twice.
+        segments: `id`, `category_id`, and optionally `iscrowd` and `area`.
+        categories: known values of `category_id`.
     """
     if not isinstance(segments, Sequence) or isinstance(segments, str):
         raise InputError(f"the segments are {short(segments)}, where a list was expected")
@@ -108,10 +97,7 @@ def check_panoptic(panoptic: Panoptic) -> Counts:
     """Check that the map holds the ids of the segments, void, and nothing else.
 
     Returns:
-        (N,) how many pixels each segment has.
-
-    Raises:
-        InputError: the map is no map, or an id is only in it or only among the segments.
+        (N,) pixels of each segment.
     """
     ids, segments = panoptic
     if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.dtype.kind not in "iu":
@@ -135,10 +121,7 @@ def overlaps(*sides: Panoptic) -> tuple[tuple[Places, ...], Counts]:
         sides: segmentations of one image, of one size.
 
     Returns:
-        The M combinations: of each side the places, (M,); and the pixels of each, (M,).
-
-    Raises:
-        InputError: a map holds an id that none of its segments has.
+        The M combinations: the places of each side, (M,) each; and the pixels, (M,).
     """
     maps = [ids.ravel() for ids, _ in sides]
     known = [_ids(segments) for _, segments in sides]
@@ -156,7 +139,7 @@ def runs(maps: Sequence[Ids]) -> tuple[list[Ids], Counts]:
     """Cut flat maps of one length wherever any of them changes.
 
     Returns:
-        Of each map the id of each run, (R,); and how long the runs are, (R,).
+        The id of each run in each map, (R,) each; and the lengths of the runs, (R,).
     """
     begins = np.ones(maps[0].size, np.bool_)
     begins[1:] = np.any([ids[1:] != ids[:-1] for ids in maps], axis=0)
@@ -165,12 +148,12 @@ def runs(maps: Sequence[Ids]) -> tuple[list[Ids], Counts]:
 
 
 def _ids(segments: Segments) -> Places:
-    """The id at each place, (1 + N,)."""
+    """(1 + N,) id at each place."""
     return np.array([0, *(segment["id"] for segment in segments)], np.int64)
 
 
 def _find(ids: Ids, known: Places) -> Places:
-    """Find ids, (R,), among the `known` ones, (1 + N,), the first of which is void."""
+    """(R,) places of `ids` (R,) among `known` (1 + N,), the first of which is void."""
     order = np.argsort(known)
     sought = ids.astype(np.int64)
     places: Places = order[np.searchsorted(known, sought, sorter=order).clip(max=len(order) - 1)]
@@ -184,7 +167,7 @@ def _find(ids: Ids, known: Places) -> Places:
 
 
 def _summed(codes: Counts, lengths: Counts) -> tuple[Counts, Counts]:
-    """Sum up the `lengths` of equal `codes`."""
+    """Add up the `lengths` of equal `codes`."""
     codes, which = np.unique(codes, return_inverse=True)
     return codes, np.bincount(which, lengths, minlength=len(codes)).astype(np.int64)
 

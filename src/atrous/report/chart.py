@@ -1,19 +1,21 @@
-"""A scatter chart as plain numbers, which a template draws as SVG."""
+"""Scatter charts as plain numbers, which a template draws as SVG."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atrous.report.tables import row_color
+
 WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 44, 408, 12, 240
-"""The field within it, in units of the drawing; the rest is for labels."""
+"""Edges of the field, in units of the drawing; the margins hold labels."""
 
 _MARKS = 5
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point with its interval, in units of the drawing."""
+    """A point and its interval, in units of the drawing."""
 
     number: int
     color: str
@@ -25,30 +27,24 @@ class Point:
 
 @dataclass(frozen=True)
 class Chart:
-    """Ready to be drawn."""
+    """Axes and points, in units of the drawing."""
 
     title: str
     """Of the horizontal axis."""
     columns: Sequence[tuple[float, str]]
-    """Where its marks are, and what they say."""
+    """Positions and texts of its marks."""
     rows: Sequence[tuple[float, str]]
-    """Of the vertical axis."""
+    """The same of the vertical axis."""
     points: Sequence[Point]
 
 
-def chart(
-    title: str,
-    colors: Sequence[str],
-    x: Sequence[float],
-    y: Sequence[tuple[float, float, float]],
-) -> Chart:
+def chart(title: str, x: Sequence[float], y: Sequence[tuple[float, float, float]]) -> Chart:
     """Place points, numbered from 1, between round marks; the horizontal axis begins at 0.
 
     Args:
         title: of the horizontal axis.
-        colors: of each point.
-        x: of each, 0 or more; where it is NaN there is no point.
-        y: of each, and the ends of its interval; where these are NaN there is none.
+        x: 0 or more; NaN for no point.
+        y: value and ends of its interval; NaN ends for no interval.
     """
     known = [i for i in range(len(x)) if not (math.isnan(x[i]) or math.isnan(y[i][0]))]
     ends = [[y[i][0] if math.isnan(value) else value for value in y[i]] for i in known]
@@ -68,14 +64,14 @@ def chart(
         columns=[(column(mark), f"{mark:g}") for mark in across],
         rows=[(row(mark), f"{mark:g}") for mark in up],
         points=[
-            Point(i + 1, colors[i], column(x[i]), *map(row, values))
+            Point(i + 1, row_color(i + 1), column(x[i]), *map(row, values))
             for i, values in zip(known, ends, strict=True)
         ],
     )
 
 
 def marks(values: Sequence[float]) -> list[float]:
-    """About five round numbers around all of `values`.
+    """About five round numbers that enclose `values`.
 
     >>> marks([0.0, 17.3])
     [0.0, 5.0, 10.0, 15.0, 20.0]

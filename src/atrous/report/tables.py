@@ -117,10 +117,10 @@ def _text(cell: str | Cell) -> str:
 
 def _html_cell(cell: str | Cell) -> str:
     if isinstance(cell, str):
-        return f"<td>{escape(cell)}</td>"
+        return f"<td>{escape(cell.strip())}</td>"
     kind = f' class="{escape(cell.kind)}"' if cell.kind else ""
     note = f"<small>{escape(cell.note)}</small>" if cell.note else ""
-    return f"<td{kind}>{escape(cell.text)}{note}</td>"
+    return f"<td{kind}>{escape(cell.text.strip())}{note}</td>"
 
 
 def _width(text: str) -> int:

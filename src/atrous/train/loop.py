@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
 from atrous.errors import InputError
-from atrous.evaluation.score import evaluate
+from atrous.evaluation.score import count_samples
 from atrous.metrics import Confusion, Scores
 from atrous.models.bands import Colors, of_bands, take_bands
 from atrous.models.catalogue import build, normalization
@@ -299,7 +299,7 @@ class _Training:
             logits = self.photo(torch.tensor(image)[None].to(accelerator.device))[0]
             return labels_of(logits, stride, image.shape[:2])
 
-        confusion = evaluate(predict, split, self.num_classes, indices=mine)
+        confusion = count_samples(predict, split, self.num_classes, indices=mine)
         parts: list[Confusion] = gather_object([confusion])
         whole, *others = parts
         for part in others:

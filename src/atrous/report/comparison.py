@@ -1,0 +1,172 @@
+"""Comparisons as tables of values, which the terminal shows as text and the page as HTML."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from atrous.evaluation.compare import Comparison, ModelPair
+from atrous.metrics.interval import MEANS, SIGNIFICANT
+from atrous.metrics.protocols import PROTOCOLS
+from atrous.report.scores import SHOWN, conclusion
+from atrous.report.tables import Cell, Table
+from atrous.text import amount, percent, percent_range, points
+
+__all__ = [
+    "comparison_text",
+    "cost_columns",
+    "difference_columns",
+    "model_table",
+    "score_columns",
+    "sentence",
+]
+
+Columns = dict[str, list[Cell]]
+"""Heading -> a cell for each model."""
+
+_NAME = 19
+"""Columns for the name of a model."""
+_SENTENCES = 3
+"""Up to so many pairs are written as sentences; more become a table."""
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Scores, costs, differences, classes and images, as text of 80 columns."""
+    return "\n".join(_lines(comparison))
+
+
+def score_columns(comparison: Comparison) -> Columns:
+    """Scores of each model in percent, with the intervals of the means as notes."""
+    models = comparison.models
+    columns = {
+        heading: [
+            Cell(percent(getattr(model.scores, name)), percent_range(*model.intervals[name]))
+            for model in models
+        ]
+        for heading, name in zip(("mIoU", "fwIoU", "mAcc", "pAcc"), MEANS, strict=True)
+    }
+    columns["b-IoU"] = [Cell(percent(model.boundary.miou)) for model in models]
+    columns["b-F"] = [Cell(percent(model.boundary.mf)) for model in models]
+    return columns
+
+
+def cost_columns(comparison: Comparison) -> Columns:
+    """Costs of each model, with the memory in each runtime as notes."""
+    models = comparison.models
+    columns = {
+        "params": [Cell(f"{model.cost.parameters / 1e6:.2f} M") for model in models],
+        "mult-adds": [Cell(f"{model.cost.multiply_adds / 1e9:.2f} G") for model in models],
+    }
+    for runtime in comparison.runtimes:
+        speeds = [model.speeds.get(runtime) for model in models]
+        columns[runtime] = [
+            Cell(
+                f"{1e3 * speed.seconds:.1f} ms" if speed else "-",
+                f"{speed.memory / 1e6:.0f} MB" if speed and speed.memory else "",
+            )
+            for speed in speeds
+        ]
+    return columns
+
+
+def difference_columns(comparison: Comparison) -> Columns:
+    """Mean IoU of the row less that of the column, in points, with adjusted p-values as notes."""
+    place = {model.name: i for i, model in enumerate(comparison.models)}
+    cells = [[Cell("")] * len(place) for _ in place]  # by column
+    for pair in comparison.pairs:
+        first, second = place[pair.first], place[pair.second]
+        note = "" if np.isnan(pair.p_adjusted) else f"p {pair.p_adjusted:.2g}"
+        difference = pair.test.difference
+        for row, column, value in ((first, second, difference), (second, first, -difference)):
+            kind = ("better" if value > 0 else "worse") if pair.significant else ""
+            cells[column][row] = Cell(points(value), note, kind)
+    return {str(i): column for i, column in enumerate(cells, start=1)}
+
+
+def model_table(comparison: Comparison, columns: Mapping[str, Sequence[str | Cell]]) -> Table:
+    """Rows of the models, numbered, best first."""
+    names = [model.name for model in comparison.models]
+    return Table(names=names, columns=columns, numbered=True, name_width=_NAME)
+
+
+def sentence(pair: ModelPair) -> str:
+    """Say in two lines which model is better, and whether the difference is significant."""
+    difference = pair.test.difference
+    if np.isnan(difference):
+        return f"{pair.first} and {pair.second}: one of the two mIoU is undefined"
+    better = f"{pair.first} {100 * difference:.1f} better than {pair.second}"
+    if np.isnan(pair.p_adjusted):
+        return f"{better}\n  too few images for a test of significance"
+    return f"{better}\n  {conclusion(pair.test, pair.p_adjusted)}"
+
+
+def _lines(comparison: Comparison) -> Iterator[str]:
+    count = len(comparison.keys)
+    classes = amount(comparison.taxonomy.num_classes, "class", "classes")
+    yield (
+        f"{comparison.data}, split {comparison.split}: {amount(len(comparison.models), 'model')}, "
+        f"{amount(count, 'image')}, {classes}"
+    )
+    if comparison.missing:
+        yield f"{count:,} of {count + comparison.missing:,} images of the list are here"
+    yield f"protocol {comparison.protocol}: {PROTOCOLS[comparison.protocol]}"
+    columns = score_columns(comparison)
+    first = columns.pop("mIoU")
+    ends = {"mIoU": first, "95 %": [Cell(cell.note) for cell in first]}
+    yield model_table(comparison, ends | columns).to_text()
+    yield from _costs(comparison)
+    if len(comparison.pairs) <= _SENTENCES:
+        yield from map(sentence, comparison.pairs)
+    else:
+        yield from _differences(comparison)
+    yield from _classes(comparison)
+    yield "\nmost different images, and the range of their mIoU:"
+    for i in comparison.most_different:
+        low, high = np.min(comparison.mious[:, i]), np.max(comparison.mious[:, i])
+        yield f"  {percent(low)} to {percent(high)}  {comparison.keys[i]}"
+
+
+def _costs(comparison: Comparison) -> Iterator[str]:
+    height, width = comparison.size
+    columns = cost_columns(comparison)
+    yield f"\none image of {width}x{height}" + "; time in each runtime" * bool(comparison.runtimes)
+    yield model_table(comparison, columns).to_text()
+    if comparison.runtimes:
+        yield "peak memory of a process that labels it"
+        memory = {
+            runtime: [cell.note or "-" for cell in columns[runtime]]
+            for runtime in comparison.runtimes
+        }
+        yield model_table(comparison, memory).to_text()
+        threads = amount(comparison.machine["threads"], "thread")
+        yield f"  {comparison.machine['processor']}, {threads}"
+    for runtime, reason in comparison.unavailable.items():
+        yield f"  {runtime}: {reason}"
+    yield ""
+
+
+def _differences(comparison: Comparison) -> Iterator[str]:
+    yield "mIoU of the row less that of the column, in points; * significant"
+    pairs = amount(len(comparison.pairs), "pair")
+    yield f"  (p < {SIGNIFICANT}, adjusted for {pairs} after Holm)"
+    upper = {
+        number: [
+            cell.text + ("*" if cell.kind else " ") if row < int(number) else ""
+            for row, cell in enumerate(column, start=1)
+        ]
+        for number, column in difference_columns(comparison).items()
+    }
+    yield model_table(comparison, upper).to_text()
+
+
+def _classes(comparison: Comparison) -> Iterator[str]:
+    names = comparison.taxonomy.classes
+    iou = np.stack([model.scores.iou for model in comparison.models])  # (models, K)
+    order = np.argsort(-np.nan_to_num(iou[0], nan=-1.0), kind="stable")
+    title = "IoU of each class"
+    if len(names) > 4 * SHOWN:
+        spread = np.nan_to_num(np.ptp(iou, axis=0))
+        order = np.argsort(-spread, kind="stable")[: 2 * SHOWN]
+        title = f"IoU of the {2 * SHOWN} classes in which they differ most; --json has all"
+    yield f"\n{title}"
+    columns = {str(i): [percent(row[k]) for k in order] for i, row in enumerate(iou, start=1)}
+    yield Table(names=[names[k] for k in order], columns=columns, name_width=_NAME + 3).to_text()

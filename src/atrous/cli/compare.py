@@ -16,6 +16,7 @@ from atrous.progress import unheard
 from atrous.text import printable
 
 if TYPE_CHECKING:
+    from atrous.evaluation.compare import Model
     from atrous.evaluation.evaluate import Truth
     from atrous.train.recipe import Recipe
 
@@ -67,7 +68,7 @@ def compare(
     from atrous.cli.rasters import say_fourth_band
     from atrous.data.dataset import Dataset
     from atrous.evaluation.compare import compare as compare_models
-    from atrous.evaluation.compare import open_model, scenes
+    from atrous.evaluation.compare import scenes
     from atrous.evaluation.evaluate import Truth
     from atrous.export.forms import files_by_runtime
     from atrous.files import replacing
@@ -83,6 +84,29 @@ def compare(
         raise InputError("--rounds, --threads and --size take numbers of 1 or more")
     truth = Truth.of(Dataset.open(data, root), split)
     say_fourth_band(truth.dataset)
+    models = _open_models(items, truth, data, root, out, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {model.name: model.path for model in models}
+        files = files_by_runtime(paths, runtime if latency else (), Path(folder), watched)
+        comparison = compare_models(
+            models, truth, protocol=protocol, size=size, files=files, rounds=rounds, track=watched
+        )
+    document = json.dumps(comparison.to_dict(), indent=2)
+    with replacing(out / "compare.json") as temporary:
+        temporary.write_text(document + "\n", "utf-8")
+    predict = {model.name: model.segmenter.predict for model in models}
+    write_page(out / "compare.html", comparison, scenes(comparison, predict, truth.samples))
+    print(document if json_output else comparison_text(comparison))
+    if not json_output:
+        print(f"wrote {out / 'compare.html'}  {out / 'compare.json'}")
+
+
+def _open_models(
+    items: Sequence[str], truth: "Truth", data: str, root: Path | None, out: Path, threads: int
+) -> "list[Model]":
+    """Open all models, then train recipes without a finished run."""
+    from atrous.evaluation.compare import open_model
+
     wanted = _wanted(items)
     models = {
         name: open_model(name, item, truth, threads)
@@ -94,28 +118,7 @@ def compare(
         if not isinstance(item, Path):
             run = _trained(item, truth, data, root, out / name)
             models[name] = open_model(name, run, truth, threads)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: model.path for name, model in models.items()}
-        files = files_by_runtime(paths, runtime if latency else (), Path(folder), watched)
-        comparison = compare_models(
-            list(models.values()),
-            truth,
-            protocol=protocol,
-            size=size,
-            files=files,
-            rounds=rounds,
-            track=watched,
-        )
-    document = json.dumps(comparison.to_dict(), indent=2)
-    with replacing(out / "compare.json") as temporary:
-        temporary.write_text(document + "\n", "utf-8")
-    predict = {name: model.segmenter.predict for name, model in models.items()}
-    write_page(out / "compare.html", comparison, scenes(comparison, predict, truth.samples))
-    if json_output:
-        print(document)
-        return
-    print(comparison_text(comparison))
-    print(f"wrote {out / 'compare.html'}  {out / 'compare.json'}")
+    return list(models.values())
 
 
 def _check_runtimes(names: Sequence[str]) -> None:

@@ -103,13 +103,11 @@ def evaluate(
     from atrous.data.dataset import Dataset
     from atrous.evaluation.evaluate import Truth, compare_with, from_counts, from_files, from_model
     from atrous.evaluation.evaluate import evaluate as score
-    from atrous.metrics.protocols import check_protocol
     from atrous.report.scores import evaluation_text
 
     given = (predictions is not None) + bool(merge)
     if given > 1 or (data is None) != bool(given):
         raise InputError("give MODEL and DATA; or DATA alone, with --predictions or --merge")
-    check_protocol(protocol)
     dataset = Dataset.open(data or model, root)
     truth = Truth.of(dataset, split)
     say_fourth_band(dataset)
@@ -123,8 +121,7 @@ def evaluate(
     truth = replace(truth, indices=_part(shard, save, len(truth.samples)))
 
     def open_source(model: str, confidence: bool = False) -> "Source":
-        segmenter = _open(model, options)
-        return from_model(segmenter, truth, name=model, confidence=confidence)
+        return from_model(_open(model, options), truth, name=model, confidence=confidence)
 
     if merge:
         source = from_counts(merge, truth)

@@ -168,12 +168,10 @@ def evaluate(
     """
     taxonomy, num_classes = truth.dataset.taxonomy, len(truth.classes)
     check_protocol(protocol)
-    for problem, refused in (
-        (f"{taxonomy.name}: its classes have no groups, so there is no tree", not taxonomy.groups),
-        ("tree: groups cannot be scored per-image; take another protocol", protocol == "per-image"),
-    ):
-        if tree and refused:
-            raise InputError(problem)
+    if tree and not taxonomy.groups:
+        raise InputError(f"{taxonomy.name}: its classes have no groups, so there is no tree")
+    if tree and protocol == "per-image":
+        raise InputError("tree: groups cannot be scored per-image; take another protocol")
     if pairs < 0:
         raise InputError(f"pairs {pairs}: say how many, 1 or more")
     if boundary and isinstance(source.images, Confusion):

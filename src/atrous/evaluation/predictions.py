@@ -25,8 +25,6 @@ from atrous.images.photos import read_colors, read_label
 from atrous.infer.ordered_map import in_order
 from atrous.taxonomy import IGNORE_INDEX
 
-__all__ = ["Predictions", "find_predictions", "read_predictions", "stems"]
-
 _OURS = (".labels.png", ".labels.tif")
 """Looked for first, since a photo may lie beside what atrous wrote of it."""
 _ANY = (".png", ".tif", ".tiff", ".bmp")

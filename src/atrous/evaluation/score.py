@@ -19,17 +19,6 @@ from atrous.infer.ordered_map import in_order
 from atrous.metrics import Boundary, Calibration, Confusion
 from atrous.progress import Progress, silent
 
-__all__ = [
-    "Labels",
-    "Predict",
-    "Predicted",
-    "Tally",
-    "check_same_classes",
-    "count",
-    "count_samples",
-    "predict_samples",
-]
-
 Labels = NDArray[np.integer[Any]]
 
 Predict = Callable[[NDArray[np.uint8]], Labels]

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,6 @@ _SLOW_START = "compile"
 
 _STEP_ROUNDS = 7
 _NOISE_SIZE = (360, 480)
-
-_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,25 +161,25 @@ def time_runtimes(
     Returns:
         The timings, and the runtimes that are unavailable, with the reason.
     """
-    opened, starts, errors = _open(
-        dict.fromkeys(runtimes, model), lambda runtime: runtime, threads, image
-    )
+    files = {Place(model.name, runtime): model for runtime in runtimes}
+    opened, starts, errors = _open(files, threads, image)
     if runtimes[0] in errors:
         raise errors[runtimes[0]]
-    expected, confidence = opened[runtimes[0]].predict_with_confidence(image)
+    plain = opened[Place(model.name, runtimes[0])]
+    expected, confidence = plain.predict_with_confidence(image)
     confident = confidence >= min(_CONFIDENT, float(np.median(confidence)))
     seconds = _interleaved(opened, image, rounds, progress)
     timings = [
         Timing(
-            runtime=name,
+            runtime=place.runtime,
             precision=segmenter.runtime.precision,
-            seconds=median(seconds[name]),
-            start=starts[name],
+            seconds=median(seconds[place]),
+            start=starts[place],
             agreement=float(np.mean((segmenter.predict(image) == expected)[confident])),
         )
-        for name, segmenter in opened.items()
+        for place, segmenter in opened.items()
     ]
-    return timings, {name: _reason(name, error) for name, error in errors.items()}
+    return timings, {runtime: _reason(runtime, error) for runtime, error in errors.items()}
 
 
 def fastest(timings: Sequence[Timing]) -> Timing:
@@ -210,8 +208,8 @@ def measure(
         The speed of each model, by runtime; and what is unavailable, with the reason.
     """
     speeds: dict[str, dict[str, Speed]] = {place.name: {} for place in files}
-    opened, _, errors = _open(files, lambda place: place.runtime, threads, image)
-    unavailable = {place.runtime: _reason(place.runtime, e) for place, e in errors.items()}
+    opened, _, errors = _open(files, threads, image)
+    unavailable = {runtime: _reason(runtime, error) for runtime, error in errors.items()}
     with track("images timed") as progress:
         seconds = _interleaved(opened, image, rounds, progress)
     opened.clear()  # frees memory for the processes
@@ -255,36 +253,33 @@ def most_resident() -> int:
 
 
 def _open(
-    files: Mapping[_Key, Path],
-    runtime_of: Callable[[_Key], str],
-    threads: int,
-    image: NDArray[np.uint8],
-) -> tuple[dict[_Key, Segmenter], dict[_Key, float], dict[_Key, InputError | ImportError]]:
-    """Open and warm up each of `files`: segmenters, their seconds to start, and errors."""
-    opened: dict[_Key, Segmenter] = {}
-    starts: dict[_Key, float] = {}
-    errors: dict[_Key, InputError | ImportError] = {}
-    for key, path in files.items():
+    files: Mapping[Place, Path], threads: int, image: NDArray[np.uint8]
+) -> tuple[dict[Place, Segmenter], dict[Place, float], dict[str, InputError | ImportError]]:
+    """Open and warm up each of `files`: segmenters, their seconds to start, errors by runtime."""
+    opened: dict[Place, Segmenter] = {}
+    starts: dict[Place, float] = {}
+    errors: dict[str, InputError | ImportError] = {}
+    for place, path in files.items():
         start = time.perf_counter()
         try:
-            segmenter = load(path, threads, runtime_of(key))
+            segmenter = load(path, threads, place.runtime)
             segmenter.predict(image)
         except (InputError, ImportError) as error:
-            errors[key] = error
+            errors[place.runtime] = error
         else:
-            opened[key], starts[key] = segmenter, time.perf_counter() - start
+            opened[place], starts[place] = segmenter, time.perf_counter() - start
     return opened, starts, errors
 
 
 def _interleaved(
-    opened: Mapping[_Key, Segmenter], image: NDArray[np.uint8], rounds: int, progress: Progress
-) -> dict[_Key, list[float]]:
+    opened: Mapping[Place, Segmenter], image: NDArray[np.uint8], rounds: int, progress: Progress
+) -> dict[Place, list[float]]:
     """Return the seconds of each call of each segmenter, on `image` (H, W, C)."""
-    seconds: dict[_Key, list[float]] = {key: [] for key in opened}
-    for count, key in enumerate(list(opened) * rounds, start=1):
+    seconds: dict[Place, list[float]] = {place: [] for place in opened}
+    for count, place in enumerate(list(opened) * rounds, start=1):
         start = time.perf_counter()
-        opened[key].predict(image)
-        seconds[key].append(time.perf_counter() - start)
+        opened[place].predict(image)
+        seconds[place].append(time.perf_counter() - start)
         progress(count, rounds * len(opened))
     return seconds
 

@@ -12,10 +12,9 @@ number suggests.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
@@ -28,8 +27,6 @@ SIGNIFICANT = 0.05
 
 _DRAWS = 64
 """Draws that are computed at once, to bound the memory."""
-_IMAGES = 1024
-"""Images that are summed at once, to bound the memory."""
 
 
 class Interval(NamedTuple):
@@ -84,8 +81,8 @@ def intervals(
         return dict.fromkeys(MEANS, Interval(np.nan, np.nan))
     values = _values(counts[_order(counts)], protocol)
     draws = _draws(len(counts), resamples, np.random.default_rng(seed))
-    drawn = [_means(_sum(weights, values), protocol) for weights in draws]
-    return {name: _interval([part[:, i] for part in drawn], level) for i, name in enumerate(MEANS)}
+    drawn = np.concatenate([_means(weights @ values, protocol) for weights in draws])  # (R, 4)
+    return {name: _interval(drawn[:, i], level) for i, name in enumerate(MEANS)}
 
 
 def compare(
@@ -111,20 +108,20 @@ def compare(
         raise InputError("two models can be compared on the same images only, in the same order")
     order = _order(counts_a, counts_b)
     a, b = (_values(counts[order], protocol) for counts in (counts_a, counts_b))
-    total_a, total_b = (_sum(np.ones((1, len(a))), values) for values in (a, b))
+    total_a, total_b = a.sum(0, keepdims=True), b.sum(0, keepdims=True)
     difference = float((_miou(total_a, protocol) - _miou(total_b, protocol))[0])
     if len(a) < 2 or np.isnan(difference):
         return PairedTest(difference, np.nan, np.nan, np.nan)
     random = np.random.default_rng(seed)
     drawn = [
-        _miou(_sum(weights, a), protocol) - _miou(_sum(weights, b), protocol)
+        _miou(weights @ a, protocol) - _miou(weights @ b, protocol)
         for weights in _draws(len(a), resamples, random)
     ]
     swapped = []
     for swap in _swaps(len(a), resamples, random):
-        moved = _sum(swap, b) - _sum(swap, a)  # what the swapped images change
+        moved = swap @ (b - a)  # what the swapped images change
         swapped.append(_miou(total_a + moved, protocol) - _miou(total_b - moved, protocol))
-    low, high = _interval(drawn, level)
+    low, high = _interval(np.concatenate(drawn), level)
     return PairedTest(difference, low, high, _p_value(difference, np.concatenate(swapped)))
 
 
@@ -156,21 +153,15 @@ def _digest(counts: Integers) -> bytes:
     return hashlib.sha256(counts.tobytes()).digest()
 
 
-def _values(counts: Integers, protocol: str) -> NDArray[np.number[Any]]:
-    """(N, M) values to be summed over images: counts; with "per-image", means and their number."""
+def _values(counts: Integers, protocol: str) -> Floats:
+    """(N, M) values to be summed over images: counts; with "per-image", means and their number.
+
+    Sums of counts are exact below 2^53.
+    """
     if protocol != "per-image":
-        return counts.reshape(len(counts), 3 * counts.shape[2])
+        return counts.reshape(len(counts), 3 * counts.shape[2]).astype(np.float64)
     means = np.stack(rates(counts, protocol)[: len(MEANS)], axis=1)  # (N, 4)
     return np.concatenate([np.nan_to_num(means), ~np.isnan(means)], axis=1)
-
-
-def _sum(weights: Floats, values: NDArray[np.number[Any]]) -> Floats:
-    """Weighted sums (R, M) of values (N, M) by weights (R, N); exact for counts below 2^53."""
-    sums = np.zeros((len(weights), values.shape[1]))
-    for start in range(0, len(values), _IMAGES):
-        part = slice(start, start + _IMAGES)
-        sums += weights[:, part] @ values[part].astype(np.float64)
-    return sums
 
 
 def _miou(sums: Floats, protocol: str) -> Floats:
@@ -203,10 +194,9 @@ def _swaps(num_images: int, resamples: int, random: np.random.Generator) -> Iter
         yield random.integers(0, 2, (rows, num_images)).astype(np.float64)
 
 
-def _interval(values: list[Floats], level: float) -> Interval:
-    """Middle `level` of all values, without NaN."""
-    known = np.concatenate(values)
-    known = known[~np.isnan(known)]
+def _interval(values: Floats, level: float) -> Interval:
+    """Middle `level` of the values, without NaN."""
+    known = values[~np.isnan(values)]
     if not known.size:
         return Interval(np.nan, np.nan)
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])

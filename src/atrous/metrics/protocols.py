@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 
-__all__ = ["PROTOCOLS", "Rates", "Scores", "check_protocol", "rates"]
-
 PROTOCOLS = {
     "pooled": "a predicted class without truth counts 0",
     "mmseg": "a predicted class without truth counts 0",

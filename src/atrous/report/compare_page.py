@@ -26,8 +26,6 @@ from atrous.report.page import css_color, data_uri
 from atrous.report.tables import row_color
 from atrous.text import amount, percent
 
-__all__ = ["render", "write_page"]
-
 _PICTURE = (320, 320)
 """(width, height) that a picture is fitted into."""
 _MARK = (255, 0, 200)

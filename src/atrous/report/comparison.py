@@ -11,15 +11,6 @@ from atrous.report.scores import SHOWN, conclusion
 from atrous.report.tables import Cell, Table
 from atrous.text import amount, percent, percent_range, points
 
-__all__ = [
-    "comparison_text",
-    "cost_columns",
-    "difference_columns",
-    "model_table",
-    "score_columns",
-    "sentence",
-]
-
 Columns = dict[str, list[Cell]]
 """Heading -> a cell for each model."""
 

@@ -12,8 +12,6 @@ from atrous.metrics.protocols import PROTOCOLS
 from atrous.report.tables import WIDTH, Table, fit
 from atrous.text import amount, percent, percent_range, points
 
-__all__ = ["conclusion", "evaluation_text", "panoptic_text", "score_table", "title"]
-
 SHOWN = 10
 """Of more than four times as many classes, so many of the best and of the worst are shown."""
 

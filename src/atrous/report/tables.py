@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from html import escape
 from unicodedata import east_asian_width
 
-__all__ = ["WIDTH", "Cell", "Table", "fit", "row_color"]
-
 WIDTH = 80
 """Columns of a terminal that every table fits into."""
 

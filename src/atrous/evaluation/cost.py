@@ -1,15 +1,14 @@
-"""What a network costs on every machine alike: its parameters, and its multiply-adds of one image.
+"""Cost of a network, the same on every machine: parameters, and multiply-adds of one image.
 
 Multiply-adds are those of convolutions, transposed convolutions and matrix products, from the photo
-to the low-resolution logits, on the image as the network pads it. Norms, activations, pooling and
-resizing are not counted. Published figures are counted so: torchvision's 178.7 G of
-DeepLabV3-ResNet50 at 520x520 are these. torch counts those of a run on its meta device, which
-computes nothing; those of a bundle follow from the shapes that onnxruntime tells of each layer.
+to the low-resolution logits, on the image as the network pads it; norms, activations, pooling and
+resizing are not counted. Published figures follow this rule: it gives torchvision's 178.7 G of
+DeepLabV3-ResNet50 at 520x520. torch counts a run on its meta device, which computes nothing; the
+multiply-adds of a bundle follow from the shapes of each layer in onnxruntime's profile.
 
-Parameters of a run are those that labelling needs: an auxiliary head is left out. A bundle has
-fewer, since each norm is folded into its convolution: one bias for a channel, in place of a weight
-and a bias. It holds a dozen other constants, among them the photo's mean; scales of int8 are not
-counted.
+Parameters of a run are those that labelling needs, without an auxiliary head. A bundle has fewer,
+since each norm is folded into its convolution: one bias per channel replaces a weight and a bias.
+It has a dozen other constants, among them the photo's mean; scales of int8 are not counted.
 """
 
 import copy
@@ -30,14 +29,14 @@ _GRAPH, _NODE, _INITIALIZER = 7, 1, 5
 _INPUT, _KIND = 1, 4  # of a node
 _DIMENSION, _TYPE, _NAME = 1, 2, 8  # of an initializer
 _INT64, _BOOL = 7, 9
-"""Numbers of fields and types, from onnx.proto."""
+"""Numbers of fields and types in onnx.proto."""
 
 _FIXED = {1: 8, 5: 4}
-"""Bytes of the kinds of field whose length is not written."""
+"""Bytes of the wire types whose length is not written."""
 
 
 class Cost(NamedTuple):
-    """Of a network."""
+    """Cost of a network."""
 
     parameters: int
     multiply_adds: int
@@ -45,7 +44,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(model: Path, size: tuple[int, int]) -> Cost:
-    """Count what the run folder or bundle `model` costs on an image of `size` (H, W)."""
+    """Count the cost of a run folder or bundle on an image of `size` (H, W)."""
     if not model.is_dir():
         return Cost(_parameters(model), sum(map(_multiply_adds, _layers(model, size))))
     # torch is not part of the core install
@@ -55,7 +54,7 @@ def cost_of(model: Path, size: tuple[int, int]) -> Cost:
 
 
 def cost_of_network(network: "PhotoNetwork", size: tuple[int, int]) -> Cost:
-    """Count what a network costs on an image of `size` (H, W); its weights are left as they are."""
+    """Count the cost of a network on an image of `size` (H, W); a copy is used, on meta."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -69,7 +68,7 @@ def cost_of_network(network: "PhotoNetwork", size: tuple[int, int]) -> Cost:
 
 
 def _layers(bundle: Path, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """What onnxruntime tells of each layer that it computed, as the file has them."""
+    """Profile of each layer as it is in the file, without fusion."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -98,12 +97,12 @@ def _multiply_adds(layer: dict[str, Any]) -> int:
 
 
 def _shapes(told: list[dict[str, list[int]]]) -> list[list[int]]:
-    """Of [{type: shape}], the shapes."""
+    """Shapes in [{type: shape}]."""
     return [shape for each in told for shape in each.values()]
 
 
 def _parameters(bundle: Path) -> int:
-    """How many numbers the graph holds, but for sizes and the scales of int8."""
+    """Number of values in the graph, without sizes and the scales of int8."""
     (graph,) = _fields(memoryview(bundle.read_bytes()))[_GRAPH]
     parts = _fields(graph)
     nodes, tensors = (map(_fields, parts[number]) for number in (_NODE, _INITIALIZER))
@@ -129,7 +128,7 @@ def _fields(message: memoryview) -> dict[int, list[Any]]:
         value: int | memoryview
         if tag & 7 == 0:
             value, place = _varint(message, place)
-        else:  # so many bytes, or 8, or 4
+        else:  # a length and bytes, or 8, or 4 bytes
             length, place = _varint(message, place) if tag & 7 == 2 else (_FIXED[tag & 7], place)
             value, place = message[place : place + length], place + length
         fields.setdefault(tag >> 3, []).append(value)
@@ -137,7 +136,7 @@ def _fields(message: memoryview) -> dict[int, list[Any]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """An integer, seven bits to a byte, and where the next field begins."""
+    """An integer, seven bits to a byte, and the place after it."""
     value = shift = 0
     while True:
         byte = message[place]

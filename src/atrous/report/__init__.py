@@ -1,1 +1,1 @@
-"""Pages that explain themselves: one HTML file each, which needs no network."""
+"""Results for people: text for a terminal, and pages of one HTML file each."""

@@ -10,9 +10,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ _SLOW_START = "compile"
 
 _STEP_ROUNDS = 7
 _NOISE_SIZE = (360, 480)
+
+_Key = TypeVar("_Key", str, "Place")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +171,8 @@ def time_runtimes(
     plain = opened[Place(model.name, runtimes[0])]
     expected, confidence = plain.predict_with_confidence(image)
     confident = confidence >= min(_CONFIDENT, float(np.median(confidence)))
-    seconds = _interleaved(opened, image, rounds, progress)
+    calls = {place: partial(segmenter.predict, image) for place, segmenter in opened.items()}
+    seconds = _interleaved(calls, rounds, progress)
     timings = [
         Timing(
             runtime=place.runtime,
@@ -210,9 +214,10 @@ def measure(
     speeds: dict[str, dict[str, Speed]] = {place.name: {} for place in files}
     opened, _, errors = _open(files, threads, image)
     unavailable = {runtime: _reason(runtime, error) for runtime, error in errors.items()}
+    calls = {place: partial(segmenter.predict, image) for place, segmenter in opened.items()}
     with track("images timed") as progress:
-        seconds = _interleaved(opened, image, rounds, progress)
-    opened.clear()  # frees memory for the processes
+        seconds = _interleaved(calls, rounds, progress)
+    del opened, calls  # frees memory for the processes
     with track("processes measured") as progress:
         for done, (place, times) in enumerate(seconds.items(), start=1):
             size, memory = (image.shape[0], image.shape[1]), None
@@ -272,15 +277,15 @@ def _open(
 
 
 def _interleaved(
-    opened: Mapping[Place, Segmenter], image: NDArray[np.uint8], rounds: int, progress: Progress
-) -> dict[Place, list[float]]:
-    """Return the seconds of each call of each segmenter, on `image` (H, W, C)."""
-    seconds: dict[Place, list[float]] = {place: [] for place in opened}
-    for count, place in enumerate(list(opened) * rounds, start=1):
+    calls: Mapping[_Key, Callable[[], object]], rounds: int, progress: Progress = silent
+) -> dict[_Key, list[float]]:
+    """Return the seconds of each call of each function, called in turn."""
+    seconds: dict[_Key, list[float]] = {key: [] for key in calls}
+    for count, key in enumerate(list(calls) * rounds, start=1):
         start = time.perf_counter()
-        opened[place].predict(image)
-        seconds[place].append(time.perf_counter() - start)
-        progress(count, rounds * len(opened))
+        calls[key]()
+        seconds[key].append(time.perf_counter() - start)
+        progress(count, rounds * len(calls))
     return seconds
 
 
@@ -306,25 +311,22 @@ def _image(
 
 def _steps(segmenter: Segmenter, image: NDArray[np.uint8]) -> dict[str, float]:
     """Return the median seconds of each step from a JPEG file to the files written."""
-    seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
         Image.fromarray(shown(image)).save(path, quality=95)
         logits = segmenter.runtime(image[None])[0]
         result = segmenter(image)
-        steps: dict[str, Callable[[], object]] = {
-            "decode": lambda: read_image(path),
-            "network": lambda: segmenter.runtime(image[None]),
-            "upsample and argmax": lambda: photo_labels(
-                logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
-            ),
-            "encode and write": lambda: result.save(folder),
-        }
-        for _ in range(_STEP_ROUNDS):
-            for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                seconds.setdefault(name, []).append(time.perf_counter() - start)
+        seconds = _interleaved(
+            {
+                "decode": lambda: read_image(path),
+                "network": lambda: segmenter.runtime(image[None]),
+                "upsample and argmax": lambda: photo_labels(
+                    logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
+                ),
+                "encode and write": lambda: result.save(folder),
+            },
+            _STEP_ROUNDS,
+        )
     return {name: median(times) for name, times in seconds.items()}
 
 

@@ -1,7 +1,6 @@
 """The page of a comparison: tables, charts and pictures, in one file."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,26 +29,6 @@ _PICTURE = (320, 320)
 """(width, height) that a picture is fitted into."""
 _MARK = (255, 0, 200)
 _DARKER = 0.4
-
-
-@dataclass(frozen=True)
-class Bar:
-    """IoU of a class by one model."""
-
-    number: int
-    color: str
-    text: str
-    width: float
-    """Percent of the widest bar possible."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of a scene."""
-
-    caption: str
-    image: str
-    """Data URI."""
 
 
 def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> None:
@@ -94,8 +73,8 @@ def _charts(comparison: Comparison) -> list[Chart]:
     return [chart(title, values, heights) for title, values in costs.items()]
 
 
-def _classes(comparison: Comparison) -> list[tuple[str, str, list[Bar]]]:
-    """Name, colour and IoU by each model of each class, best first."""
+def _classes(comparison: Comparison) -> list[tuple[str, str, list[str]]]:
+    """Name, colour and IoU by each model in percent, of each class, best first."""
     taxonomy = comparison.taxonomy
     iou = np.stack([model.scores.iou for model in comparison.models])  # (models, K)
     order = np.argsort(-np.nan_to_num(iou[0], nan=-1.0), kind="stable").tolist()
@@ -103,33 +82,27 @@ def _classes(comparison: Comparison) -> list[tuple[str, str, list[Bar]]]:
         (
             taxonomy.classes[k],
             css_color(taxonomy.colors[k]),
-            [
-                Bar(i, row_color(i), percent(value).strip(), round(100 * np.nan_to_num(value), 1))
-                for i, value in enumerate(iou[:, k].tolist(), start=1)
-            ],
+            [percent(value).strip() for value in iou[:, k]],
         )
         for k in order
     ]
 
 
-def _pictures(scene: Scene, comparison: Comparison) -> list[Picture]:
-    """Photo, truth, the pixels in which models differ, and the prediction of each model."""
+def _pictures(scene: Scene, comparison: Comparison) -> list[tuple[str, str]]:
+    """Captions and data URIs: photo, truth, where models differ, and each prediction."""
     photo = Image.fromarray(shown(scene.sample.image))
     photo.thumbnail(_PICTURE)
     taxonomy = comparison.taxonomy
     predictions = zip(comparison.models, scene.mious, scene.predictions, strict=True)
-    return [
-        Picture("photo", data_uri(photo)),
-        Picture("truth", data_uri(page.overlay(photo, scene.sample.label, taxonomy))),
-        Picture("where they differ", data_uri(_marked(photo, scene.predictions))),
-        *(
-            Picture(
-                f"{i}  {percent(miou).strip()}  {model.name}",
-                data_uri(page.overlay(photo, labels, taxonomy)),
-            )
-            for i, (model, miou, labels) in enumerate(predictions, start=1)
-        ),
-    ]
+    pictures = {
+        "photo": photo,
+        "truth": page.overlay(photo, scene.sample.label, taxonomy),
+        "where they differ": _marked(photo, scene.predictions),
+    }
+    for i, (model, miou, labels) in enumerate(predictions, start=1):
+        caption = f"{i}  {percent(miou).strip()}  {model.name}"
+        pictures[caption] = page.overlay(photo, labels, taxonomy)
+    return [(caption, data_uri(picture)) for caption, picture in pictures.items()]
 
 
 def _marked(photo: Image.Image, predictions: Sequence[Labels]) -> Image.Image:

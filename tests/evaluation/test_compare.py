@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from samples_in_memory import truth_of
 
 from atrous.data.sample import Sample
 from atrous.evaluation.compare import Comparison, ModelResult, scenes
 from atrous.evaluation.cost import Cost
-from atrous.evaluation.score import Predicted, Tally
-from atrous.metrics import Boundary, Confusion
+from atrous.evaluation.evaluate import Source, evaluate
+from atrous.evaluation.score import Predicted
 from atrous.metrics.interval import MEANS, compare, holm
 from atrous.report.comparison import sentence
 from atrous.taxonomy import Taxonomy
@@ -27,19 +28,15 @@ def spoilt(label: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def result(name: str, truth: list[np.ndarray], predictions: list[np.ndarray]) -> ModelResult:
-    tally = Tally(Confusion(2), Boundary(2))
-    for i, (label, prediction) in enumerate(zip(truth, predictions, strict=True)):
-        tally.update(Predicted(f"{i:02}", prediction, label))
-    return ModelResult(name=name, model=name, tally=tally, protocol="pooled", cost=Cost(1, 2))
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    samples = [Sample(image, label, f"{i:02}") for i, label in enumerate(truth)]
+    seen = (Predicted(s.key, p, s.label) for s, p in zip(samples, predictions, strict=True))
+    evaluation = evaluate(Source(name, seen), truth_of(TAXONOMY, samples), boundary=True)
+    return ModelResult(name=name, evaluation=evaluation, cost=Cost(1, 2))
 
 
 def compared(models: list[ModelResult]) -> Comparison:
     return Comparison(
-        data="two",
-        split="val",
-        missing=0,
-        taxonomy=TAXONOMY,
-        protocol="pooled",
         size=(SIDE, SIDE),
         machine={"processor": "any", "threads": 1},
         unavailable={},
@@ -76,7 +73,7 @@ def test_p_values_are_adjusted_for_all_pairs(four: Comparison) -> None:
     plain = [pair.test.p_value for pair in four.pairs]
     assert [pair.p_adjusted for pair in four.pairs] == holm(plain)
     assert min(pair.p_adjusted for pair in four.pairs) == pytest.approx(6 / 1001)
-    counts = [model.tally.confusion.counts() for model in four.models]
+    counts = [model.evaluation.confusion.counts() for model in four.models]
     assert four.pairs[0].test == compare(counts[0], counts[1])
 
 

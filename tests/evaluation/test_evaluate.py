@@ -71,7 +71,7 @@ def test_a_model_its_files_and_its_counts_score_alike(
     counts = evaluate(saved, truth)
     for other in (files, counts):
         assert np.array_equal(other.confusion.matrix, model.confusion.matrix)
-        assert other.interval == model.interval
+        assert other.intervals == model.intervals
     compared = compare_with(model, saved)
     assert compared.reference is not None and compared.reference.test.p_value == 1
     assert model.reference is None

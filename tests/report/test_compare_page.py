@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from html_page import Page
+from samples_in_memory import truth_of
 
 from atrous.data.sample import Sample
 from atrous.evaluation.compare import Comparison, ModelResult, scenes
 from atrous.evaluation.cost import Cost
-from atrous.evaluation.score import Predicted, Tally
+from atrous.evaluation.evaluate import Source, Truth, evaluate
+from atrous.evaluation.score import predict_samples
 from atrous.evaluation.timing import Speed
-from atrous.metrics import Boundary, Confusion
 from atrous.report.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marks
 from atrous.report.compare_page import write_page
 from atrous.taxonomy import Taxonomy
@@ -19,17 +20,13 @@ STRANGE = "<img src=x onerror=alert(1)>"
 TAXONOMY = Taxonomy(name="x", classes=("a", STRANGE), colors=((255, 0, 0), (0, 0, 255)))
 
 
-def result(name: str, samples: list[Sample], wrong: int) -> ModelResult:
+def result(name: str, truth: Truth, wrong: int) -> ModelResult:
     """A model that gets `wrong` rows of each image wrong."""
-    tally = Tally(Confusion(2), Boundary(2))
-    for sample in samples:
-        tally.update(Predicted(sample.key, predict(wrong)(sample.image), sample.label))
+    images = predict_samples(predict(wrong), truth.samples, truth.indices)
     speeds = {"onnxruntime": Speed(0.1 * wrong + 0.1, 50_000_000)} if wrong < 3 else {}
     return ModelResult(
         name=name,
-        model=name,
-        tally=tally,
-        protocol="pooled",
+        evaluation=evaluate(Source(name, images), truth, boundary=True),
         cost=Cost(1_500_000, 10**9 * (1 + wrong)),
         speeds=speeds,
     )
@@ -50,13 +47,9 @@ def page(tmp_path: Path) -> tuple[str, Page]:
     label[:, 30:] = 1
     image = np.stack([255 * label] * 3, 2)
     samples = [Sample(image, np.roll(label, n, 0), f"{STRANGE}{n}") for n in range(7)]
-    models = [result(name, samples, n) for n, name in enumerate(["best", STRANGE, "c", "last"])]
+    truth = truth_of(TAXONOMY, samples, missing=3)
+    models = [result(name, truth, n) for n, name in enumerate(["best", STRANGE, "c", "last"])]
     comparison = Comparison(
-        data="x",
-        split="val",
-        missing=3,
-        taxonomy=TAXONOMY,
-        protocol="pooled",
         size=(40, 60),
         machine={"processor": "any", "threads": 1},
         unavailable={"openvino": "not installed"},

@@ -77,17 +77,17 @@ def _lines(bench: "Bench") -> Iterator[str]:
     yield f"{bench.model} ({bench.precision}), one photo of {width}x{height}"
     yield f"{bench.processor}, {amount(bench.threads, 'thread')}\n"
     columns = {
-        "ms": [f"{1000 * timing.seconds:.1f}" for timing in bench.runtimes],
-        "photos/s": [f"{1 / timing.seconds:.1f}" for timing in bench.runtimes],
-        "start s": [f"{timing.start:.2f}" for timing in bench.runtimes],
-        "same labels": [f"{100 * timing.agreement:.2f} %" for timing in bench.runtimes],
+        "ms": [f"{1000 * timing.seconds:8.1f}" for timing in bench.runtimes],
+        "photos/s": [f"{1 / timing.seconds:8.1f}" for timing in bench.runtimes],
+        "start s": [f"{timing.start:7.2f}" for timing in bench.runtimes],
+        "same labels": [f"{100 * timing.agreement:6.2f} %" for timing in bench.runtimes],
         "": ["<- fastest" * (timing.runtime == bench.fastest) for timing in bench.runtimes],
     }
     names = [timing.runtime for timing in bench.runtimes]
     yield Table(names=names, columns=columns, heading="runtime", left=[""]).to_text()
     for name, reason in bench.missing.items():
         yield f"  {name}: {shorten(reason, 76 - len(name))}"
-    steps = {"ms": [f"{1000 * seconds:.1f}" for seconds in bench.steps.values()]}
+    steps = {"ms": [f"{1000 * seconds:8.1f}" for seconds in bench.steps.values()]}
     heading = f"step, in {bench.fastest}"
     yield "\n" + Table(names=list(bench.steps), columns=steps, heading=heading).to_text() + "\n"
 

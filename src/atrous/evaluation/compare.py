@@ -17,26 +17,22 @@ from PIL import Image
 
 from atrous.data.sample import Sample
 from atrous.evaluation.cost import Cost, cost_of
-from atrous.evaluation.evaluate import Truth
+from atrous.evaluation.evaluate import Evaluation, Truth, evaluate, from_model
 from atrous.evaluation.score import (
     Labels,
     Predict,
-    Tally,
     check_same_classes,
-    count,
-    predict_samples,
 )
 from atrous.evaluation.timing import Place, Speed, measure
 from atrous.images.photos import resized
 from atrous.infer.runtime_selection import plain_runtime, processor, versions
 from atrous.infer.segmenter import Segmenter, load
-from atrous.metrics import Boundary, Confusion, Scores
+from atrous.metrics import Scores
 from atrous.metrics.boundary import BoundaryScores
-from atrous.metrics.interval import SIGNIFICANT, Interval, PairedTest, holm, intervals
+from atrous.metrics.interval import SIGNIFICANT, PairedTest, holm
 from atrous.metrics.interval import compare as paired_test
 from atrous.metrics.protocols import rates, without_nan
 from atrous.progress import Track, untracked
-from atrous.taxonomy import Taxonomy
 
 __all__ = [
     "Comparison",
@@ -74,39 +70,33 @@ class ModelResult:
     """Scores and costs of one model."""
 
     name: str
-    model: str
-    """What labelled the images: "camvid (int8, onnxruntime, 2 threads)"."""
-    tally: Tally
-    protocol: str
+    evaluation: Evaluation
+    """With boundary scores."""
     cost: Cost
     speeds: Mapping[str, Speed] = field(default_factory=dict)
     """By runtime."""
 
-    @cached_property
+    @property
     def scores(self) -> Scores:
         """Scores of the classes, and their means."""
-        return self.tally.confusion.scores(self.protocol)
+        return self.evaluation.scores
 
-    @cached_property
-    def intervals(self) -> dict[str, Interval]:
-        """Intervals of the means."""
-        return intervals(self.tally.confusion.counts(), self.protocol)
-
-    @cached_property
+    @property
     def boundary(self) -> BoundaryScores:
         """Boundary scores of the classes, and their means."""
-        assert self.tally.boundary is not None
-        return self.tally.boundary.scores()
+        assert self.evaluation.boundary is not None
+        return self.evaluation.boundary
 
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; docs/comparison.md describes them."""
+        classes = self.evaluation.truth.classes
         return {
             "name": self.name,
-            "model": self.model,
+            "model": self.evaluation.name,
             **self.cost._asdict(),
             "runtimes": {runtime: speed._asdict() for runtime, speed in self.speeds.items()},
             **self.scores.to_dict(classes),
-            "intervals": self.intervals,
+            "intervals": self.evaluation.intervals,
             **self.boundary.to_dict(classes),
         }
 
@@ -130,12 +120,6 @@ class ModelPair(NamedTuple):
 class Comparison:
     """Results of all models, and the differences between them."""
 
-    data: str
-    split: str
-    missing: int
-    """Images of the split's list that do not exist here."""
-    taxonomy: Taxonomy
-    protocol: str
     size: tuple[int, int]
     """(H, W) of the image that costs are counted and measured on."""
     machine: Mapping[str, Any]
@@ -146,9 +130,19 @@ class Comparison:
     """Best mIoU first."""
 
     @property
+    def truth(self) -> Truth:
+        """Images of the comparison."""
+        return self.models[0].evaluation.truth
+
+    @property
+    def protocol(self) -> str:
+        """Definition of the scores."""
+        return self.models[0].evaluation.protocol
+
+    @property
     def keys(self) -> list[str]:
         """Keys of the images."""
-        return self.models[0].tally.confusion.keys
+        return self.models[0].evaluation.confusion.keys
 
     @property
     def runtimes(self) -> list[str]:
@@ -161,10 +155,7 @@ class Comparison:
         pairs = list(combinations(self.models, 2))
         resamples = max(_RESAMPLES, _RESAMPLES_OF_A_PAIR * len(pairs))
         tests = [
-            paired_test(
-                a.tally.confusion.counts(), b.tally.confusion.counts(), self.protocol, resamples
-            )
-            for a, b in pairs
+            paired_test(a, b, self.protocol, resamples) for a, b in combinations(self._counts, 2)
         ]
         adjusted = holm([test.p_value for test in tests])
         return [
@@ -175,8 +166,11 @@ class Comparison:
     @cached_property
     def mious(self) -> NDArray[np.float64]:
         """(models, N) mIoU of each image by itself, over the classes in its truth."""
-        counts = np.stack([model.tally.confusion.counts() for model in self.models])
-        return rates(counts, "per-image").miou
+        return rates(self._counts, "per-image").miou
+
+    @cached_property
+    def _counts(self) -> NDArray[np.uint32]:  # (models, N, 3, K)
+        return np.stack([model.evaluation.confusion.counts() for model in self.models])
 
     @cached_property
     def most_different(self) -> list[int]:
@@ -192,15 +186,15 @@ class Comparison:
         """JSON-ready values; docs/comparison.md describes them."""
         names = [model.name for model in self.models]
         document = {
-            "data": self.data,
-            "split": self.split,
+            "data": self.truth.dataset.name,
+            "split": self.truth.split,
             "images": len(self.keys),
-            "missing": self.missing,
+            "missing": self.truth.samples.missing,
             "protocol": self.protocol,
             "size": self.size,
             "machine": self.machine,
             "lacking": self.unavailable,
-            "models": [model.to_dict(self.taxonomy.classes) for model in self.models],
+            "models": [model.to_dict() for model in self.models],
             "pairs": [
                 {"first": first, "second": second, **test._asdict(), "p_adjusted": p}
                 for first, second, test, p in self.pairs
@@ -247,25 +241,27 @@ def compare(
     if size is not None:
         image = resized(image, size, Image.Resampling.BICUBIC)
     size, threads = (image.shape[0], image.shape[1]), models[0].segmenter.runtime.threads
-    tallies = [_tally(model, truth, track) for model in models]
+    evaluations = [
+        evaluate(
+            from_model(model.segmenter, truth, name=model.name),
+            truth,
+            protocol=protocol,
+            boundary=True,
+            track=_named(track, model.name),
+        )
+        for model in models
+    ]
     speeds, unavailable = measure(files or {}, image, threads=threads, rounds=rounds, track=track)
     results = [
         ModelResult(
             name=model.name,
-            model=model.segmenter.description,
-            tally=tally,
-            protocol=protocol,
+            evaluation=evaluation,
             cost=cost_of(model.path, size),
             speeds=speeds.get(model.name, {}),
         )
-        for model, tally in zip(models, tallies, strict=True)
+        for model, evaluation in zip(models, evaluations, strict=True)
     ]
     return Comparison(
-        data=truth.dataset.name,
-        split=truth.split,
-        missing=truth.samples.missing,
-        taxonomy=truth.dataset.taxonomy,
-        protocol=protocol,
         size=size,
         machine={"processor": processor(), "threads": threads, **versions()},
         unavailable=unavailable,
@@ -291,10 +287,5 @@ def scenes(
         yield Scene(sample, comparison.mious[:, index], labels)
 
 
-def _tally(model: Model, truth: Truth, track: Track) -> Tally:
-    num_classes = len(truth.classes)
-    tally = Tally(Confusion(num_classes), Boundary(num_classes))
-    images = predict_samples(model.segmenter.predict, truth.samples, truth.indices)
-    with track(f"images, {model.name}") as progress:
-        count(images, tally, len(truth.indices), progress)
-    return tally
+def _named(track: Track, name: str) -> Track:
+    return lambda step: track(f"{step}, {name}")

@@ -7,7 +7,7 @@ In Python:
     evaluation.scores.miou
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,7 +26,7 @@ from atrous.infer.segmenter import Segmenter
 from atrous.metrics import Boundary, Calibration, Confusion, Scores
 from atrous.metrics.boundary import BoundaryScores
 from atrous.metrics.confusion import Pair, TreeLevel, tree_scores
-from atrous.metrics.interval import Interval, PairedTest, compare, interval
+from atrous.metrics.interval import Interval, PairedTest, compare, intervals
 from atrous.metrics.protocols import check_protocol, without_nan
 from atrous.progress import Track, untracked
 from atrous.text import amount
@@ -98,8 +98,8 @@ class Evaluation:
     protocol: str
     confusion: Confusion
     scores: Scores
-    interval: Interval
-    """Of mIoU."""
+    intervals: Mapping[str, Interval]
+    """Of the means: miou, fwiou, macc, pacc."""
     boundary: BoundaryScores | None
     calibration: Calibration | None
     levels: Sequence[TreeLevel]
@@ -123,7 +123,7 @@ class Evaluation:
             "images": self.num_images,
             "missing": self.truth.samples.missing,
             **self.scores.to_dict(classes),
-            "interval": self.interval,
+            "interval": self.intervals["miou"],
         }
         if self.boundary is not None:
             document |= self.boundary.to_dict(classes)
@@ -192,7 +192,7 @@ def evaluate(
         protocol=protocol,
         confusion=confusion,
         scores=confusion.scores(protocol),
-        interval=interval(confusion.counts(), protocol),
+        intervals=intervals(confusion.counts(), protocol),
         boundary=None if tally.boundary is None else tally.boundary.scores(),
         calibration=tally.calibration,
         levels=tree_scores(confusion, taxonomy.groups, truth.classes, protocol) if tree else (),

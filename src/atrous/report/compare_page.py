@@ -39,9 +39,10 @@ def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> N
 
 def render(comparison: Comparison, scenes: Iterable[Scene]) -> str:
     """Return the page as HTML."""
-    taxonomy = comparison.taxonomy
+    taxonomy = comparison.truth.dataset.taxonomy
     values = {
         "comparison": comparison,
+        "truth": comparison.truth,
         "meaning": PROTOCOLS[comparison.protocol],
         "significant": SIGNIFICANT,
         "threads": amount(comparison.machine["threads"], "thread"),
@@ -64,7 +65,7 @@ def render(comparison: Comparison, scenes: Iterable[Scene]) -> str:
 def _charts(comparison: Comparison) -> list[Chart]:
     """Accuracy over each cost: multiply-adds, and time in each runtime."""
     models = comparison.models
-    ends = [(m.scores.miou, *m.intervals["miou"]) for m in models]
+    ends = [(m.scores.miou, *m.evaluation.intervals["miou"]) for m in models]
     heights = [(100 * middle, 100 * low, 100 * high) for middle, low, high in ends]
     costs = {"multiply-adds, G": [m.cost.multiply_adds / 1e9 for m in models]}
     for runtime in comparison.runtimes:
@@ -75,7 +76,7 @@ def _charts(comparison: Comparison) -> list[Chart]:
 
 def _classes(comparison: Comparison) -> list[tuple[str, str, list[str]]]:
     """Name, colour and IoU by each model in percent, of each class, best first."""
-    taxonomy = comparison.taxonomy
+    taxonomy = comparison.truth.dataset.taxonomy
     iou = np.stack([model.scores.iou for model in comparison.models])  # (models, K)
     order = np.argsort(-np.nan_to_num(iou[0], nan=-1.0), kind="stable").tolist()
     return [
@@ -92,7 +93,7 @@ def _pictures(scene: Scene, comparison: Comparison) -> list[tuple[str, str]]:
     """Captions and data URIs: photo, truth, where models differ, and each prediction."""
     photo = Image.fromarray(shown(scene.sample.image))
     photo.thumbnail(_PICTURE)
-    taxonomy = comparison.taxonomy
+    taxonomy = comparison.truth.dataset.taxonomy
     predictions = zip(comparison.models, scene.mious, scene.predictions, strict=True)
     pictures = {
         "photo": photo,

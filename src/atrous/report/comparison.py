@@ -30,8 +30,8 @@ def score_columns(comparison: Comparison) -> Columns:
     models = comparison.models
     columns = {
         heading: [
-            Cell(percent(getattr(model.scores, name)), percent_range(*model.intervals[name]))
-            for model in models
+            Cell(percent(getattr(scored.scores, name)), percent_range(*scored.intervals[name]))
+            for scored in (model.evaluation for model in models)
         ]
         for heading, name in zip(("mIoU", "fwIoU", "mAcc", "pAcc"), MEANS, strict=True)
     }
@@ -92,13 +92,13 @@ def sentence(pair: ModelPair) -> str:
 
 def _lines(comparison: Comparison) -> Iterator[str]:
     count = len(comparison.keys)
-    classes = amount(comparison.taxonomy.num_classes, "class", "classes")
+    truth, missing = comparison.truth, comparison.truth.samples.missing
     yield (
-        f"{comparison.data}, split {comparison.split}: {amount(len(comparison.models), 'model')}, "
-        f"{amount(count, 'image')}, {classes}"
+        f"{truth.dataset.name}, split {truth.split}: {amount(len(comparison.models), 'model')}, "
+        f"{amount(count, 'image')}, {amount(len(truth.classes), 'class', 'classes')}"
     )
-    if comparison.missing:
-        yield f"{count:,} of {count + comparison.missing:,} images of the list are here"
+    if missing:
+        yield f"{count:,} of {count + missing:,} images of the list are here"
     yield f"protocol {comparison.protocol}: {PROTOCOLS[comparison.protocol]}"
     columns = score_columns(comparison)
     first = columns.pop("mIoU")
@@ -150,7 +150,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
 
 
 def _classes(comparison: Comparison) -> Iterator[str]:
-    names = comparison.taxonomy.classes
+    names = comparison.truth.classes
     iou = np.stack([model.scores.iou for model in comparison.models])  # (models, K)
     order = np.argsort(-np.nan_to_num(iou[0], nan=-1.0), kind="stable")
     title = "IoU of each class"

@@ -109,7 +109,7 @@ def _means(evaluation: Evaluation) -> list[str]:
         f"  mIoU {percent(scores.miou)}   fwIoU {percent(scores.fwiou)}"
         f"   mAcc {percent(scores.macc)}   pAcc {percent(scores.pacc)}",
     ]
-    if ends := percent_range(*evaluation.interval):
+    if ends := percent_range(*evaluation.intervals["miou"]):
         lines.append(f"  95 % interval of mIoU: {ends}")
     if (boundary := evaluation.boundary) is not None:
         lines.append(f"  boundary IoU {percent(boundary.miou)}   boundary F {percent(boundary.mf)}")

@@ -277,6 +277,8 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
     for extra in (["--boundary"], ["--protocol", "mmseg"]):
         line = refused(capsys, data, "--predictions", data / "result.json", *extra)
         assert "PQ, SQ and RQ" in line
+    line = refused(capsys, data, "--predictions", data / "result.json", "--ids", "dataset")
+    assert "--ids tells of label files" in line
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,7 +16,6 @@ from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.evaluation.evaluate import Source, Truth
-    from atrous.infer.segmenter import Segmenter
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -101,7 +99,7 @@ def evaluate(
     # numpy and onnxruntime, which `atrous evaluate --help` need not load
     from atrous.cli.progress import watched
     from atrous.data.dataset import Dataset
-    from atrous.evaluation.evaluate import Truth, compare_with, from_counts, from_files, from_model
+    from atrous.evaluation.evaluate import Truth, compare_with, from_counts, from_files
     from atrous.evaluation.evaluate import evaluate as score
     from atrous.report.scores import evaluation_text
 
@@ -111,25 +109,23 @@ def evaluate(
     dataset = Dataset.open(data or model, root)
     truth = Truth.of(dataset, split)
     say_fourth_band(dataset)
-    if predictions is not None and predictions.suffix.lower() == ".json":
+    panoptic = predictions is not None and predictions.suffix.lower() == ".json"
+    files = predictions is not None or (against is not None and _is_predictions(against))
+    _check_options(extras, options, ids, files=files and not panoptic, model=data is not None)
+    if predictions is not None and panoptic:
         if extras != _NO_EXTRAS or against or save or shard != "1/1" or protocol != "pooled":
             raise InputError("a panoptic result has PQ, SQ and RQ: leave other scores out")
         _score_panoptic(predictions, truth, json_output)
         return
-    files = predictions is not None or (against is not None and _is_predictions(against))
-    _check_options(extras, options, ids, files=files, model=data is not None)
     truth = replace(truth, indices=_part(shard, save, len(truth.samples)))
-
-    def open_source(model: str, confidence: bool = False) -> "Source":
-        return from_model(_open(model, options), truth, name=model, confidence=confidence)
 
     if merge:
         source = from_counts(merge, truth)
     elif predictions is not None:
         source = from_files(predictions, truth, ids)
     else:
-        source = open_source(model, extras.calibration)
-    reference = None if against is None else _reference(against, ids, truth, open_source)
+        source = _from_model(model, truth, options, extras.calibration)
+    reference = None if against is None else _reference(against, ids, truth, options)
     if save is not None:
         _check_save(save)
     evaluation = score(source, truth, protocol=protocol, **asdict(extras), track=watched)
@@ -157,24 +153,18 @@ def _check_options(
         raise InputError("--flip, --scales and --crf need a MODEL")
 
 
-def _open(model: str, options: ModelOptions) -> "Segmenter":
+def _from_model(
+    model: str, truth: "Truth", options: ModelOptions, confidence: bool = False
+) -> "Source":
+    from atrous.evaluation.evaluate import from_model
     from atrous.infer.segmenter import load
 
-    return load(
-        fetched(model),
-        options.threads,
-        options.runtime,
-        flip=options.flip,
-        scales=options.scales,
-        crf=options.crf,
-    )
+    segmenter = load(fetched(model), **asdict(options))
+    return from_model(segmenter, truth, name=model, confidence=confidence)
 
 
 def _reference(
-    against: str,
-    ids: Literal["train", "dataset"],
-    truth: "Truth",
-    open_source: "Callable[[str], Source]",
+    against: str, ids: Literal["train", "dataset"], truth: "Truth", options: ModelOptions
 ) -> "Source":
     """Open what MODEL is compared with: counts, a folder of predictions, or a model."""
     from atrous.evaluation.evaluate import from_counts, from_files
@@ -188,7 +178,7 @@ def _reference(
         raise InputError(
             f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
         )
-    return open_source(against)
+    return _from_model(against, truth, options)
 
 
 def _is_predictions(against: str) -> bool:

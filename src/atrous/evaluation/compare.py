@@ -18,11 +18,7 @@ from PIL import Image
 from atrous.data.sample import Sample
 from atrous.evaluation.cost import Cost, cost_of
 from atrous.evaluation.evaluate import Evaluation, Truth, evaluate, from_model
-from atrous.evaluation.score import (
-    Labels,
-    Predict,
-    check_same_classes,
-)
+from atrous.evaluation.score import Labels, Predict, check_same_classes
 from atrous.evaluation.timing import Place, Speed, measure
 from atrous.images.photos import resized
 from atrous.infer.runtime_selection import plain_runtime, processor, versions

@@ -22,14 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.metrics.protocols import (
-    Floats,
-    Integers,
-    check_labels,
-    divide,
-    rates,
-    without_nan,
-)
+from atrous.metrics.protocols import Floats, Integers, check_labels, divide, rates, without_nan
 from atrous.taxonomy import IGNORE_INDEX
 
 

@@ -226,10 +226,7 @@ class TreeLevel(NamedTuple):
 
 
 def tree_scores(
-    confusion: Confusion,
-    groups: Sequence[str],
-    classes: Sequence[str],
-    protocol: str = "pooled",
+    confusion: Confusion, groups: Sequence[str], classes: Sequence[str], protocol: str = "pooled"
 ) -> list[TreeLevel]:
     """Score each depth of a class tree that has several groups, then the classes.
 

@@ -64,7 +64,7 @@ def test_json_holds_exact_counts_and_scores(paint_data, tiny_bundle, capsys):
     ("classes", "message"),
     [
         (["red", "green", "blue"], "knows 4 classes"),
-        (["red", "green", "blue", "car"], "it lacks car and has besides grey"),
+        (["red", "green", "blue", "car"], "it lacks car and also has grey"),
         (["green", "red", "blue", "grey"], "in another order"),
     ],
 )
@@ -185,7 +185,7 @@ def test_parts_that_do_not_belong_together_are_refused(twelve, tmp_path, capsys)
     assert "1.npz: " in twice and "counted in both parts" in twice
     for path in (data / "images/11.png", data / "masks/11.png"):
         path.unlink()
-    assert "they hold besides 11" in refused(capsys, data, "--merge", *parts)
+    assert "they also hold 11" in refused(capsys, data, "--merge", *parts)
     describe(data, ["red", "green", "grey"])
     assert "counts of other classes" in refused(capsys, data, "--merge", *parts)
     parts[0].write_bytes(parts[0].read_bytes()[:200])
@@ -278,7 +278,7 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
         line = refused(capsys, data, "--predictions", data / "result.json", *extra)
         assert "PQ, SQ and RQ" in line
     line = refused(capsys, data, "--predictions", data / "result.json", "--ids", "dataset")
-    assert "--ids tells of label files" in line
+    assert "--ids applies to label files" in line
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_what_cannot_be_is_refused_before_the_work(twelve, capsys, monkeypatch, 
 def test_ids_tell_of_files_alone(paint_data, tiny_bundle, capsys):
     for extra in ([], ["--against", tiny_bundle]):
         line = refused(capsys, tiny_bundle, paint_data, "--ids", "dataset", *extra)
-        assert "--ids tells of label files" in line
+        assert "--ids applies to label files" in line
     folder = predict_to(paint_data / "files", {"a": np.zeros((30, 41), np.uint8)})
     run(capsys, tiny_bundle, paint_data, "--ids", "dataset", "--against", folder)
 
@@ -341,7 +341,7 @@ def test_a_part_is_not_compared_with_the_whole(twelve, tmp_path, capsys):
     run(capsys, data, "--predictions", bad, "--save", tmp_path / "bad.npz")
     part = ["--shard", "1/2", "--save", tmp_path / "1.npz", "--against", tmp_path / "bad.npz"]
     line = refused(capsys, data, "--predictions", good, *part)
-    assert "12 images in 1 file, in place of 6 images of split val; they hold besides 01" in line
+    assert "12 images in 1 file, in place of 6 images of split val; they also hold 01" in line
 
 
 @pytest.mark.parametrize("name", ["result.json", "result.JSON"])

@@ -46,7 +46,7 @@ def test_saved_labels_of_other_classes_are_refused(
     beside = Path("predictions/0.json")
     beside.write_text(beside.read_text().replace('"red"', '"pink"'))
     assert main(["evaluate", "paint", "--predictions", "predictions"]) == 2
-    assert "lacks red and has besides pink" in capsys.readouterr().err
+    assert "lacks red and also has pink" in capsys.readouterr().err
 
 
 def test_a_panoptic_result_is_scored(format1: Path, capsys: pytest.CaptureFixture[str]) -> None:

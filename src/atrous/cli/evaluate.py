@@ -146,7 +146,7 @@ def _check_options(
 ) -> None:
     """Refuse options that need label files, or a model."""
     if ids == "dataset" and not files:
-        raise InputError("--ids tells of label files: add --predictions FOLDER")
+        raise InputError("--ids applies to label files: add --predictions FOLDER")
     if extras.calibration and not model:
         raise InputError("--calibration needs the probabilities of a MODEL")
     if (options.flip or options.scales or options.crf) and not model:

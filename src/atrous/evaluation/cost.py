@@ -40,7 +40,7 @@ class Cost(NamedTuple):
 
     parameters: int
     multiply_adds: int
-    """Of one image."""
+    """Multiply-adds of one image."""
 
 
 def cost_of(model: Path, size: tuple[int, int]) -> Cost:
@@ -96,9 +96,9 @@ def _multiply_adds(layer: dict[str, Any]) -> int:
     return 0
 
 
-def _shapes(told: list[dict[str, list[int]]]) -> list[list[int]]:
+def _shapes(tensors: list[dict[str, list[int]]]) -> list[list[int]]:
     """Shapes in [{type: shape}]."""
-    return [shape for each in told for shape in each.values()]
+    return [shape for tensor in tensors for shape in tensor.values()]
 
 
 def _parameters(bundle: Path) -> int:

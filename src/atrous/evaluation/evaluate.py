@@ -52,7 +52,7 @@ class Truth:
     split: str
     samples: Split | Shards
     indices: range
-    """Of the samples that are scored."""
+    """Indices of the samples that are scored."""
 
     @classmethod
     def of(cls, dataset: Dataset, split: str = "val") -> "Truth":
@@ -99,7 +99,7 @@ class Evaluation:
     confusion: Confusion
     scores: Scores
     intervals: Mapping[str, Interval]
-    """Of the means: miou, fwiou, macc, pacc."""
+    """Intervals of the means: miou, fwiou, macc, pacc."""
     boundary: BoundaryScores | None
     calibration: Calibration | None
     levels: Sequence[TreeLevel]
@@ -270,7 +270,7 @@ def from_counts(paths: Sequence[Path], truth: Truth) -> Source:
     keys = [truth.samples.keys[index] for index in truth.indices]
     images = dict(zip(whole.keys, whole.images, strict=True))
     if wrong := sorted(images.keys() ^ set(keys)):
-        have = "hold besides" if wrong[0] in images else "lack"
+        have = "also hold" if wrong[0] in images else "lack"
         raise InputError(
             f"{paths[0]}: {amount(len(images), 'image')} in {amount(len(paths), 'file')}, in place "
             f"of {amount(len(keys), 'image')} of split {truth.split}; they {have} {wrong[0]}; "
@@ -296,9 +296,9 @@ class _Segmentation(msgspec.Struct):
 
 def _check_classes_beside(path: Path, truth: Truth) -> None:
     """Refuse labels by a model of other classes, if `atrous segment` wrote these beside them."""
-    stem, ours, _ = path.name.rpartition(".labels.")
+    stem, ending, _ = path.name.rpartition(".labels.")
     beside = path.with_name(f"{stem}.json")
-    if not ours or not beside.is_file():
+    if not ending or not beside.is_file():
         return
     try:
         classes = read_json(beside, _Segmentation).classes

@@ -122,7 +122,7 @@ def check_same_classes(model: Sequence[str], data: Sequence[str], name: str, pla
     known, wanted = set(model), set(data)
     parts = [
         f"{kind} {', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''}"
-        for kind, names in (("lacks", wanted - known), ("has besides", known - wanted))
+        for kind, names in (("lacks", wanted - known), ("also has", known - wanted))
         if names
     ]
     raise InputError(

@@ -102,7 +102,7 @@ class Place(NamedTuple):
     """A model in a runtime."""
 
     name: str
-    """Of the model."""
+    """Name of the model."""
     runtime: str
 
 

@@ -1,4 +1,4 @@
-"""How well predicted contours follow the true ones: boundary IoU and boundary F, per class.
+"""Boundary IoU and boundary F, per class: how well predicted contours follow the true ones.
 
 Boundary IoU: Cheng et al., "Boundary IoU" (CVPR 2021). Of each class's mask, only the band within a
 distance of its contour counts; the image's border is contour. Departure: the counts of all images
@@ -117,9 +117,8 @@ class Boundary:
         square = int(radius * radius)
         reach = math.isqrt(square)
         height, width = (side + 2 * reach for side in true.shape)
-        ours, theirs = (_contour(labels, self.num_classes, reach) for labels in (true, predicted))
-        found, right = _near(ours, theirs, square, width), _near(theirs, ours, square, width)
-        places = (ours, ours[found], theirs, theirs[right])
+        a, b = (_contour(labels, self.num_classes, reach) for labels in (true, predicted))
+        places = (a, a[_near(a, b, square, width)], b, b[_near(b, a, square, width)])
         return np.stack([self._per_class(place // (height * width)) for place in places])
 
     def _per_class(self, classes: Integers) -> NDArray[np.int64]:

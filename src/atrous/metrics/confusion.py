@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     predicted: int
     pixels: int
     share: float
-    """Of the true class's pixels."""
+    """Share of the true class's pixels."""
 
 
 class Confusion:

@@ -30,7 +30,7 @@ class Chart:
     """Axes and points, in units of the drawing."""
 
     title: str
-    """Of the horizontal axis."""
+    """Title of the horizontal axis."""
     columns: Sequence[tuple[float, str]]
     """Positions and texts of its marks."""
     rows: Sequence[tuple[float, str]]

@@ -27,11 +27,11 @@ class Table:
     """Named rows under the headings of their columns."""
 
     names: Sequence[str]
-    """Of the N rows."""
+    """Names of the N rows."""
     columns: Mapping[str, Sequence[str | Cell]]
     """Heading -> N cells."""
     heading: str = ""
-    """Of the column of names."""
+    """Heading of the column of names."""
     left: Collection[str] = ()
     """Headings of columns that are aligned to the left; all others are aligned to the right."""
     numbered: bool = False

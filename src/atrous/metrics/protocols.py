@@ -81,7 +81,8 @@ def check_labels(prediction: Integers, label: Integers, num_classes: int, ignore
             raise InputError(
                 f"the {name} holds {array.dtype}; class indices are integers: astype(np.uint8)"
             )
-        wrong = array[labelled & ((array < 0) | (array >= num_classes))]
+        values = array[labelled]
+        wrong = values[(values < 0) | (values >= num_classes)]
         if wrong.size:
             allowed = f"0 to {num_classes - 1}" + f" or {ignored} (ignored)" * (name == "label")
             raise InputError(f"the {name} holds {wrong[0]}, where {allowed} can be")

@@ -24,7 +24,7 @@ from side_by_side import measure, peak, print_environment
 
 import atrous
 from atrous.infer.crf import CRFS, dense_crf
-from atrous.infer.upsample import photo_logits
+from atrous.infer.upsample import upsample_logits
 from atrous.kernels import usable_cores
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "street.jpg"
@@ -63,7 +63,7 @@ def photo(size, classes):
     for source in random.integers(0, len(planes), max(0, classes - len(planes))):
         rolled = np.roll(planes[source], random.integers(0, 65, 2), (0, 1))
         planes.append(rolled - np.float32(4))
-    return photo_logits(np.stack(planes[:classes]), model.metadata.stride, size), image
+    return upsample_logits(np.stack(planes[:classes]), model.metadata.stride, size), image
 
 
 def compare(logits, image, crf, options):

@@ -30,7 +30,7 @@ from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES, read_image, write_label
 from atrous.infer.runtimes.open import usable_cores
 from atrous.infer.segmenter import load
-from atrous.infer.upsample import photo_labels
+from atrous.infer.upsample import logits_to_labels
 
 
 def main():
@@ -142,7 +142,7 @@ def step_milliseconds(segmenter, photo, out):
     steps = {
         "decoding": lambda: read_image(photo),
         "network": lambda: segmenter.runtime(image[None]),
-        "labels": lambda: photo_labels(logits, stride, image.shape[:2], threads=1),
+        "labels": lambda: logits_to_labels(logits, stride, image.shape[:2], threads=1),
         "labels file": lambda: write_label(
             out / f"{next(counter)}.png", result.labels, result.taxonomy, flush=False
         ),

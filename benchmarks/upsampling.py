@@ -30,8 +30,9 @@ from side_by_side import measure, peak, print_environment
 from torch.nn import functional as F
 
 import atrous
-from atrous.infer.upsample import upsample_argmax, upsample_argmax_confidence, upsample_reference
+from atrous.infer.upsample import upsample_argmax, upsample_argmax_confidence
 from atrous.kernels import usable_cores
+from atrous.kernels.upsample import upsample_reference
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "street.jpg"
 CASES = ("photo", "182", "noise", "noise11")

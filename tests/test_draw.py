@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous import draw
+from atrous import kernels
 from atrous.draw import colorize, legend, overlay, shares
 from atrous.taxonomy import Taxonomy, distinct_colors
 
@@ -79,7 +79,7 @@ def test_kernel_mixes_as_the_reference(
     labels = ids.repeat(run)[: height * width].reshape(height, width)
     pictures = [np.asarray(overlay(image, labels, TAXONOMY, opacity))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draw, "kernel", lambda name: None)
+        patch.setattr(kernels, "kernel", lambda name: None)
         pictures.append(np.asarray(overlay(image, labels, TAXONOMY, opacity)))
     assert np.array_equal(*pictures)
     exact = image * (1 - opacity) + colorize(labels, TAXONOMY) * opacity

@@ -28,7 +28,9 @@ import torch
 
 import atrous.kernels
 from atrous.kernels import LIBRARIES
-from atrous.kernels.build import _LEVELS, TARGETS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from build_kernels import LEVELS, TARGETS  # which lies beside this file
 
 HERE = Path(__file__).parent
 SYSTEMS = {
@@ -186,7 +188,7 @@ def check(system: str) -> int:
         atrous.kernels.kernel = foreign.kernel
         atrous.kernels.in_threads = lambda function, items, _: [function(each) for each in items]
         failed = 0
-        for level in _LEVELS[TARGETS[system].partition("-")[0]]:
+        for level in LEVELS[TARGETS[system].partition("-")[0]]:
             if level > foreign.highest:
                 print(f"{system}, level {level}: not run, this processor does not have it")
                 continue

@@ -1,6 +1,5 @@
 """Label maps for the eye: colours, and overlays with a legend."""
 
-import ctypes
 import math
 from functools import lru_cache
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from atrous.kernels import kernel
+from atrous.kernels.blend import blend
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 _SMALLEST_FONT, _LARGEST_FONT = 12, 96
@@ -64,27 +63,8 @@ def mix(
     weights = np.full(256, 256 - share, np.uint16)
     colors = taxonomy.palette().astype(np.uint16) * share + 128  # half of a step, to round
     weights[IGNORE_INDEX], colors[IGNORE_INDEX] = 256, 0
-    run = kernel("blend")
-    if run is None:
-        canvas[:height, :width] = blend_reference(image, labels, weights, colors)
-        return canvas
-    image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels, np.uint8)
-    arrays = (image, labels, weights, colors, canvas)
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
-    run(*pointers, *map(ctypes.c_int64, (height, width, canvas.strides[0])))
+    blend(image, labels, weights, colors, canvas)
     return canvas
-
-
-def blend_reference(
-    image: NDArray[np.uint8],  # (H, W, 3)
-    labels: NDArray[np.integer[Any]],  # (H, W)
-    weights: NDArray[np.uint16],  # (256,)
-    colors: NDArray[np.uint16],  # (256, 3)
-) -> NDArray[np.uint8]:
-    """Do what the kernel does: the photo times its label's weight, plus its colour, in 256ths."""
-    labels = labels.astype(np.uint8)
-    mixed = (image * weights[labels][:, :, None] + colors[labels]) >> 8
-    return np.asarray(mixed, np.uint8)
 
 
 def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import atrous
+from atrous import kernels
 from atrous.errors import InputError
 from atrous.images.photos import write_image
 from atrous.infer import crf as module
-from atrous.infer.crf import CRFS, Crf, crf_labels, crf_named, dense_crf, dense_crf_reference
+from atrous.infer.crf import CRFS, Crf, crf_kernels, crf_labels, crf_named, dense_crf
 from atrous.infer.segmenter import load
-from atrous.infer.upsample import photo_labels, photo_logits
-from atrous.kernels import crf as lattice
+from atrous.infer.upsample import logits_to_labels, upsample_logits
+from atrous.kernels.crf import lattice_filter, mean_field_reference
 
 STREET = Path(__file__).parents[2] / "docs" / "demo" / "street.jpg"
 NONE = Crf(name="none", appearance=0, position=50, color=5, smoothness=0, distance=3, iterations=3)
@@ -58,12 +59,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_compiled_is_the_reference(
     classes: int, height: int, width: int, kind: str, name: str, seed: int
 ) -> None:
-    assert lattice.is_compiled()
+    assert kernels.is_available("crf_points")
     logits = random_logits((classes, height, width), seed)
     image = generated(kind, (height, width), seed)
     beliefs = dense_crf(logits, image, CRFS[name])
     assert beliefs.dtype == np.float32
-    np.testing.assert_allclose(beliefs, dense_crf_reference(logits, image, CRFS[name]), atol=1e-4)
+    crf = CRFS[name]
+    expected = mean_field_reference(logits, crf_kernels(logits, image, crf), crf.iterations)
+    np.testing.assert_allclose(beliefs, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CRFS)
@@ -74,7 +77,7 @@ def test_it_is_pydensecrf2(name: str, kind: str) -> None:
     image = street(203, 271) if kind == "street" else generated(kind, (93, 118))
     height, width = image.shape[:2]
     logits = atrous.load("camvid", runtime="onnxruntime").runtime(image[None])[0]
-    full = photo_logits(logits, 4, (height, width))
+    full = upsample_logits(logits, 4, (height, width))
     crf = CRFS[name]
     field = DenseCRF2D(width, height, len(full))
     field.setUnaryEnergy(-full.reshape(len(full), -1))
@@ -97,12 +100,12 @@ def test_the_lattices_are_gaussians(crf: Crf) -> None:
     place = np.stack([x, y]).astype(float)
     color = image.reshape(-1, 3).T.astype(float)
     features = np.concatenate([place / crf.position, color / crf.color]), place / crf.distance
-    kernels = module._kernels(np.zeros((1, 30, 40), np.float32), image, crf)
-    for exact, kernel in zip(features, kernels, strict=True):
+    gaussians = crf_kernels(np.zeros((1, 30, 40), np.float32), image, crf)
+    for exact, kernel in zip(features, gaussians, strict=True):
         between = np.exp(-((exact[:, :, None] - exact[:, None]) ** 2).sum(0) / 2)
         scales = 1 / np.sqrt(between.sum(1, keepdims=True))
         expected = scales * (between @ (scales * values))
-        filtered = module._filter(kernel)(values)
+        filtered = lattice_filter(kernel.features)(values)
         assert np.abs(filtered - expected).mean() < 0.05 * np.abs(expected).mean()
         assert np.corrcoef(filtered[:, 0], expected[:, 0])[0, 1] > 0.95
 
@@ -141,7 +144,7 @@ def test_threads_change_nothing(threads: int) -> None:
 def test_without_a_library_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, image = random_logits((3, 12, 15)), street(12, 15)
     expected = dense_crf(logits, image, CRFS["deeplab"])
-    monkeypatch.setattr(lattice, "kernel", lambda _: None)
+    monkeypatch.setattr(kernels, "kernel", lambda _: None)
     np.testing.assert_allclose(dense_crf(logits, image, CRFS["deeplab"]), expected, atol=1e-5)
 
 
@@ -175,9 +178,11 @@ def test_unknown_parameters_are_an_error() -> None:
 
 def test_full_logits_have_the_labels_largest() -> None:
     logits = random_logits((7, 9, 11))
-    full = photo_logits(logits, 4, (34, 41))
+    full = upsample_logits(logits, 4, (34, 41))
     assert full.shape == (7, 34, 41)
-    chosen = np.take_along_axis(full, photo_labels(logits, 4, (34, 41))[None].astype(int), axis=0)
+    chosen = np.take_along_axis(
+        full, logits_to_labels(logits, 4, (34, 41))[None].astype(int), axis=0
+    )
     assert (full.max(0) - chosen[0]).max() < 1e-5
 
 
@@ -204,7 +209,7 @@ def test_tiles_are_refined_as_a_whole(tiny_bundle: Path) -> None:
 def test_a_photo_that_is_too_large_is_named(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(module, "_MAX_BYTES", 1 << 20)
     write_image(tmp_path / "large.png", street(90, 120))
     segmenter = load(tiny_bundle, crf="deeplab")
     with pytest.raises(InputError, match=r"large.png: 120x90 pixels of 4 classes .* smaller$"):

@@ -13,7 +13,7 @@ from torch import nn
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.tiling import WHOLE_PIXELS, Tiled, label_rows
-from atrous.infer.upsample import photo_labels
+from atrous.infer.upsample import logits_to_labels
 from atrous.models.layers import crop, pad_image, upsample
 
 STRIDE = 4
@@ -117,7 +117,7 @@ def test_strips_have_the_labels_of_all_rows_at_once(size: tuple[int, int]) -> No
     image, network = noise(*size), Convolutions()
     logits = Tiled(network, 128)(image[None])[0]
     labels = np.concatenate(list(label_rows(network, rows_of(image), size, 128)))
-    assert np.array_equal(labels, photo_labels(logits, STRIDE, size))
+    assert np.array_equal(labels, logits_to_labels(logits, STRIDE, size))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (128, 128), (129, 128), (300, 1000), (1000, 33)])

@@ -11,14 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from atrous.infer import upsample as module
+from atrous import kernels
 from atrous.infer.upsample import (
-    photo_labels,
-    photo_labels_confidence,
+    logits_to_labels,
+    logits_to_labels_confidence,
     upsample_argmax,
     upsample_argmax_confidence,
-    upsample_reference,
 )
+from atrous.kernels import upsample as module
+from atrous.kernels.upsample import upsample_reference
 
 FUSED = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 """Whether torch mixes with fused multiply-add here, as the kernels do everywhere."""
@@ -138,7 +139,7 @@ def test_logits_of_a_wrong_shape_are_an_error(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("size", [(0, 4), (4, -1), (21, 4), (4, 25)])
 def test_size_beyond_the_logits_is_an_error(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        photo_labels(np.zeros((3, 5, 6), np.float32), 4, size)
+        logits_to_labels(np.zeros((3, 5, 6), np.float32), 4, size)
 
 
 def test_an_interrupted_caller_leaves_the_arrays_to_its_threads(
@@ -159,7 +160,7 @@ def test_an_interrupted_caller_leaves_the_arrays_to_its_threads(
         made.append(weakref.ref(labels))
         return labels
 
-    monkeypatch.setattr(module, "kernel", lambda _: run)
+    monkeypatch.setattr(kernels, "kernel", lambda _: run)
     monkeypatch.setattr(module, "_empty", empty)
     with suppress(KeyboardInterrupt):
         upsample_argmax(np.zeros((30, 40, 50), np.float32), (640, 1200), 2)
@@ -240,7 +241,7 @@ def test_a_photo_is_the_upper_left_part(height: int, width: int, stride: int, pl
     if plain:
         labels, confidence = upsample_reference(logits, full, (height, width))
     else:
-        labels, confidence = photo_labels_confidence(logits, stride, (height, width))
+        labels, confidence = logits_to_labels_confidence(logits, stride, (height, width))
     assert np.array_equal(labels, expected[:height, :width])
-    assert np.array_equal(photo_labels(logits, stride, (height, width)), labels)
+    assert np.array_equal(logits_to_labels(logits, stride, (height, width)), labels)
     np.testing.assert_allclose(confidence, probable[:height, :width], atol=3e-6)

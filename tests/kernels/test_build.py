@@ -10,11 +10,13 @@ from threading import Barrier
 import numpy as np
 import pytest
 
+from atrous import kernels
 from atrous.infer import upsample
 from atrous.infer.crf import CRFS, dense_crf
 from atrous.kernels import LIBRARIES, in_threads, kernel
-from atrous.kernels import crf as lattice
-from atrous.kernels.build import TARGETS, build
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+from build_kernels import TARGETS, build
 
 HERE = f"{sys.platform}-{platform.machine().replace('AMD64', 'x86_64').replace('arm64', 'aarch64')}"
 
@@ -43,7 +45,7 @@ def test_levels_of_this_processor_agree(monkeypatch: pytest.MonkeyPatch) -> None
     cases = [(rng.normal(size=(9, 11, 37)).astype(np.float32), (50, 190)), _photo_like(rng)]
     results = []
     for level in levels:
-        monkeypatch.setattr(upsample, "kernel", lambda name: library[f"{name}_v{level}"])  # noqa: B023
+        monkeypatch.setattr(kernels, "kernel", lambda name: library[f"{name}_v{level}"])  # noqa: B023
         results.append([upsample.upsample_argmax_confidence(*case) for case in cases])
         for case, (labels, _) in zip(cases, results[-1], strict=True):
             assert np.array_equal(upsample.upsample_argmax(*case), labels)
@@ -61,7 +63,7 @@ def test_levels_refine_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     image = rng.integers(0, 256, (33, 47, 3), np.uint8)
     results = []
     for level in [level for level in (1, 3, 4) if level <= library.processor_level()]:
-        monkeypatch.setattr(lattice, "kernel", lambda name: library[f"{name}_v{level}"])  # noqa: B023
+        monkeypatch.setattr(kernels, "kernel", lambda name: library[f"{name}_v{level}"])  # noqa: B023
         results.append(dense_crf(logits, image, CRFS["deeplab"]))
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])

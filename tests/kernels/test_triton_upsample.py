@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from atrous.infer.upsample import photo_labels_confidence
+from atrous.infer.upsample import logits_to_labels_confidence
 from atrous.train.labels import labels_of, triton_labels
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
@@ -30,7 +30,7 @@ def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype:
     labels, confidence = gpu_labels_confidence(logits.to(DEVICE), stride, size)
     assert labels.dtype == (torch.uint8 if classes <= 256 else torch.int32)
     for index, photo in enumerate(logits.float().numpy()):
-        expected, probable = photo_labels_confidence(photo, stride, size)
+        expected, probable = logits_to_labels_confidence(photo, stride, size)
         assert (labels[index].cpu().numpy() == expected).mean() > 0.9999
         np.testing.assert_allclose(confidence[index].cpu(), probable, atol=1e-5)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from atrous import kernels
 from atrous.kernels import LIBRARIES, kernel
 from atrous.models.layers import upsample
 from atrous.train.loss import kernel as loss_kernel
@@ -237,6 +238,6 @@ def test_older_processors_compute_the_same_bits(
     logits, target = batch(21, (61, 40), 4)
     best = ours(logits, target, 4, Recipe(label_smoothing=0.1, dice_weight=1.0))
     function = getattr(library, f"upsampled_loss_v{level}")
-    monkeypatch.setattr(loss_kernel, "kernel", lambda _: function)
+    monkeypatch.setattr(kernels, "kernel", lambda _: function)
     older = ours(logits, target, 4, Recipe(label_smoothing=0.1, dice_weight=1.0))
     assert torch.equal(best[0], older[0]) and torch.equal(best[1], older[1])

@@ -25,7 +25,7 @@ from atrous.images.pixels import read_pixels
 from atrous.infer.runtime_selection import plain_runtime, processor, remember
 from atrous.infer.runtimes.open import runtimes_of
 from atrous.infer.segmenter import Segmenter, load
-from atrous.infer.upsample import photo_labels
+from atrous.infer.upsample import logits_to_labels
 from atrous.kernels import usable_cores
 from atrous.progress import Progress, Track, silent, untracked
 
@@ -320,7 +320,7 @@ def _steps(segmenter: Segmenter, image: NDArray[np.uint8]) -> dict[str, float]:
             {
                 "decode": lambda: read_image(path),
                 "network": lambda: segmenter.runtime(image[None]),
-                "upsample and argmax": lambda: photo_labels(
+                "upsample and argmax": lambda: logits_to_labels(
                     logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
                 ),
                 "encode and write": lambda: result.save(folder),

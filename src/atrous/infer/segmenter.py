@@ -33,7 +33,7 @@ from atrous.infer.ordered_map import in_order
 from atrous.infer.runtimes.open import Runtime, open_runtime
 from atrous.infer.tiling import Tiled
 from atrous.infer.tta import Augmented
-from atrous.infer.upsample import photo_labels, photo_labels_confidence
+from atrous.infer.upsample import logits_to_labels, logits_to_labels_confidence
 from atrous.infer.video.frames import Frame, Video
 from atrous.kernels import usable_cores
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
@@ -189,7 +189,7 @@ class Segmenter:
             return self.predict_with_confidence(image)[0]
         logits = self._logits(image)  # (K, h, w)
         size = image.shape[0], image.shape[1]
-        return photo_labels(logits, self.metadata.stride, size, self._threads)
+        return logits_to_labels(logits, self.metadata.stride, size, self._threads)
 
     def predict_with_confidence(
         self, image: NDArray[np.uint8]
@@ -203,7 +203,7 @@ class Segmenter:
         if self.crf is not None:
             return crf_labels(logits, self.metadata.stride, image, self.crf, self._threads)
         size = image.shape[0], image.shape[1]
-        return photo_labels_confidence(logits, self.metadata.stride, size, self._threads)
+        return logits_to_labels_confidence(logits, self.metadata.stride, size, self._threads)
 
     def _logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         channels = self.metadata.channels

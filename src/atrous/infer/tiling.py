@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.infer.ordered_map import in_order
 from atrous.infer.runtimes.open import Runtime
-from atrous.infer.upsample import photo_labels
+from atrous.infer.upsample import logits_to_labels
 from atrous.progress import Progress
 
 TILE = 1024
@@ -101,7 +101,7 @@ def label_rows(
             if held is not None:
                 above, strip = held.shape[1] - 1, np.concatenate([held, strip], axis=1)
             whole = strip.shape[1] * stride, size[1]
-            labels = photo_labels(strip, stride, whole, runtime.threads)
+            labels = logits_to_labels(strip, stride, whole, runtime.threads)
             yield labels[above * stride : -stride]
             held = strip[:, -2:].copy()
     yield labels[-stride:][: (size[0] - 1) % stride + 1]

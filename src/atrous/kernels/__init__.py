@@ -1,9 +1,9 @@
-"""Compiled loops: C that ships built for the common systems, and is called through ctypes.
+"""C loops, built for the common systems and called through ctypes, each beside its Python.
 
-The libraries under `lib/` are small, need no C library, and were built from the .c files beside
-this one by `python -m atrous.kernels.build`; a test builds them again and compares the bytes. So
-one wheel serves all systems and nobody needs a compiler. Where none fits the machine, `kernel`
-returns None, and the caller goes its NumPy way.
+The libraries under `lib/` are small, need no C library and no compiler, and are built from the .c
+files by tools/build_kernels.py; a test builds them again and compares the bytes. Each loop has one
+Python module with the ctypes glue and, where a user's machine may need it, a NumPy reference, which
+runs where no library fits the machine.
 """
 
 import ctypes
@@ -17,18 +17,63 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 LIBRARIES = Path(__file__).parent / "lib"
 _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 
 Item = TypeVar("Item")
 
 
+class Struct(ctypes.Structure):
+    """A C struct whose pointers are set to arrays, or None.
+
+    It keeps the arrays in `held`: an interrupted caller leaves threads that still write to them.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            self.__dict__.setdefault("held", {})[name] = value
+            value = _address(value)
+        super().__setattr__(name, value)
+
+
+def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    """Return `names`, separated by blanks, as fields of a `Struct` of one C type."""
+    return [(name, kind) for name in names.split()]
+
+
+def call(name: str, *arguments: Struct | NDArray[Any] | int) -> None:
+    """Call the C function `name`; structs and arrays go as pointers, ints as int64.
+
+    The call releases Python's global lock.
+    """
+    function = kernel(name)
+    assert function is not None, f"no library for this machine: {name}"
+    function(*map(_argument, arguments))
+
+
+def is_available(name: str) -> bool:
+    """Return whether a library for this machine has the C function `name`."""
+    return kernel(name) is not None
+
+
+def _argument(value: Struct | NDArray[Any] | int) -> Any:
+    if isinstance(value, Struct):
+        return ctypes.byref(value)
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(_address(value))
+    return ctypes.c_int64(value)
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])  # faster than array.ctypes.data
+
+
 @cache
 def kernel(name: str) -> Any | None:
-    """Return the C function `name` in the variant that suits this processor best, or None.
-
-    It is a ctypes function: set its `argtypes` once. A call releases Python's global lock.
-    """
+    """Return the C function `name` for this processor's level, or None without a library."""
     machine = _MACHINES.get(platform.machine().lower(), "unknown")
     try:
         library = ctypes.CDLL(str(LIBRARIES / f"{sys.platform}-{machine}.bin"))
@@ -40,9 +85,9 @@ def kernel(name: str) -> Any | None:
 
 
 def in_threads(function: Callable[[Item], object], items: Iterable[Item], threads: int) -> None:
-    """Call `function` with each of `items`, up to `threads` at a time, this thread among them.
+    """Call `function` with each of `items` in up to `threads` threads, this one among them.
 
-    An error or an interrupt here leaves the others at work: `function` must hold what it writes to.
+    An error or an interrupt here leaves the others at work: `function` must keep what it writes to.
     """
     waiting = deque(items)
 
@@ -62,7 +107,7 @@ def in_threads(function: Callable[[Item], object], items: Iterable[Item], thread
 
 
 def usable_cores() -> int:
-    """How many processors this process may run on, which a container may have limited."""
+    """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -70,5 +115,5 @@ def usable_cores() -> int:
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that are kept; a forked process, which inherits none, makes its own."""
+    """Return threads that are kept; a forked process, which inherits none, makes its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix=f"atrous-{process}")

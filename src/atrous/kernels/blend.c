@@ -1,4 +1,4 @@
-// The colours of labels over a photo; draw.py calls it, and says in NumPy what it does.
+// The colours of labels over a photo; blend.py calls it, and has the same in NumPy.
 //
 // Neighbours mostly have the same label, so that 16 pixels at a time are mixed with one colour.
 #include "kernel.h"

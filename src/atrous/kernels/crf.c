@@ -1,5 +1,5 @@
-// Dense CRF: permutohedral lattices and mean field; infer/crf.py says in NumPy what is done here,
-// and infer/lattice.py calls it, from several threads.
+// Dense CRF: permutohedral lattices and mean field; crf.py has the same in NumPy, and calls
+// it from several threads.
 //
 // Values are rows of eight classes, and these lie in chunks: (chunks, rows, WIDE).
 #include "vector.h"
@@ -10,7 +10,7 @@
 
 typedef float Row __attribute__((ext_vector_type(WIDE), aligned(4)));
 
-typedef struct { // as _Lattice in infer/lattice.py
+typedef struct { // _Lattice in crf.py
     const float *features; // (dimensions, columns): the pixels', scaled, and zeros up to LANES
     uint64_t *keys;        // (points + 1): of each point; the first is none
     int32_t *table;        // points by the hash of their key, 0 where there is none
@@ -22,7 +22,7 @@ typedef struct { // as _Lattice in infer/lattice.py
     float strength;        // of the kernel, with what makes up for the blur
 } Lattice;
 
-typedef struct { // as _Job
+typedef struct { // _Job
     const Lattice *appearance, *smoothness;
     const float *coarse, *fine; // (chunks, points + 1, WIDE): blurred; or NULL at the start
     const float *logits;        // (chunks, rows, WIDE)

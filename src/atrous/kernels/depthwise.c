@@ -1,4 +1,4 @@
-// The weight's gradient in a convolution of each channel by itself; models/depthwise.py calls it.
+// The weight's gradient in a convolution of each channel by itself; depthwise.py calls it.
 //
 // Channels lie side by side, so that 16 of them make a vector; rows are widened to float, with the
 // padding's zeros around them, before they are used.

@@ -1,4 +1,4 @@
-// Losses and gradients of upsampled logits; train/loss_kernel.py says what the names mean.
+// Losses and gradients of upsampled logits; loss.py says what the names mean.
 //
 // An output row at a time: its vertical mixture of two rows of logits, then each pixel's mixture
 // of two columns of that, all classes at once in vectors of 16 lanes, which every processor level

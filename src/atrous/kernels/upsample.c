@@ -1,4 +1,4 @@
-// Bilinear upsampling, argmax and softmax without the full-size logits: see infer/upsample.py.
+// Bilinear upsampling, argmax and softmax without the full-size logits: see upsample.py.
 //
 // The values are those of F.interpolate(..., align_corners=False), bit for bit: horizontally first,
 // and each mixture as fused(first, 1 - share, second * share).
@@ -6,7 +6,7 @@
 
 #define STRIPS 4 // that a thread takes at a time
 
-typedef struct { // as _Job in infer/upsample.py
+typedef struct { // _Job in upsample.py
     const float *logits;   // (classes, height, width)
     void *labels;          // (output rows, columns), of 1 or 2 bytes
     float *confidence;     // (output rows, columns), or NULL

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.infer.upsample import photo_labels
+from atrous.infer.upsample import logits_to_labels
 
 
 def labels_of(logits: Tensor, stride: int, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
     """Return the labels (H, W) of the photo of `size` whose logits (K, h, w) a network gave."""
     in_triton = None if logits.device.type == "cpu" else triton_labels(logits.device.type)
     if in_triton is None:
-        return photo_labels(logits.float().cpu().numpy(), stride, size)
+        return logits_to_labels(logits.float().cpu().numpy(), stride, size)
     return in_triton(logits[None], stride, size)[0].cpu().numpy()
 
 

@@ -1,8 +1,8 @@
-"""Build the libraries under `lib/` for every system, on any: python -m atrous.kernels.build.
+"""Build src/atrous/kernels/lib for every system, on any: python tools/build_kernels.py.
 
-The compiler is that of the package ziglang, which brings what each system's linker wants; the same
-version of it gives the same bytes everywhere. Each .c file is compiled once per processor level,
-with the level in the names of its functions.
+The compiler is that of the package ziglang, which brings the files that each system's linker needs;
+the same version of it gives the same bytes everywhere. Each .c file is compiled once per processor
+level, with the level in the names of its functions.
 """
 
 import shutil
@@ -14,6 +14,8 @@ from pathlib import Path
 from atrous.files import replacing
 from atrous.kernels import LIBRARIES
 
+_SOURCES = LIBRARIES.parent
+
 TARGETS = {
     "linux-x86_64": "x86_64-linux-gnu.2.17",
     "linux-aarch64": "aarch64-linux-gnu.2.17",
@@ -21,10 +23,13 @@ TARGETS = {
     "darwin-aarch64": "aarch64-macos.11.0",
     "win32-x86_64": "x86_64-windows-gnu",
 }
-"""What Python calls a system and its processor, and what the compiler does."""
-_LEVELS = {"x86_64": {1: "x86_64", 3: "x86_64_v3", 4: "x86_64_v4"}, "aarch64": {1: "generic"}}
+"""Python's name of a system and its processor, and the compiler's."""
+
+LEVELS = {"x86_64": {1: "x86_64", 3: "x86_64_v3", 4: "x86_64_v4"}, "aarch64": {1: "generic"}}
+
 _LINK = {"darwin": ["-Wl,-install_name,@rpath/atrous"], "win32": ["-Wl,-Brepro"], "linux": []}
-"""What keeps the output's path and the time of day out of a library."""
+"""Flags that keep the output's path and the time of day out of a library."""
+
 _COMPILE = [
     "-std=c11",
     "-O3",
@@ -44,11 +49,7 @@ _COMPILE = [
 
 
 def build(folder: Path = LIBRARIES) -> None:
-    """Write each system's library to `folder`.
-
-    Raises:
-        subprocess.CalledProcessError: a file does not compile; the compiler has said why.
-    """
+    """Write each system's library to `folder`."""
     for name, target in TARGETS.items():
         with tempfile.TemporaryDirectory() as objects, replacing(folder / f"{name}.bin") as path:
             files = _compile(target, Path(objects))
@@ -59,10 +60,10 @@ def build(folder: Path = LIBRARIES) -> None:
 
 
 def _compile(target: str, folder: Path) -> list[str]:
-    """Compile each file for each level of the target's processor; returns the object files."""
+    """Compile each file for each level of the target's processor; return the object files."""
     files = []
-    for source in sorted(Path(__file__).parent.glob("*.c")):
-        for level, processor in _LEVELS[target.partition("-")[0]].items():
+    for source in sorted(_SOURCES.glob("*.c")):
+        for level, processor in LEVELS[target.partition("-")[0]].items():
             files.append(str(folder / f"{source.stem}{level}.o"))
             flags = [*_COMPILE, f"-mcpu={processor}", f"-DLEVEL={level}"]
             _zig("-target", target, *flags, "-c", source.name, "-o", files[-1])
@@ -70,9 +71,9 @@ def _compile(target: str, folder: Path) -> list[str]:
 
 
 def _zig(*arguments: str) -> None:
-    """Call the C compiler in this folder, so that no path gets into what it writes."""
+    """Call the C compiler in the sources' folder, so that no path gets into its output."""
     command = [sys.executable, "-m", "ziglang", "cc", *arguments]
-    subprocess.run(command, cwd=Path(__file__).parent, check=True)
+    subprocess.run(command, cwd=_SOURCES, check=True)
 
 
 if __name__ == "__main__":

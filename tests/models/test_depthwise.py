@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous.kernels import kernel
-from atrous.models.depthwise import Geometry, is_available, weight_gradient
+from atrous.kernels.depthwise import Geometry
+from atrous.models.depthwise import is_available, weight_gradient
 
 pytestmark = pytest.mark.skipif(
     kernel("depthwise_weight_gradient") is None, reason="no library for this machine"

@@ -65,5 +65,5 @@ def weight_gradient(
         call("depthwise_weight_gradient", task)
 
     in_threads(work, list(product(range(images), range(0, channels, _GROUP))), threads)
-    whole = slopes.sum(0).transpose(0, 3, 1, 2)  # (blocks, lanes, k, k)
+    whole: NDArray[np.float32] = slopes.sum(0).transpose(0, 3, 1, 2)  # (blocks, lanes, k, k)
     return whole.reshape(-1, g.kernel, g.kernel)[:channels]

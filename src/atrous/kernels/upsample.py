@@ -84,7 +84,8 @@ def upsample_reference(
     """Do what `upsample` does with confidence, interpolating all classes, some rows at a time."""
     labels, confidence = _empty(len(logits), size), np.empty(size, np.float32)
     top, bottom, down = _neighbors(logits.shape[1], full[0])  # (height,) each
-    left, right, across = (each[: size[1]] for each in _neighbors(logits.shape[2], full[1]))
+    left, right, across = _neighbors(logits.shape[2], full[1])
+    left, right, across = left[: size[1]], right[: size[1]], across[: size[1]]
     step = max(1, _STRIP_VALUES // (len(logits) * size[1]))
     for start in range(0, size[0], step):
         rows = slice(start, min(start + step, size[0]))

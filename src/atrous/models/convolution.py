@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from atrous.kernels.depthwise import Geometry
 from atrous.models import depthwise
-from atrous.models.depthwise import Geometry
 
 
 class StaticSameConv(nn.Conv2d):

@@ -54,5 +54,5 @@ def _run(
         seams=None if seams is None else seams.numpy(),
     )
     classes = batch.logits.shape[1]
-    loss, probabilities, common = torch.from_numpy(sums).split([1, classes, classes])
-    return loss[0], probabilities, common
+    whole = torch.from_numpy(sums)
+    return whole[0], whole[1 : 1 + classes], whole[1 + classes :]

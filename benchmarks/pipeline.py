@@ -27,7 +27,8 @@ from side_by_side import measure, print_environment
 
 from atrous.cli.segment import PHOTOS_AT_A_TIME
 from atrous.errors import InputError
-from atrous.images.photos import IMAGE_SUFFIXES, read_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import IMAGE_SUFFIXES, read_image
 from atrous.infer.runtimes.open import usable_cores
 from atrous.infer.segmenter import load
 from atrous.infer.upsample import logits_to_labels

@@ -14,12 +14,12 @@ from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 _SMALLEST_FONT, _LARGEST_FONT = 12, 96
 _FONTS_PER_HEIGHT = 24
 _ROW_HEIGHT = 1.5
-"""Of the legend, in font sizes."""
+"""Height of a row of the legend in font sizes."""
 _MIN_ROWS = 12
-"""The legend shows at least so many classes, even where it becomes taller than the image."""
+"""Classes that the legend always shows, even where it becomes taller than the image."""
 
 Share = tuple[str, float, tuple[int, int, int]]
-"""Name, fraction of the area (NaN: not to be shown), colour: one row of the legend."""
+"""A row of the legend: name, fraction of the area (NaN: not shown), colour."""
 
 
 def colorize(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> NDArray[np.uint8]:
@@ -33,15 +33,10 @@ def overlay(
     taxonomy: Taxonomy,
     opacity: float = 0.5,
 ) -> Image.Image:
-    """Lay the colours of `labels` over `image`, with a legend to its right.
+    """Lay the colours of train ids over an sRGB image, with a legend to its right.
 
-    The photo keeps its size, at the top left. Ignored pixels show the photo alone.
-
-    Args:
-        image: (H, W, 3) sRGB.
-        labels: (H, W) train ids.
-        taxonomy: their names and colours.
-        opacity: of the colours, 0 to 1.
+    The image keeps its size, at the top left. Ignored pixels show the image alone. `opacity` of the
+    colours is from 0 to 1.
     """
     panel = legend(shares(labels, taxonomy), len(labels))
     return Image.fromarray(mix(image, labels, taxonomy, panel, opacity))
@@ -54,7 +49,7 @@ def mix(
     panel: Image.Image,
     opacity: float = 0.5,
 ) -> NDArray[np.uint8]:
-    """Return the photo under its labels' colours with `panel` to its right, on white (h, w, 3)."""
+    """Return the image under its labels' colours with `panel` to its right, on white (h, w, 3)."""
     height, width = labels.shape
     assert image.shape == (height, width, 3)
     canvas = np.full((max(height, panel.height), width + panel.width, 3), 255, np.uint8)
@@ -67,22 +62,30 @@ def mix(
     return canvas
 
 
-def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
-    """Return the classes that occur in `labels` (H, W), largest first, with their shares.
-
-    A share is of the pixels that have a class.
-    """
-    # Pillow's histogram takes half of the time of bincount, which widens its input to 64 bits.
+def class_counts(labels: NDArray[np.integer[Any]], num_classes: int) -> NDArray[np.int64]:
+    """Return how many pixels of `labels` (H, W) each class has, (K,)."""
+    # Pillow's histogram takes half the time of bincount, which widens its input to 64 bits.
     counts = Image.fromarray(np.ascontiguousarray(labels, np.uint8)).histogram()
-    order = sorted(range(taxonomy.num_classes), key=lambda i: -counts[i])
-    total = sum(counts[: taxonomy.num_classes])
-    return [
-        (taxonomy.classes[i], counts[i] / total, taxonomy.colors[i]) for i in order if counts[i]
-    ]
+    return np.array(counts[:num_classes], np.int64)
+
+
+def fractions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return counts (K,) as fractions of their sum; zeros if that is zero."""
+    return np.asarray(counts / max(1, counts.sum()))
+
+
+def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
+    """Return the classes in `labels` (H, W), largest first, with their shares.
+
+    A share is a fraction of the pixels that have a class.
+    """
+    parts = fractions(class_counts(labels, taxonomy.num_classes))
+    order = [i for i in np.argsort(-parts, kind="stable") if parts[i]]
+    return [(taxonomy.classes[i], float(parts[i]), taxonomy.colors[i]) for i in order]
 
 
 def legend(rows: list[Share], image_height: int) -> Image.Image:
-    """Draw a panel as tall as its rows; the font grows with the image, within what can be read."""
+    """Draw a panel as tall as its rows; the font grows with the image, within legible sizes."""
     size = min(max(_SMALLEST_FONT, image_height // _FONTS_PER_HEIGHT), _LARGEST_FONT)
     step = round(size * _ROW_HEIGHT)
     rows = _fit(rows, max(_MIN_ROWS, (image_height - size) // step))
@@ -106,7 +109,7 @@ def legend(rows: list[Share], image_height: int) -> Image.Image:
 
 
 def _fit(rows: list[Share], limit: int) -> list[Share]:
-    """Keep the first rows; what does not fit becomes one row."""
+    """Keep the first rows; the rows that do not fit become one."""
     if len(rows) <= limit:
         return rows
     rest = rows[limit - 1 :]
@@ -114,9 +117,9 @@ def _fit(rows: list[Share], limit: int) -> list[Share]:
     return [*rows[: limit - 1], others]
 
 
-@lru_cache(256)  # drawing text is a tenth of a small photo's time, and names come again
+@lru_cache(256)  # drawing text is a tenth of a small photo's time
 def _text(text: str, size: int, height: int) -> Image.Image:
-    """Draw one line, halfway up, as a mask; `size` of the font and `height` in pixels."""
+    """Draw one line, vertically centred, as a mask; font `size` and `height` in pixels."""
     font = ImageFont.load_default(size)
     mask = Image.new("L", (math.ceil(font.getlength(text)), height))
     ImageDraw.Draw(mask).text((0, height / 2), text, "white", font, anchor="lm")
@@ -124,7 +127,7 @@ def _text(text: str, size: int, height: int) -> Image.Image:
 
 
 def _percent(share: float) -> tuple[str, str]:
-    """Return "12" and ".3 %": parts of which there are few, so that drawings of them are kept."""
+    """Return "12" and ".3 %": there are few of either, so their drawings are cached."""
     if math.isnan(share):
         return "", ""
     before, after = f"{100 * share:.1f}".split(".") if share >= 0.001 else ("< 0", "1")

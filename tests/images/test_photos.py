@@ -17,17 +17,14 @@ from pillow_heif import from_pillow
 
 from atrous.errors import InputError
 from atrous.images import photos as images
+from atrous.images.label_maps import has_palette, read_colors, read_label, write_label
 from atrous.images.photos import (
     IMAGE_SUFFIXES,
     has_frames,
-    has_palette,
     image_size,
     photo_array,
-    read_colors,
     read_image,
-    read_label,
     write_image,
-    write_label,
 )
 from atrous.taxonomy import Taxonomy
 

@@ -51,13 +51,16 @@ def test_a_plain_onnx_file_is_no_bundle() -> None:
     ("key", "text", "message"),
     [
         ("format", "2", "newer atrous"),
-        ("stride", "0", "damaged"),
+        ("stride", "0", "metadata: stride: expected int >= 1; export the bundle again"),
         ("stride", "{", "damaged"),
-        ("precision", '"fp4"', "damaged"),
+        ("precision", '"fp4"', "metadata: precision: invalid enum value 'fp4'"),
         ("taxonomy", "{}", "taxonomy"),
-        ("recipe", "7", "damaged"),
+        ("recipe", "7", "metadata: recipe: expected object, got int"),
         ("model", '"\\ud800"', "damaged"),  # which no terminal and no file takes
         ("licence", '"\\udfff"', "damaged"),
+        ("bands", "[0]", "bands 0: their numbers count from 1"),
+        ("bands_of", "true", "metadata: bands_of: expected int"),
+        ("value_range", "[9, 3]", "range 9 3: give black, then white"),
         ("taxonomy", json.dumps(TAXONOMY.to_dict() | {"classes": ["\x1b[2J", "b"]}), "no text"),
     ],
 )

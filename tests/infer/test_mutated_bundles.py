@@ -123,15 +123,15 @@ TAXONOMY = {
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [
-        ("stride", "4.0", "stride is 4.0, not of type int"),
-        ("stride", "true", "stride is True"),
-        ("stride", "Infinity", "stride is inf"),
-        ("stride", '"4"', "stride is '4'"),
+        ("stride", "4.0", "metadata: stride: expected int, got float"),
+        ("stride", "true", "metadata: stride: expected int, got bool"),
+        ("stride", "Infinity", "metadata: stride: expected int, got float"),
+        ("stride", '"4"', "metadata: stride: expected int, got str"),
         ("stride", "8", "its graph gives logits (1, 4, 2, 2), where its metadata promise"),
         ("stride", "9" * 5000, "its metadata are damaged"),
-        ("stride", None, "its metadata are damaged (stride is missing)"),
-        ("format", "null", "format is None"),
-        ("recipe", '[["a", 1]]', "recipe is [['a', 1]], not of type dict"),
+        ("stride", None, "metadata: object missing required field stride"),
+        ("format", "null", "metadata: format: expected int, got null"),
+        ("recipe", '[["a", 1]]', "metadata: recipe: expected object, got array"),
         ("scores", "[" * 100_000, "its metadata are damaged"),
         ("model", "\ud800", "its metadata are damaged"),
         (

@@ -12,7 +12,8 @@ from PIL import Image
 
 import atrous
 from atrous.errors import InputError
-from atrous.images.photos import read_label, write_image
+from atrous.images.label_maps import read_label
+from atrous.images.photos import write_image
 from atrous.infer.ordered_map import in_order
 from atrous.infer.segmenter import Outcome, Segmentation, Segmenter, load
 

@@ -1,35 +1,39 @@
-"""The bundle: one ordinary .onnx file that explains itself; how its metadata are kept.
+"""The bundle: one ordinary .onnx file that explains itself, and its metadata.
 
 The graph takes `image: uint8 (B, H, W, C)` of any size, normalises and pads inside, and returns
 `logits: float32 (B, K, ceil(H / stride), ceil(W / stride))`. C is 3, sRGB, unless `bands` says
-others. Everything else that a user of the file must know stands in its metadata, under keys that
-begin with "atrous.", as JSON values: so that the file can be renamed, mailed and read in ten years,
-with nothing beside it.
+others. Everything else that a user of the file must know is in its metadata, JSON values under keys
+that begin with "atrous.", so that the file can be renamed, mailed and read in ten years, with
+nothing beside it.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from reprlib import repr as short
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous import __version__
+from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.images.bands import Bands
 from atrous.taxonomy import Taxonomy
 from atrous.text import did_you_mean
 
+__all__ = ["FORMAT", "BundleMetadata", "Precision"]
+
 FORMAT = 1
-"""Of the metadata; a reader refuses a higher number than its own."""
+"""Version of the metadata; a reader refuses a higher number than its own."""
 
 Precision = Literal["fp32", "int8"]
 
 _PREFIX = "atrous."
+_FIX = "export the bundle again"
 _ZOO = Path(__file__).parent.parent / "zoo"
 
 
@@ -39,26 +43,29 @@ class BundleMetadata:
 
     taxonomy: Taxonomy
     task: str = "semantic"
-    stride: int
+    stride: Annotated[int, msgspec.Meta(ge=1)]
     """Image pixels per logit, in both directions."""
     precision: Precision
     bands: tuple[int, ...] = ()
-    """The bands of a TIFF that it takes, from 1, one for each channel; none: colours."""
+    """Bands of a TIFF, from 1, one for each channel; none: colours."""
     bands_of: int | None = None
-    """How many bands the files had that it was trained on; None where it takes colours."""
+    """Number of bands in the files of the training data; None for colours."""
     value_range: tuple[float, float] | None = None
-    """Which of their values are black and white; None: 0 and 255."""
+    """Values of these files that are black and white; None: 0 and 255."""
     model: str
     """For people: "deeplabv3plus on tf_efficientnet_lite2, output stride 16"."""
     licence: str
-    """Of the weights, with what the training data ask for."""
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """Licence of the weights, with what the training data ask for."""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     """Mean and standard deviation; for information, since the graph applies them itself."""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    scores: Mapping[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
     """Each with its data set, split and protocol."""
     version: str
-    """Of the atrous that wrote the file."""
+    """Version of atrous that wrote the file."""
+
+    def __post_init__(self) -> None:
+        assert self.reading  # whose limits hold here, too
 
     @property
     def reading(self) -> Bands:
@@ -67,22 +74,18 @@ class BundleMetadata:
 
     @property
     def channels(self) -> int:
-        """C of the images that it takes."""
+        """C of its images."""
         return self.reading.channels
 
     def to_properties(self) -> dict[str, str]:
-        """The metadata properties of the .onnx file; `from_properties` reads them back."""
+        """Return the metadata properties of the .onnx file."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         values |= {"taxonomy": self.taxonomy.to_dict(), "format": FORMAT}
         return {_PREFIX + name: json.dumps(value) for name, value in values.items()}
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], name: str) -> "BundleMetadata":
-        """Read what `to_properties` wrote; `name` is the file, for messages.
-
-        Raises:
-            InputError: the properties are not those of a bundle, or of a newer format.
-        """
+        """Read the metadata properties of the file `name`."""
         if _PREFIX + "format" not in properties:
             raise InputError(
                 f"{name}: an .onnx file, but no atrous bundle; make one with: atrous export RUN"
@@ -93,20 +96,22 @@ class BundleMetadata:
                 for key, text in properties.items()
                 if key.startswith(_PREFIX)
             }
-            json.dumps(values, ensure_ascii=False).encode()  # no half of a surrogate pair
-            return cls._from_values(values)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+            json.dumps(values, ensure_ascii=False).encode()  # refuses half a surrogate pair
         except (ValueError, RecursionError) as error:
             raise damaged(name, error) from None
+        if convert(values, _Format, f"{name}: metadata", _FIX).format > FORMAT:
+            raise InputError(
+                f"{name}: written by a newer atrous; upgrade with: pip install -U atrous"
+            )
+        try:
+            values["taxonomy"] = Taxonomy.from_dict(values.get("taxonomy", {}))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        return convert(values, cls, f"{name}: metadata", _FIX)
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any], *, stride: int) -> "BundleMetadata":
-        """Describe the fp32 model of a run folder by its run.json.
-
-        Raises:
-            KeyError: `run` is not the content of a run.json.
-        """
+        """Describe the fp32 model of a run folder by its run.json; KeyError if that is none."""
         model, data = run["model"], run.get("data", {})
         reading = Bands.read(data.get("bands") or None, data.get("range"))
         return cls(
@@ -124,83 +129,39 @@ class BundleMetadata:
             version=__version__,
         )
 
-    @classmethod
-    def _from_values(cls, values: Mapping[str, Any]) -> "BundleMetadata":
-        if missing := _KINDS.keys() - values.keys():
-            raise ValueError(f"{min(missing)} is missing")
-        for name, kind in _KINDS.items():
-            if type(values[name]) is not kind:  # and no bool for an int
-                raise ValueError(f"{name} is {short(values[name])}, not of type {kind.__name__}")
-        if values["format"] > FORMAT:
-            raise InputError("written by a newer atrous; upgrade with: pip install -U atrous")
-        if values["precision"] not in get_args(Precision):
-            raise ValueError(f"precision {short(values['precision'])}")
-        if values["stride"] < 1:
-            raise ValueError(f"stride {short(values['stride'])}")
-        if not isinstance(values.get("bands_of"), int | None):
-            raise ValueError(f"bands_of {short(values['bands_of'])}")
-        reading = Bands.read(values.get("bands") or None, values.get("value_range"))
-        known = {name: values[name] for name in _KINDS if name != "format"}
-        return cls(
-            **known | {"taxonomy": Taxonomy.from_dict(values["taxonomy"])},
-            bands=reading.numbers,
-            bands_of=values.get("bands_of"),
-            value_range=reading.value_range,
-        )
 
-
-_KINDS: dict[str, type] = {
-    "format": int,
-    "taxonomy": dict,
-    "task": str,
-    "stride": int,
-    "precision": str,
-    "model": str,
-    "licence": str,
-    "preprocessing": dict,
-    "recipe": dict,
-    "scores": dict,
-    "version": str,
-}
-"""What each property is as JSON."""
+class _Format(msgspec.Struct):
+    format: int
 
 
 def damaged(name: str, error: Exception) -> InputError:
-    """Return the error for metadata of the bundle `name` that cannot be read because of `error`."""
+    """Return the error for metadata of the bundle `name` that cannot be decoded."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{name}: its metadata are damaged ({reason}); export the bundle again")
+    return InputError(f"{name}: its metadata are damaged ({reason}); {_FIX}")
 
 
 def checked_logits(
     logits: NDArray[Any], images: NDArray[np.uint8], metadata: BundleMetadata, name: str
 ) -> NDArray[np.float32]:
-    """Return what the graph of the bundle `name` gave for `images` (B, H, W, C) as float32.
-
-    Raises:
-        InputError: it has not the shape that the metadata promise.
-    """
+    """Return the graph's output for `images` (B, H, W, C) as float32, of the promised shape."""
     batch, height, width, _ = images.shape
     stride, classes = metadata.stride, metadata.taxonomy.num_classes
     promised = (batch, classes, -(-height // stride), -(-width // stride))
     if logits.shape != promised:
         raise InputError(
             f"{name}: its graph gives logits {logits.shape}, where its metadata promise {promised};"
-            " export the bundle again"
+            f" {_FIX}"
         )
     return np.asarray(logits, np.float32)
 
 
 def zoo_names() -> tuple[str, ...]:
-    """The names of the bundles that ship with the package, in alphabetical order."""
+    """Return the names of the bundles that ship with the package, in alphabetical order."""
     return tuple(sorted(file.stem for file in _ZOO.glob("*.onnx")))
 
 
 def zoo_path(name: str) -> Path:
-    """Where the shipped bundle `name` lies.
-
-    Raises:
-        InputError: no bundle of this name ships.
-    """
+    """Return where the shipped bundle `name` lies."""
     path = _ZOO / f"{name}.onnx"
     if name in zoo_names():
         return path
@@ -213,9 +174,6 @@ def find_model(model: str | Path) -> Path:
 
     A shipped name goes before a folder of that name (a data set's, say); `./NAME` means the folder.
     A published name ("torchvision/fcn_resnet50") is fetched when it is first asked for.
-
-    Raises:
-        InputError: there is no such model, or it cannot be fetched.
     """
     path = Path(model)
     if model in zoo_names():

@@ -21,7 +21,7 @@ from atrous.errors import InputError
 from atrous.infer.ordered_map import in_order
 from atrous.infer.runtimes.open import Runtime
 from atrous.infer.upsample import logits_to_labels
-from atrous.progress import Progress
+from atrous.progress import Progress, silent
 
 TILE = 1024
 """The side of a tile, in pixels, where nobody says another."""
@@ -84,7 +84,7 @@ def label_rows(
     size: tuple[int, int],
     tile: int = TILE,
     calls: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
     """Yield the labels (n, W) of an image, some rows at a time, from the top; as `blend`.
 
@@ -113,7 +113,7 @@ def blend(
     size: tuple[int, int],
     tile: int = TILE,
     calls: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the logits (K, n, ceil(W / stride)) of an image, some rows at a time, from the top.
 
@@ -151,8 +151,7 @@ def blend(
                 if logits is not None:
                     cells = slice(first := lefts[column] // stride, first + logits.shape[2])
                     band[:, : len(weights), cells] += logits * (weights * across[column, cells])
-                if progress is not None:
-                    progress(row * len(lefts) + column + 1, len(tops) * len(lefts))
+                progress(row * len(lefts) + column + 1, len(tops) * len(lefts))
             following = tops[row + 1] // stride if row + 1 < len(tops) else down.shape[1]
             done = following - top // stride
             yield band[:, :done]

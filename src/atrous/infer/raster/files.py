@@ -14,8 +14,8 @@ from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 
 @contextmanager
-def _full_disk_told() -> Iterator[None]:
-    """Tell what rasterio does not: why a file of our own cannot be written, or read again."""
+def _writable() -> Iterator[None]:
+    """Raise OSError where rasterio cannot write a file of ours, or read it again."""
     from rasterio.errors import RasterioIOError
 
     try:
@@ -26,14 +26,10 @@ def _full_disk_told() -> Iterator[None]:
 
 @contextmanager
 def labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
-    """Yield a GeoTIFF to write labels to, with the coordinates of `source`.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Yield a GeoTIFF to write labels to, with the coordinates of `source`."""
     import rasterio
 
-    points, points_crs = source.gcps  # an image that was not yet made to fit a map has these
+    points, points_crs = source.gcps  # of an image without a projection
     with without_warnings():  # of a raster without coordinates
         labels = rasterio.open(
             path,
@@ -54,24 +50,21 @@ def labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
             compress="deflate",
             bigtiff="if_safer",
         )
-    with _full_disk_told(), labels:
+    with _writable(), labels:
         colors = enumerate(taxonomy.palette().tolist())
         labels.write_colormap(1, {i: tuple(color) for i, color in colors})
         yield labels
 
 
 def reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read the labels of a file to `size`, (H, W): the most frequent of those that a pixel covers.
+    """Read the labels of a file reduced to `size` (H, W), the most frequent label in each pixel.
 
-    It reads all of the file, and so finds out whether all of it was written.
-
-    Raises:
-        OSError: it was not.
+    All of the file is read, which proves that all of it was written.
     """
     import rasterio
     from rasterio.enums import Resampling
 
-    with _full_disk_told():
+    with _writable():
         with without_warnings():
             file = rasterio.open(path)
         with file:
@@ -79,7 +72,7 @@ def reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def pixel_area(source: Any) -> float | None:
-    """Square metres of a pixel; None in degrees, and in Web Mercator, whose metres are not true."""
+    """Return square metres of a pixel; None in degrees and in Web Mercator, which distorts."""
     if source.crs is None or not source.crs.is_projected or source.crs.to_epsg() == 3857:
         return None
     metres: float = source.crs.linear_units_factor[1]

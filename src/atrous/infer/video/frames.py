@@ -1,9 +1,8 @@
 """Videos, cameras and streams: frames from FFmpeg (PyAV, the extra `video`), and videos back.
 
-A frame is what a photo is elsewhere: uint8 (H, W, 3), sRGB, upright. Times count from the first
-frame and are exact, whatever the rate. Audio is left out. A live source (a camera, or an address
-that has no length) waits for nobody: frames that come while the caller is busy are dropped, and
-counted.
+A frame is uint8 (H, W, 3), sRGB, upright, as a photo is. Times count from the first frame and are
+exact at any rate. Audio is left out. Frames of a live source (a camera, or an address that has no
+length) that come while the caller is busy are dropped, and counted.
 
 FFmpeg knows files that name other files and addresses (playlists). A file may not make it open an
 address, nor an address a file.
@@ -12,6 +11,7 @@ address, nor an address a file.
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,45 +21,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.files import no_such_file
+from atrous.files import no_such_file, replacing
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
 
 VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ogv",
-    ".mjpeg",
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
+    *(".ts", ".wmv", ".flv", ".3gp", ".ogv", ".mjpeg"),
 )
-"""What `atrous segment` takes for a video, in lower case."""
+"""Suffixes that `atrous segment` takes as videos, in lower case."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video\d+")
 _PROTOCOLS = "http,https,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,hls,crypto,httpproxy,srt"
 _SECONDS_TO_OPEN, _SECONDS_TO_READ = 20.0, 5.0
-"""After which a source that gives nothing is given up."""
+"""Time limits for a source that gives nothing."""
 _POLL = 0.05
-"""Seconds between two looks whether a live source shall stop."""
+"""Seconds between two checks whether a live source shall stop."""
 _HD_HEIGHT = 720
-"""From which on a video that names no colour matrix is taken as BT.709, as players do."""
+"""Height from which a video without a colour matrix is taken as BT.709, as players do."""
 _BT709, _UNSPECIFIED = 1, 2
 _TV_RANGE = 1
 
 
 def is_video(source: str) -> bool:
-    """Whether this names a video file, a camera (/dev/video0) or an address of any kind."""
+    """Return whether `source` is a video file, a camera (/dev/video0) or an address of any kind."""
     named = Path(source).suffix.lower() in VIDEO_SUFFIXES
     return named or bool(_ADDRESS.match(source) or _DEVICE.fullmatch(source))
 
@@ -78,11 +66,7 @@ class Video:
     """An open video: iterate over its frames, once, and close it (or use `with`)."""
 
     def __init__(self, source: str | Path):
-        """Open a file, a camera (/dev/video0) or an address.
-
-        Raises:
-            InputError: there is no such source, or it holds no video.
-        """
+        """Open a file, a camera (/dev/video0) or an address."""
         self.name = str(source)
         self._container = _open(self.name)
         if not self._container.streams.video:
@@ -100,7 +84,7 @@ class Video:
         length = self._container.duration  # in microseconds
         self.live = bool(_DEVICE.fullmatch(self.name)) or (away and length is None)
         self.num_frames = self._stream.frames or round((length or 0) / 1e6 * (self.rate or 0))
-        """As the file tells; 0 where it does not."""
+        """According to the file; 0 where unknown."""
         self.dropped = 0
         self._stopped = False
         self._reader: threading.Thread | None = None
@@ -125,8 +109,7 @@ class Video:
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; of a live source, always the newest.
 
-        Raises:
-            InputError: after the last frame before the damage, or before the size changes.
+        Damage, or a change of size, raises after the last frame before it.
         """
         return self._newest() if self.live else self._all()
 
@@ -160,11 +143,11 @@ class Video:
             raise InputError(f"{self.name}: no frame in it; it is damaged or empty, copy it again")
 
     def _pictures(self) -> Iterator["VideoFrame"]:
-        """Decode; what a live source damaged on its way is left out."""
+        """Decode; damaged packets of a live source are left out."""
         import av
 
         for packet in self._container.demux(self._stream):
-            if self._stopped:  # what gives nothing but damage has no pictures to stop at
+            if self._stopped:  # a source of nothing but damage has no pictures to stop at
                 return
             try:
                 yield from packet.decode()
@@ -173,13 +156,13 @@ class Video:
                     raise
 
     def _time(self, picture: "VideoFrame", index: int) -> Fraction:
-        """Seconds; a source without times (raw MJPEG) is taken at its rate."""
+        """Return seconds; a source without times (raw MJPEG) is taken at its rate."""
         if picture.pts is None or picture.time_base is None:
             return index / (self.rate or Fraction(25))
         return picture.pts * picture.time_base
 
     def _newest(self) -> Iterator[Frame]:
-        """Read in a thread, which replaces the frame that nobody has taken yet."""
+        """Read in a thread, which replaces the frame that is not yet taken."""
         waiting: list[Frame] = []
         errors: list[Exception] = []
         changed = threading.Condition()
@@ -226,12 +209,7 @@ class VideoWriter:
         self._last = -1
 
     def add(self, frame: "VideoFrame", time: Fraction) -> None:
-        """Append a frame of the first one's size; `time` in seconds.
-
-        Raises:
-            InputError: the encoder takes no such frames.
-            OSError: the disk is full.
-        """
+        """Append a frame of the first one's size; `time` in seconds."""
         import av
 
         if self._last < 0:
@@ -253,14 +231,24 @@ class VideoWriter:
         self._last = frame.pts
 
     def close(self) -> None:
-        """Write what the encoder still holds, and the end of the file."""
+        """Write the frames in the encoder, and the end of the file."""
         if self._last >= 0:
             self._container.mux(self._stream.encode(None))
         self._container.close()
 
 
+@contextmanager
+def writing(path: Path, video: Video, codec: str, options: dict[str, str]) -> Iterator[VideoWriter]:
+    """Yield a writer whose file appears, whole, when the block has ended well."""
+    with (
+        replacing(path) as temporary,
+        closing(VideoWriter(temporary, video, codec, options)) as writer,
+    ):
+        yield writer
+
+
 def color_frame(image: NDArray[np.uint8]) -> "VideoFrame":
-    """Turn RGB (H, W, 3) into what H.264 players take: 4:2:0, which needs even H and W."""
+    """Convert RGB (H, W, 3) to 4:2:0, as H.264 players need it; H and W must be even."""
     import av
 
     frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -268,7 +256,7 @@ def color_frame(image: NDArray[np.uint8]) -> "VideoFrame":
 
 
 def label_frame(labels: NDArray[np.integer[Any]]) -> "VideoFrame":
-    """Turn train ids (H, W), 0 to 255, into a grey frame of the same values."""
+    """Convert train ids (H, W), 0 to 255, to a grey frame of the same values."""
     import av
 
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(labels, np.uint8), format="gray")
@@ -277,7 +265,7 @@ def label_frame(labels: NDArray[np.integer[Any]]) -> "VideoFrame":
 def _open(name: str) -> "InputContainer":
     import av
 
-    av.logging.set_level(None)  # what goes wrong is raised
+    av.logging.set_level(None)  # errors are raised
     address, device = bool(_ADDRESS.match(name)), bool(_DEVICE.fullmatch(name))
     if not address and not Path(name).exists():
         raise no_such_file(Path(name))
@@ -300,7 +288,7 @@ def _open(name: str) -> "InputContainer":
 
 
 def _image(picture: "VideoFrame") -> NDArray[np.uint8]:
-    """Convert to RGB (H, W, 3) by the matrix and range that the frame names, and turn upright."""
+    """Convert to RGB (H, W, 3) by the frame's matrix and range, and turn upright."""
     matrix = int(picture.colorspace)
     if matrix == _UNSPECIFIED and picture.height >= _HD_HEIGHT:
         matrix = _BT709

@@ -1,14 +1,13 @@
-"""Videos through a model, into files: overlay, labels, and what each frame shows.
+"""Videos through a model, into files: overlay, labels, and the classes of each frame.
 
 The overlay is H.264 in an .mp4, the labels are FFV1 in an .mkv: lossless, each grey value a train
 id. Both keep the times of the frames (a Matroska file to a millisecond; the JSON file has them in
 full). Decoding and encoding happen in the caller's thread, beside the network's.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -21,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.draw import legend, mix
+from atrous.draw import class_counts, legend, mix
 from atrous.errors import InputError
-from atrous.files import replacing
-from atrous.infer.segmenter import Segmentation, Segmenter
-from atrous.infer.video.frames import Video, VideoWriter, color_frame, label_frame
-from atrous.progress import Progress
+from atrous.infer.result import Result, Segmentation, write_json
+from atrous.infer.segmenter import Segmenter
+from atrous.infer.video.frames import Video, color_frame, label_frame, writing
+from atrous.progress import Progress, silent
 from atrous.taxonomy import Taxonomy
+from atrous.text import amount
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -38,51 +38,44 @@ _LABELS = ("ffv1", {"level": "3", "g": "1"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VideoSegmentation:
-    """What the model saw in one video, whose frames are on disk."""
+class VideoSegmentation(Result):
+    """The labels of one video, whose frames are on disk; `seconds` include reading and writing."""
 
     source: str
     size: tuple[int, int]
     """(H, W) of each frame."""
     times: list[Fraction]
     """Seconds of each frame from the first one."""
-    shares: NDArray[np.float32]
+    frame_shares: NDArray[np.float32]
     """(frames, K) fractions of each frame's pixels."""
     dropped: int
     """Frames that a live source gave while the network was busy."""
     has_audio: bool
-    """Whether the source has sound, which the files have not."""
+    """Whether the source has sound, which the files do not have."""
     problem: str | None
-    """What ended the video before its time."""
-    taxonomy: Taxonomy
-    seconds: float
-    """From the first frame read to the last one written."""
-    model: str
-    """Which model and runtime: "camvid (int8, onnxruntime, 2 threads)"."""
+    """The error that ended the video early."""
 
     @property
     def fps(self) -> float | None:
-        """Frames a second that are in the files, on average."""
+        """Frames a second in the files, on average."""
         span = float(self.times[-1])
         return (len(self.times) - 1) / span if span else None
 
-    def coverage(self) -> dict[str, float]:
-        """Return the mean fraction of the pixels of each class that is present, largest first."""
-        means = self.shares.mean(0, dtype=np.float64)  # (K,)
-        order = np.argsort(-means, kind="stable")
-        return {self.taxonomy.classes[i]: float(means[i]) for i in order if means[i]}
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(K,) mean fraction of each frame's pixels."""
+        return np.asarray(self.frame_shares.mean(0, dtype=np.float64))
 
     def line(self) -> str:
-        """Say in one line what the files hold."""
-        count = len(self.times)
-        parts = [f"{count} frame{'s' * (count != 1)}"]
+        """Return one line on the content of the files."""
+        parts = [amount(len(self.times), "frame")]
         parts += [f"{self.fps:.1f} a second"] if self.fps else []
         parts += [f"{self.dropped} dropped to keep up"] if self.dropped else []
         parts += ["audio left out"] if self.has_audio else []
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the JSON file holds, but for the frames. Sizes are (height, width)."""
+        """Return the content of the JSON file without the frames. Sizes are (height, width)."""
         return {
             "video": self.source,
             "size": list(self.size),
@@ -91,20 +84,18 @@ class VideoSegmentation:
             "fps": self.fps and round(self.fps, 3),
             "audio": "left out" if self.has_audio else None,
             "problem": self.problem,
-            "model": self.model,
-            "seconds": round(self.seconds, 4),
-            "classes": list(self.taxonomy.classes),
-            "coverage": {name: round(share, 6) for name, share in self.coverage().items()},
+            **super().to_dict(),
         }
 
     def frames_to_dict(self) -> dict[str, Any]:
         """Return each frame's time, and each present class's fraction of each frame."""
-        indices = [self.taxonomy.classes.index(name) for name in self.coverage()]
+        classes = self.taxonomy.classes
+        columns = {name: self.frame_shares[:, classes.index(name)] for name in self.coverage()}
         return {
             "times": [round(float(time), 6) for time in self.times],
             "coverage_of_frames": {
-                self.taxonomy.classes[i]: [round(float(share), 4) for share in self.shares[:, i]]
-                for i in indices
+                name: [round(float(share), 4) for share in column]
+                for name, column in columns.items()
             },
         }
 
@@ -125,23 +116,19 @@ def segment_video(
     target: Path,
     *,
     most: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[VideoSegmentation, list[Path]]:
     """Write TARGET.overlay.mp4, TARGET.labels.mkv and TARGET.json of a video.
 
     Args:
         segmenter: the model.
-        video: an open one; `video.stop()` ends it early, and the files hold what came before.
+        video: an open one; `video.stop()` ends it early, and the files hold the frames before.
         target: path of the files without their endings.
-        most: frames after which to stop.
-        progress: told how many frames are done, and of how many (0: nobody knows).
+        most: number of frames after which to stop.
+        progress: called with the number of frames that are done, and of all (0: unknown).
 
     Returns:
         The numbers, and the files in the order above.
-
-    Raises:
-        InputError: not one frame could be read.
-        OSError: the disk is full or the folder cannot be written.
     """
     files = [target.with_name(target.name + ending) for ending in ENDINGS]
     total = min(filter(None, (most, video.num_frames)), default=0)
@@ -149,8 +136,8 @@ def segment_video(
     start, times, shares, problem = perf_counter(), list[Fraction](), [], None
     with (
         closing(drawn),
-        _writing(files[0], video, *_OVERLAY) as overlay,
-        _writing(files[1], video, *_LABELS) as labels,
+        writing(files[0], video, *_OVERLAY) as overlay,
+        writing(files[1], video, *_LABELS) as labels,
     ):
         try:
             for frame in drawn:
@@ -158,8 +145,7 @@ def segment_video(
                 labels.add(frame.labels, frame.time)
                 times.append(frame.time)
                 shares.append(frame.shares)
-                if progress:
-                    progress(len(times), total)
+                progress(len(times), total)
         except InputError as error:
             problem = str(error)
         if not times:
@@ -168,7 +154,7 @@ def segment_video(
         source=video.name,
         size=(frame.labels.height, frame.labels.width),
         times=times,
-        shares=np.stack(shares),
+        frame_shares=np.stack(shares),
         dropped=video.dropped,
         has_audio=video.has_audio,
         problem=problem,
@@ -176,18 +162,14 @@ def segment_video(
         seconds=perf_counter() - start,
         model=segmenter.description,
     )
-    with replacing(files[2]) as temporary:
-        document = result.to_dict() | result.frames_to_dict()
-        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    write_json(files[2], result.to_dict() | result.frames_to_dict(), indent=None)
     return result, files
 
 
 def _drawing(taxonomy: Taxonomy) -> Callable[[Segmentation], _Drawn]:
-    """Return what turns a frame's Segmentation into frames to encode; it runs in many threads."""
-    rows = [
-        (name, math.nan, color)
-        for name, color in zip(taxonomy.classes, taxonomy.colors, strict=True)
-    ]
+    """Return the function from a frame's Segmentation to frames to encode; it is thread-safe."""
+    names_and_colors = zip(taxonomy.classes, taxonomy.colors, strict=True)
+    rows = [(name, math.nan, color) for name, color in names_and_colors]
 
     @cache
     def panel(height: int) -> Image.Image:
@@ -195,12 +177,12 @@ def _drawing(taxonomy: Taxonomy) -> Callable[[Segmentation], _Drawn]:
 
     def draw(result: Segmentation) -> _Drawn:
         picture = mix(result.image, result.labels, taxonomy, panel(result.size[0]))
-        counts = np.bincount(result.labels.ravel(), minlength=taxonomy.num_classes)
+        counts = class_counts(result.labels, taxonomy.num_classes)
         assert result.time is not None
         return _Drawn(
             overlay=color_frame(_even(picture)),
             labels=label_frame(result.labels),
-            shares=(counts[: taxonomy.num_classes] / result.labels.size).astype(np.float32),
+            shares=(counts / result.labels.size).astype(np.float32),
             time=result.time,
         )
 
@@ -208,15 +190,6 @@ def _drawing(taxonomy: Taxonomy) -> Callable[[Segmentation], _Drawn]:
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Add a white row or column, where there is an odd number of them: (H, W, 3)."""
+    """Add a white row or column where their number is odd: (H, W, 3)."""
     odd = ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0))
     return np.pad(image, odd, constant_values=255)
-
-
-@contextmanager
-def _writing(
-    path: Path, video: Video, codec: str, options: dict[str, str]
-) -> Iterator[VideoWriter]:
-    """Yield a writer whose file appears, whole, when the block has ended well."""
-    with replacing(path) as temporary, closing(VideoWriter(temporary, video, codec, options)) as to:
-        yield to

@@ -15,7 +15,7 @@ import torch
 from side_by_side import measure, print_environment
 from torchmetrics.detection import PanopticQuality as PeerQuality
 
-from atrous.infer.runtimes.open import usable_cores
+from atrous.kernels import usable_cores
 from atrous.metrics import Panoptic, PanopticQuality
 
 NUM_CATEGORIES = 20

@@ -29,9 +29,9 @@ from atrous.cli.segment import PHOTOS_AT_A_TIME
 from atrous.errors import InputError
 from atrous.images.label_maps import write_label
 from atrous.images.photos import IMAGE_SUFFIXES, read_image
-from atrous.infer.runtimes.open import usable_cores
 from atrous.infer.segmenter import load
 from atrous.infer.upsample import logits_to_labels
+from atrous.kernels import usable_cores
 
 
 def main():

@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
-from atrous.infer.runtimes.open import OF_BUNDLES, Runtime, open_runtime, usable_cores
+from atrous.infer.runtimes.base import Runtime
+from atrous.infer.runtimes.open import OF_BUNDLES, open_runtime
 from atrous.infer.segmenter import Segmenter
+from atrous.kernels import usable_cores
 from atrous.models.catalogue import build
 
 MODEL = {

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous.errors import InputError
-from atrous.infer.runtimes.open import OnnxRuntime, Runtime
+from atrous.infer.runtimes.base import Runtime
+from atrous.infer.runtimes.onnx import OnnxRuntime
 from atrous.infer.segmenter import Segmenter, load
 from atrous.infer.tta import Augmented
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from atrous import __version__
 from atrous.decode import convert
@@ -138,21 +136,6 @@ def damaged(name: str, error: Exception) -> InputError:
     """Return the error for metadata of the bundle `name` that cannot be decoded."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{name}: its metadata are damaged ({reason}); {_FIX}")
-
-
-def checked_logits(
-    logits: NDArray[Any], images: NDArray[np.uint8], metadata: BundleMetadata, name: str
-) -> NDArray[np.float32]:
-    """Return the graph's output for `images` (B, H, W, C) as float32, of the promised shape."""
-    batch, height, width, _ = images.shape
-    stride, classes = metadata.stride, metadata.taxonomy.num_classes
-    promised = (batch, classes, -(-height // stride), -(-width // stride))
-    if logits.shape != promised:
-        raise InputError(
-            f"{name}: its graph gives logits {logits.shape}, where its metadata promise {promised};"
-            f" {_FIX}"
-        )
-    return np.asarray(logits, np.float32)
 
 
 def zoo_names() -> tuple[str, ...]:

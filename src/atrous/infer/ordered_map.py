@@ -1,4 +1,4 @@
-"""Work in threads, results in order."""
+"""A map over threads that keeps the order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

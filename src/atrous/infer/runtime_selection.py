@@ -1,8 +1,8 @@
-"""What `auto` takes: the runtime that `atrous bench` found fastest here, or else the plain one.
+"""The choice of `auto`: the runtime that `atrous bench` found fastest here, or else the plain one.
 
-A measurement takes seconds, so nothing is measured unasked: until it was asked for, `auto` is the
-plain runtime of the model, which starts quickest and which the certificate was made with. What was
-measured holds for the same processor, libraries, model and number of threads.
+A measurement takes seconds, so none is made unasked: without one, `auto` is the plain runtime of
+the model, which starts quickest and which the certificate was made with. A measurement holds for
+the same processor, libraries, model and number of threads.
 """
 
 import json
@@ -17,24 +17,24 @@ _LIBRARIES = ("onnxruntime", "openvino", "torch")
 
 
 def plain_runtime(path: Path) -> str:
-    """Return the runtime that others are compared with, of a bundle or of a run folder."""
+    """Return the runtime that others are compared with, for a bundle or a run folder."""
     return "torch" if path.is_dir() else "onnxruntime"
 
 
 def remembered(path: Path, threads: int) -> str | None:
-    """Return the runtime that was found best for this model, or None if none was measured."""
+    """Return the runtime that was measured fastest for this model, if any was."""
     choices = _choices()
     return choices.get(_key(path, threads)) if choices else None
 
 
 def remember(path: Path, threads: int, runtime: str) -> bool:
-    """Let `auto` take `runtime` for this model from now on; return whether that could be kept."""
+    """Let `auto` take `runtime` for this model from now on; return whether it could be saved."""
     choices = _choices() | {_key(path, threads): runtime}
     return keep(_FILE, json.dumps(choices, indent=2).encode())
 
 
 def processor() -> str:
-    """Return the processor's name, where the system tells it."""
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of each runtime's library, "none" where it is not installed."""
+    """Return the version of each runtime's library, "none" if it is not installed."""
     return {name: _version(name) for name in _LIBRARIES}
 
 
@@ -57,7 +57,7 @@ def _choices() -> dict[str, str]:
 
 
 def _key(path: Path, threads: int) -> str:
-    """Name all that a measurement holds for."""
+    """Return the conditions that a measurement holds for, as text."""
     weights = path / "best.safetensors" if path.is_dir() else path
     libraries = [f"{name} {number}" for name, number in versions().items()]
     return ", ".join([processor(), f"{threads} threads", *libraries, file_hash(weights)])

@@ -25,7 +25,8 @@ from atrous.images.pixels import fourth_is_alpha, read_pixels
 from atrous.infer.crf import Crf, crf_labels, crf_named
 from atrous.infer.ordered_map import in_order
 from atrous.infer.result import Segmentation
-from atrous.infer.runtimes.open import Runtime, open_runtime
+from atrous.infer.runtimes.base import Runtime
+from atrous.infer.runtimes.open import open_runtime
 from atrous.infer.tiling import Tiled
 from atrous.infer.tta import Augmented
 from atrous.infer.upsample import Labels, logits_to_labels, logits_to_labels_confidence

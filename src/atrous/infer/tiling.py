@@ -2,8 +2,8 @@
 
 Tiles begin at multiples of 32 pixels, where a network's own grid begins, so that away from their
 borders they have the logits of the whole image. There a tile counts in full; towards a border that
-is not the image's its weight falls smoothly to zero, and the weights of all tiles sum to one. What
-is blended are logits, at their own resolution, and only as many rows as a tile has are kept: memory
+is not the image's its weight falls smoothly to zero, and the weights of all tiles sum to one.
+Logits are blended at their own resolution, and only as many rows as a tile has are kept: memory
 grows with the width of an image and not with its height.
 
 A network with image pooling sees all of an image at once, and so labels tiles otherwise than the
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.infer.ordered_map import in_order
-from atrous.infer.runtimes.open import Runtime
+from atrous.infer.runtimes.base import Runtime
 from atrous.infer.upsample import logits_to_labels
 from atrous.progress import Progress, silent
 
 TILE = 1024
-"""The side of a tile, in pixels, where nobody says another."""
+"""Default side of a tile, in pixels."""
 
 WHOLE_PIXELS = 1 << 22
-"""Larger images are taken in tiles where nobody says otherwise."""
+"""Larger images are cut into tiles by default."""
 
 _GRID = 32
 """A multiple of every output stride, to which a network pads its image."""
@@ -40,18 +40,12 @@ ReadRows = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 
 Neither number ever decreases from call to call."""
 
-"""Called after each tile, or few of them, with how many are done, and of how many."""
-
 
 class Tiled:
     """A runtime that takes large images in tiles, so that the network's memory is bounded."""
 
     def __init__(self, runtime: Runtime, tile: int | None = None):
-        """Wrap `runtime`; `tile` pixels a side, or by default `TILE` over `WHOLE_PIXELS`.
-
-        Raises:
-            InputError: there can be no such tile.
-        """
+        """Wrap `runtime`; `tile` pixels a side, or by default `TILE` over `WHOLE_PIXELS`."""
         self.name, self.model_name, self.threads = runtime.name, runtime.model_name, runtime.threads
         self.precision, self.metadata = runtime.precision, runtime.metadata
         self.runtime = runtime
@@ -92,7 +86,7 @@ def label_rows(
     labels that the whole would have.
     """
     stride = runtime.metadata.stride
-    held: NDArray[np.float32] | None = None  # (K, 2, w): what the row that waits has above it, it
+    held: NDArray[np.float32] | None = None  # (K, 2, w): the row that waits, and the one above
     labels: NDArray[np.uint8] | NDArray[np.uint16] = np.empty((0, size[1]), np.uint8)
     for band in blend(runtime, read, size, tile, calls, progress):
         for start in range(0, band.shape[1], _STRIP):
@@ -117,7 +111,7 @@ def blend(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the logits (K, n, ceil(W / stride)) of an image, some rows at a time, from the top.
 
-    Each is gone when the next one is asked for.
+    Each is overwritten when the next one is asked for.
 
     Args:
         runtime: images to logits.
@@ -125,7 +119,7 @@ def blend(
         size: its (H, W).
         tile: the side of a tile, a multiple of 128 pixels; a quarter of it or more is overlap.
         calls: tiles in the runtime at a time.
-        progress: told of the tiles that are done.
+        progress: called with the number of tiles that are done.
     """
     stride, num_classes = runtime.metadata.stride, runtime.metadata.taxonomy.num_classes
     tops, lefts = _starts(size[0], tile), _starts(size[1], tile)
@@ -160,15 +154,15 @@ def blend(
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin, so that each overlaps the next by a quarter; the last ends at the end."""
+    """Return where tiles begin: each overlaps the next by a quarter; the last ends at the end."""
     last = max(0, length + -length % _GRID - tile)
     return [*range(0, last, tile - tile // 4), last]
 
 
 def _weights(length: int, starts: Sequence[int], tile: int, stride: int) -> NDArray[np.float32]:
-    """The weight of each tile at each of the w cells along one side, (tiles, w); columns sum to 1.
+    """Return the weight of each tile at each cell along one side, (tiles, w); columns sum to 1.
 
-    Over the overlap it rises from a border that is not the image's as the smoothstep polynomial.
+    From a border that is not the image's it rises over the overlap as the smoothstep polynomial.
     """
     centres = (np.arange(-(-length // stride)) + 0.5) * stride  # (w,) in pixels
     weights = np.zeros((len(starts), len(centres)))

@@ -1,7 +1,7 @@
-"""Test-time flips and scales: a runtime that sees each image several times and returns the mean.
+"""Test-time augmentation: a runtime that averages over flips and scales of each image.
 
-The mean is of probabilities, and its logarithm is returned as logits: so argmax, upsampling and
-confidence follow without knowing. (As DeepLab's evaluation, Chen et al. 2017, arXiv:1706.05587,
+The mean is of probabilities, and its logarithm is returned as logits, so that argmax, upsampling
+and confidence work as for one image. (As DeepLab's evaluation, Chen et al. 2017, arXiv:1706.05587,
 section 4, which averages over scales 0.5 to 1.75 and both directions.)
 """
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.images.photos import resized
-from atrous.infer.runtimes.open import Runtime
+from atrous.infer.runtimes.base import Runtime
+from atrous.kernels.upsample import interpolate
 
 _GRID = 32
-"""A multiple of every output stride, to which a network pads, at the right and at the bottom."""
+"""A multiple of every output stride, to which a network pads at the right and at the bottom."""
 
 
 class Augmented:
@@ -27,10 +28,7 @@ class Augmented:
         Args:
             runtime: images to logits.
             flip: whether mirrored images count, too.
-            scales: the sizes that images are seen at, as parts of their own; none: 1 alone.
-
-        Raises:
-            InputError: a scale is not above 0, or far above 1.
+            scales: factors of the images' sizes; none: 1 alone.
         """
         if wrong := [scale for scale in scales if not 0.1 <= scale <= 8]:
             raise InputError(
@@ -53,17 +51,17 @@ class Augmented:
         total: NDArray[np.float32] | float = 0.0
         for height, width in sizes:
             steps = height / image.shape[0], width / image.shape[1]
-            seen = image if steps == (1, 1) else resized(image, (height, width))
-            for probabilities in self._seen(seen):  # (K, h', w')
-                total = total + _sample(probabilities, steps, cells)
+            scaled = image if steps == (1, 1) else resized(image, (height, width))
+            for probabilities in self._probabilities(scaled):  # (K, h', w')
+                total = total + interpolate(probabilities, steps, cells)
         mean = np.asarray(total, np.float32) / (len(sizes) * (1 + self._flip))
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
 
-    def _seen(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """The probabilities (K, h, w) of one image (H, W, C), and of its mirror image."""
+    def _probabilities(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return the probabilities (K, h, w) of one image (H, W, C), and of its mirror image."""
         if not self._flip:
             return [_softmax(self._runtime(image[None])[0])]
-        # A network pads at the right: only what is padded already has its cells in the same places
+        # A network pads at the right: only a width that needs no padding keeps its cells in place
         # when it is mirrored.
         width = image.shape[1]
         padded = np.pad(image, ((0, 0), (0, -width % _GRID), (0, 0)), mode="edge")
@@ -79,19 +77,3 @@ def _scaled(size: Sequence[int], scale: float) -> tuple[int, int]:
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:  # (K, h, w)
     powers = np.exp(logits - logits.max(0))
     return np.asarray(powers / powers.sum(0), np.float32)
-
-
-def _sample(
-    values: NDArray[np.float32],  # (K, h', w')
-    steps: tuple[float, float],
-    cells: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Interpolate at the centres of `cells`, (h, w), that lie `steps` cells of `values` apart."""
-    for axis, (step, count) in enumerate(zip(steps, cells, strict=True), start=1):
-        length = values.shape[axis]
-        places = np.clip((np.arange(count) + 0.5) * step - 0.5, 0, length - 1)
-        before = places.astype(np.intp)
-        share = (places - before).astype(np.float32).reshape(-1, *[1] * (2 - axis))
-        start = values.take(before, axis)
-        values = start + share * (values.take(np.minimum(before + 1, length - 1), axis) - start)
-    return values

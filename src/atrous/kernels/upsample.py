@@ -14,7 +14,6 @@ interpolated. In a softmax, likewise, only classes near the floor count.
 import ctypes
 from functools import lru_cache
 from math import log
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +99,7 @@ def upsample_reference(
 
 def interpolate(
     values: NDArray[np.float32],  # (K, h, w)
-    scales: tuple[np.floating[Any], np.floating[Any]],
+    scales: tuple[float | np.float32, float | np.float32],
     size: tuple[int, int],
 ) -> NDArray[np.float32]:
     """Interpolate at the centres of (H, W) pixels that are `scales` cells of `values` apart."""
@@ -112,16 +111,17 @@ def interpolate(
 
 
 def half_pixel(
-    count: int, scale: np.floating[Any], length: int
+    count: int, scale: float | np.float32, length: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
     """Return the cells around the centre of each of `count` pixels: before, after, after's share.
 
     The rule of `align_corners=False`: pixel i lies at (i + 0.5) * scale - 0.5 of `length` cells,
     computed in the precision of `scale`.
     """
-    places = np.maximum((np.arange(count, dtype=scale.dtype) + 0.5) * scale - 0.5, 0)
+    precision = np.result_type(scale)
+    places = np.maximum((np.arange(count, dtype=precision) + 0.5) * scale - 0.5, 0)
     before = np.minimum(places.astype(np.int32), length - 1)
-    share = np.clip(places - before.astype(scale.dtype), 0, 1)
+    share = np.clip(places - before.astype(precision), 0, 1)
     return before, np.minimum(before + 1, length - 1), share.astype(np.float32)
 
 

@@ -21,7 +21,7 @@ from atrous.images.photos import MAX_PIXELS, shown
 from atrous.images.rasters import RasterRows, opened_raster, reduced_size
 from atrous.infer.raster.files import labels_file, pixel_area, reduced_labels
 from atrous.infer.result import Result, write_json, write_picture
-from atrous.infer.runtimes.open import Runtime
+from atrous.infer.runtimes.base import Runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.tiling import Tiled, label_rows
 from atrous.progress import Progress, silent

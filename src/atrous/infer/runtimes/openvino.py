@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.infer.bundle import BundleMetadata, checked_logits, damaged
-from atrous.kernels import usable_cores
+from atrous.infer.bundle import BundleMetadata, damaged
+from atrous.infer.runtimes.base import BundleRuntime
 from atrous.weights.cache import file_hash, keep, read_kept
 
 _core_lock = RLock()
 _cores: list[Any] = []  # the one of this process, once it is made
 
 
-class OpenvinoRuntime:
+class OpenvinoRuntime(BundleRuntime):
     """A bundle in OpenVINO, on the CPU."""
 
     name = "openvino"
@@ -40,52 +40,75 @@ class OpenvinoRuntime:
 
         Args:
             path: the bundle's file.
-            threads: how many all calls together use.
-            calls: how many may come at a time.
-            bf16: compute in 16 bits what the bundle computes in 32.
-
-        Raises:
-            InputError: `path` is not an atrous bundle, or the processor has no bf16.
+            threads: threads of all calls together.
+            calls: calls at a time.
+            bf16: compute the float layers in 16 bits instead of 32.
         """
+        super().__init__(path, threads)
         openvino = import_openvino()
         if bf16 and "BF16" not in _core(openvino).get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError("openvino:bf16: this processor cannot compute in bf16; take openvino")
-        path = Path(path)
-        self.model_name = path.stem
-        self.threads = threads or usable_cores()
         options = {
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": calls,
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "ENABLE_CPU_PINNING": False,  # or two processes would share their first core
+            "ENABLE_CPU_PINNING": False,  # or two processes share their first core
         }
         # Its tables of types are made at their first use, and two threads that do so at a time wait
         # for each other for ever.
         openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
-        properties, compiled = _compiled(openvino, path, options)
-        self._path = str(path)
-        self.metadata = BundleMetadata.from_properties(properties, self._path)
+        properties, compiled = self._compile(openvino, options)
+        self.metadata = BundleMetadata.from_properties(properties, str(path))
         self.precision = _computes_in(self.metadata.precision, bf16)
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(calls):
             self._requests.put(compiled.create_infer_request())
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        assert images.dtype == np.uint8 and images.ndim == 4
+    def run(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Compute the graph's output `logits`."""
         request = self._requests.get()
         try:
             request.infer([np.ascontiguousarray(images)], share_inputs=True)
-            logits = np.array(request.get_output_tensor(0).data)  # ours to keep
-        except RuntimeError as error:
-            height, width = images.shape[1:3]
-            raise InputError(
-                f"{self._path}: openvino cannot run it on {width}x{height} pixels "
-                f"({_reason(error)}); export the bundle again"
-            ) from None
+            return np.array(request.get_output_tensor(0).data)  # a copy: the tensor is used again
         finally:
             self._requests.put(request)
-        return checked_logits(logits, images, self.metadata, self._path)
+
+    def reason(self, error: Exception) -> str:
+        """Take the last of the many lines of OpenVINO's errors."""
+        return str(error).strip().rpartition("\n")[2].rstrip(".")
+
+    def _compile(self, openvino: Any, options: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
+        """Return the bundle's properties and its compiled network, if possible from the cache."""
+        core = _core(openvino)
+        of_processor = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+        key = [core.get_property("CPU", name) for name in of_processor]
+        key += [openvino.get_version(), file_hash(self.path)]
+        name = "-".join([self.model_name, *map(str, options.values())]) + ".openvino"
+        if unpacked := _unpacked(read_kept(name), key):
+            properties, network = unpacked
+            return properties, core.import_model(network, "CPU", options)
+        properties, model = self._read()
+        compiled = core.compile_model(model, "CPU", options)
+        network = compiled.export_model().getvalue()
+        head = {"key": key, "properties": properties, "sha256": sha256(network).hexdigest()}
+        keep(name, json.dumps(head).encode() + b"\n" + network)
+        return properties, compiled
+
+    def _read(self) -> tuple[dict[str, str], Any]:
+        """Return the properties of the .onnx file and OpenVINO's form of its graph."""
+        from openvino.frontend import FrontEndManager
+
+        self.path.open("rb").close()  # whose errors are clearer
+        frontend = FrontEndManager().load_by_framework("onnx")
+        try:
+            model = frontend.convert(frontend.load(str(self.path)))
+        except Exception as error:  # OpenVINO's errors are RuntimeErrors of many lines
+            raise self.load_error(error) from None
+        try:
+            properties = dict(model.get_rt_info().items()).get("framework", {})
+            return {name: str(value.value) for name, value in properties.items()}, model
+        except UnicodeDecodeError as error:
+            raise damaged(str(self.path), error) from None
 
 
 def import_openvino() -> Any:
@@ -107,7 +130,7 @@ def import_openvino() -> Any:
 
 
 def _computes_in(precision: str, bf16: bool) -> str:
-    """Name what a bundle of this precision computes in."""
+    """Return the precision of the computation."""
     if not bf16:
         return precision
     return "bf16" if precision == "fp32" else f"{precision}+bf16"
@@ -142,24 +165,6 @@ def _prepare_forks(openvino: Any) -> None:
     )
 
 
-def _compiled(openvino: Any, path: Path, options: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
-    """Return the bundle's properties and its compiled network, from the cache where it has them."""
-    core = _core(openvino)
-    of_processor = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
-    key = [core.get_property("CPU", name) for name in of_processor]
-    key += [openvino.get_version(), file_hash(path)]
-    name = "-".join([path.stem, *map(str, options.values())]) + ".openvino"
-    if unpacked := _unpacked(read_kept(name), key):
-        properties, network = unpacked
-        return properties, core.import_model(network, "CPU", options)
-    properties, model = _read(path)
-    compiled = core.compile_model(model, "CPU", options)
-    network = compiled.export_model().getvalue()
-    head = {"key": key, "properties": properties, "sha256": sha256(network).hexdigest()}
-    keep(name, json.dumps(head).encode() + b"\n" + network)
-    return properties, compiled
-
-
 def _unpacked(kept: bytes, key: list[Any]) -> tuple[dict[str, str], bytes] | None:
     """Return the properties and the network in `kept`; None if it is damaged or of another key."""
     line, _, network = kept.partition(b"\n")
@@ -170,28 +175,3 @@ def _unpacked(kept: bytes, key: list[Any]) -> tuple[dict[str, str], bytes] | Non
     except (ValueError, KeyError, TypeError):  # nothing there, or damaged
         pass
     return None
-
-
-def _read(path: Path) -> tuple[dict[str, str], Any]:
-    """Return the properties of the .onnx file and OpenVINO's form of its graph."""
-    from openvino.frontend import FrontEndManager
-
-    path.open("rb").close()  # whose errors are clearer
-    frontend = FrontEndManager().load_by_framework("onnx")
-    try:
-        model = frontend.convert(frontend.load(str(path)))
-    except Exception as error:  # OpenVINO's errors are RuntimeErrors of many lines
-        raise InputError(
-            f"{path}: openvino cannot load it ({_reason(error)}); "
-            "give a bundle that atrous export wrote"
-        ) from None
-    try:
-        properties = dict(model.get_rt_info().items()).get("framework", {})
-        return {name: str(value.value) for name, value in properties.items()}, model
-    except UnicodeDecodeError as error:
-        raise damaged(str(path), error) from None
-
-
-def _reason(error: Exception) -> str:
-    """Take the last of the many lines of OpenVINO's errors."""
-    return str(error).strip().rpartition("\n")[2].rstrip(".")

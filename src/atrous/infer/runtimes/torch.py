@@ -13,7 +13,7 @@ from atrous.kernels import usable_cores
 
 
 @dataclass(frozen=True)
-class Way:
+class Mode:
     """How torch computes."""
 
     device: str = "cpu"
@@ -21,21 +21,21 @@ class Way:
     compiled: bool = False
 
 
-WAYS = {
-    "torch": Way(),
-    "torch:bf16": Way(bf16=True),
-    "torch:compile": Way(compiled=True),
-    "torch:compile-bf16": Way(compiled=True, bf16=True),
-    "torch:cuda": Way("cuda"),
-    "torch:cuda-bf16": Way("cuda", bf16=True),
-    "torch:cuda-compile-bf16": Way("cuda", bf16=True, compiled=True),
-    "torch:mps": Way("mps"),
+MODES = {
+    "torch": Mode(),
+    "torch:bf16": Mode(bf16=True),
+    "torch:compile": Mode(compiled=True),
+    "torch:compile-bf16": Mode(compiled=True, bf16=True),
+    "torch:cuda": Mode("cuda"),
+    "torch:cuda-bf16": Mode("cuda", bf16=True),
+    "torch:cuda-compile-bf16": Mode("cuda", bf16=True, compiled=True),
+    "torch:mps": Mode("mps"),
 }
-"""By the name of the runtime."""
+"""Modes by the name of the runtime."""
 
 
 class TorchRuntime:
-    """The best weights of a run folder in torch, channels last, which convolutions like best."""
+    """The best weights of a run folder in torch, channels last, the fastest for convolutions."""
 
     def __init__(
         self,
@@ -43,13 +43,9 @@ class TorchRuntime:
         threads: int | None = None,
         calls: int = 1,
         *,
-        way: Way = WAYS["torch"],
+        mode: Mode = MODES["torch"],
     ):
-        """Load the run; see `atrous.infer.runtimes.open.open_runtime`.
-
-        Raises:
-            InputError: the folder holds no finished run, or torch cannot compute in that way here.
-        """
+        """Load the run; see `atrous.infer.runtimes.open.open_runtime`."""
         if not (Path(run_folder) / "run.json").is_file():
             raise InputError(f"{run_folder}: no run folder: it holds no run.json")
         # torch is not part of the core install
@@ -57,11 +53,12 @@ class TorchRuntime:
 
         from atrous.run import load_run
 
-        _check_device(way.device)
+        _check_device(mode.device)
         run = load_run(Path(run_folder))
         self.model_name = Path(run_folder).resolve().name
-        self.name = "torch" + f" {way.device}" * (way.device != "cpu") + " compiled" * way.compiled
-        self.precision = "bf16" if way.bf16 else "fp32"
+        device = "" if mode.device == "cpu" else f" {mode.device}"
+        self.name = "torch" + device + " compiled" * mode.compiled
+        self.precision = "bf16" if mode.bf16 else "fp32"
         self.threads = threads or usable_cores()
         torch.set_num_threads(max(1, self.threads // calls))  # of each thread that calls
         try:
@@ -70,26 +67,25 @@ class TorchRuntime:
             raise InputError(
                 f"{run_folder}/run.json: damaged ({error}); take a copy of the run"
             ) from None
-        self._way = way
-        self._network = run.network.to(way.device).to(memory_format=torch.channels_last)
-        if way.compiled:
+        self._mode = mode
+        self._network = run.network.to(mode.device).to(memory_format=torch.channels_last)
+        if mode.compiled:
             self._compile()
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         import torch
 
-        batch = torch.tensor(images).to(self._way.device)
-        narrow = torch.autocast(self._way.device, torch.bfloat16) if self._way.bf16 else None
+        batch = torch.tensor(images).to(self._mode.device)
+        narrow = torch.autocast(self._mode.device, torch.bfloat16) if self._mode.bf16 else None
         with torch.inference_mode(), narrow or nullcontext():
             logits = self._network(batch)
         return np.ascontiguousarray(logits.cpu().numpy(), np.float32)
 
     def _compile(self) -> None:
-        """Compile for all sizes, now, so that what cannot be compiled is known now.
+        """Compile for all sizes, and run once, so that errors come now.
 
-        Raises:
-            InputError: it cannot be compiled, mostly for want of a C++ compiler.
+        The usual reason is a missing C++ compiler.
         """
         import torch
 

@@ -21,16 +21,6 @@ from atrous.files import replacing
 from atrous.images.photos import decoded, opened, raw_mode
 from atrous.taxonomy import Taxonomy
 
-__all__ = [
-    "TRANSPARENT",
-    "declared_nodata",
-    "has_palette",
-    "read_brightness",
-    "read_colors",
-    "read_label",
-    "write_label",
-]
-
 TRANSPARENT = 1 << 24
 """The code of a pixel without colour."""
 

@@ -29,20 +29,6 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from atrous.errors import InputError
 from atrous.files import no_such_file, replacing
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
-    "UNREAD_SUFFIXES",
-    "encoded",
-    "has_frames",
-    "image_size",
-    "photo_array",
-    "read_image",
-    "resized",
-    "shown",
-    "write_image",
-]
-
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 
 IMAGE_SUFFIXES = (

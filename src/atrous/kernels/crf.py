@@ -119,21 +119,17 @@ class _Job(Struct):
 def _chunks(logits: Floats) -> Floats:
     """Return (K, H, W) as (chunks of classes, pixels, _WIDE), with an even number of pixels."""
     planes = logits.reshape(len(logits), -1)  # (K, N)
-    pixels, starts = planes.shape[1], range(0, len(planes), _WIDE)
-    chunks = np.full((len(starts), pixels + pixels % 2, _WIDE), -1e30, np.float32)
-    for chunk, start in zip(chunks, starts, strict=True):
-        some = planes[start : start + _WIDE].T
-        chunk[:pixels, : some.shape[1]] = some
-    return chunks
+    beyond = (0, -len(planes) % _WIDE), (0, planes.shape[1] % 2)
+    planes = np.pad(planes, beyond, constant_values=-1e30)
+    chunks = planes.reshape(-1, _WIDE, planes.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(chunks)
 
 
 def _unchunked(chunks: Floats, shape: tuple[int, ...]) -> Floats:
     """Reverse `_chunks`, to `shape`."""
-    planes = np.empty((shape[0], shape[1] * shape[2]), np.float32)
-    for chunk, start in zip(chunks, range(0, shape[0], _WIDE), strict=True):
-        some = planes[start : start + _WIDE]
-        some[:] = chunk.T[: len(some), : planes.shape[1]]
-    return planes.reshape(shape)
+    pixels = shape[1] * shape[2]
+    planes = chunks.transpose(0, 2, 1)[..., :pixels].reshape(-1, pixels)  # the only copy
+    return planes[: shape[0]].reshape(shape)
 
 
 def _lattices(kernels: tuple[Kernel, Kernel], threads: int) -> list[_Lattice]:

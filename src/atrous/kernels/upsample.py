@@ -153,24 +153,14 @@ class _Job(Struct):
 
 def _job(logits: NDArray[np.float32], full: tuple[int, int], labels: Labels) -> _Job:
     classes, height, width = logits.shape
-    top, down, strips = _row_plan(height, full[0], labels.shape[0])
-    left, across, cells = _column_plan(width, full[1], labels.shape[1])
-    return _Job(
-        logits=logits,
-        labels=labels,
-        strips=strips,
-        top=top,
-        down=down,
-        left=left,
-        across=across,
-        cells=cells if full[0] * full[1] >= 4 * height * width else None,  # else they do not pay
-        classes=classes,
-        height=height,
-        width=width,
-        columns=labels.shape[1],
-        num_strips=len(strips) - 1,
-        label_bytes=labels.itemsize,
-    )
+    job = _Job(logits=logits, labels=labels, classes=classes, height=height, width=width)
+    job.columns, job.label_bytes = labels.shape[1], labels.itemsize
+    job.top, job.down, strips = _row_plan(height, full[0], labels.shape[0])
+    job.strips, job.num_strips = strips, len(strips) - 1
+    job.left, job.across, cells = _column_plan(width, full[1], labels.shape[1])
+    if full[0] * full[1] >= 4 * height * width:  # else looking for candidates does not pay
+        job.cells = cells
+    return job
 
 
 @lru_cache(maxsize=64)

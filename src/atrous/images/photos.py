@@ -160,10 +160,22 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
+def first_bytes(path: Path, data: bytes | None = None) -> bytes:
+    """Return the first 64 bytes of a file; none if it cannot be read, which its reader reports."""
+    if data is not None:
+        return data[:64]
+    try:
+        if not path.is_file():  # but perhaps a pipe, which may never end
+            return b""
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
+
+
 def is_heif(path: Path) -> bool:
     """Return whether the file is a HEIC or other HEIF photo, by its first bytes."""
-    with path.open("rb") as file:
-        return _is_heif(file.read(64))
+    return _is_heif(first_bytes(path))
 
 
 def can_read_heif() -> bool:

@@ -1,15 +1,14 @@
-"""Images as a network takes them: photos, and the bands of TIFFs and other rasters.
+"""Images as input of a network: photos, and the bands of TIFFs and other rasters.
 
-This is the one reader of `segment`, training and evaluation, so that a file gives the same pixels
-to all. Pillow reads photos (`atrous.images.photos`); rasterio reads whatever GDAL does
-(`atrous.images.rasters`).
-A TIFF is a photo where it has no coordinates and no mask, one grey or three colours of unsigned
-integers in their usual order, and perhaps transparency.
+This is the one reader for `segment`, training and evaluation, so that a file gives the same pixels
+to all. Pillow reads photos (`atrous.images.photos`); rasterio reads GDAL's formats
+(`atrous.images.rasters`). A TIFF is a photo if it has no coordinates and no mask, one grey or three
+colours of unsigned integers in their usual order, and perhaps transparency.
 
-What has no data, and so no label: pixels of a file's own nodata value or mask, NaN in a band that
-is used, and transparency of 0 in a TIFF. A TIFF's fourth band is transparency only if it is 0 or
-255 in all files of a set, since GDAL declares any fourth band of 8 bits as that, an infrared one
-too.
+Pixels without data, and so without a label, are those of a file's own nodata value or mask, NaN in
+a band that is used, and transparency of 0 in a TIFF. A TIFF's fourth band is transparency only if
+it is 0 or 255 in all files of a set: GDAL declares any fourth band of 8 bits as transparency, even
+an infrared one.
 """
 
 import io
@@ -27,13 +26,22 @@ from atrous.images.bands import Bands
 from atrous.images.photos import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
+    first_bytes,
     image_size,
     open_header,
     read_image,
     read_transparency,
     without_warnings,
 )
-from atrous.images.rasters import RasterRows, alpha_band, has_rasterio, opened_raster, read_band
+from atrous.images.rasters import (
+    JPEG_2000,
+    TIFF_SIGNATURES,
+    RasterRows,
+    alpha_band,
+    has_rasterio,
+    opened_raster,
+    read_band,
+)
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _BANDS, _EXTRA, _FORMAT = 277, 338, 339
@@ -44,17 +52,13 @@ _GDAL_METADATA = 42112
 _SUBFILE, _IS_MASK = 254, 4
 _MOST_DIRECTORIES = 16
 _GEO_TAGS = (33550, 33922, 34264, 34735, _NODATA)
-"""Of a TIFF: pixel scale, tie points, transformation, keys; GDAL's nodata value."""
+"""TIFF tags: pixel scale, tie points, transformation, keys; GDAL's nodata value."""
 _COLORS = (2, 6, 8)
 """Photometric interpretations of three bands: RGB, YCbCr, CIELAB."""
 _CMYK = 5
 _TIFF_SUFFIXES = (".tif", ".tiff")
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""The last two are BigTIFF's."""
-_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-"""Of a file with boxes, and of a bare codestream."""
 _STRIP = 512
-"""Rows that are read at a time where one band is looked at."""
+"""Rows of a single band that are read at a time."""
 
 
 def read_pixels(
@@ -63,18 +67,15 @@ def read_pixels(
     """Read an image (H, W, C), and where it has data (H, W); None: everywhere.
 
     Args:
-        path: of the file; it only names it if there are `data`, its content.
-        bands: which of it are read.
-        data: the content, where the file does not lie on disk by itself.
-
-    Raises:
-        InputError: the file cannot be read, or its bands or values are not as `bands` says.
+        path: the file; it only names it in messages if `data` is given.
+        bands: the bands to read.
+        data: the content of a file in a shard.
     """
     path = Path(path)
-    start = _start(path, data)
+    start = first_bytes(path, data)
     # Pillow cannot decode the JPEG 2000 that GDAL writes.
-    by_gdal = start.startswith(_JPEG_2000) and has_rasterio()
-    if start.startswith(_TIFF_SIGNATURES):
+    by_gdal = start.startswith(JPEG_2000) and has_rasterio()
+    if start.startswith(TIFF_SIGNATURES):
         by_gdal = is_raster(path, data)
     if not bands.are_said and not by_gdal:
         return _read_photo(path, bands, data)
@@ -87,7 +88,7 @@ def read_pixels(
 def _read_photo(
     path: Path, bands: Bands, data: bytes | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    is_tiff = _start(path, data).startswith(_TIFF_SIGNATURES)
+    is_tiff = first_bytes(path, data).startswith(TIFF_SIGNATURES)
     if not is_tiff or (alpha := read_transparency(path, data)) is None:
         return read_image(path, data), None
     if not bands.alpha:
@@ -96,14 +97,14 @@ def _read_photo(
 
 
 def where_data(path: Path, bands: Bands, data: bytes | None = None) -> NDArray[np.bool_] | None:
-    """Return where an image has data, (H, W), as `read_pixels`; photos are not decoded for it."""
-    if bands.are_said or _start(path, data).startswith(_TIFF_SIGNATURES):
+    """Return where an image has data, as `read_pixels` does, without decoding photos."""
+    if bands.are_said or first_bytes(path, data).startswith(TIFF_SIGNATURES):
         return read_pixels(path, bands, data)[1]
     return None
 
 
 def pixel_size(path: Path) -> tuple[int, int]:
-    """Return (H, W) of an image, as `read_pixels` would give it; only the header is read."""
+    """Return (H, W) of an image as `read_pixels` gives it, from the header alone."""
     if not is_raster(path):
         return image_size(path)
     with opened_raster(path) as source:
@@ -111,12 +112,12 @@ def pixel_size(path: Path) -> tuple[int, int]:
 
 
 def is_raster(path: Path, data: bytes | None = None) -> bool:
-    """Whether `path` is no photo: a TIFF of other bands, with coordinates, or too many pixels.
+    """Return whether `path` is no photo: a TIFF of other bands, with coordinates, or very large.
 
-    Only the header is read; what cannot be read is no raster, and its reader will say why. Without
-    rasterio, a TIFF whose bands are those of a photo is one, and has no coordinates.
+    Only the header is read. A file that cannot be read is no raster; its reader reports why.
+    Without rasterio, a TIFF whose bands are those of a photo is one, and has no coordinates.
     """
-    if data is None and not path.is_file():  # but a pipe, perhaps, which would never end
+    if data is None and not path.is_file():  # but perhaps a pipe, which may never end
         return False
     tags = None
     try:
@@ -126,14 +127,14 @@ def is_raster(path: Path, data: bytes | None = None) -> bool:
             tags = directories[0] if directories else None
             if tags is not None and (not _is_photo(tags) or _is_masked(directories)):
                 return True
-            if tags is not None and data is None and _is_told_beside(path):
+            if tags is not None and data is None and _has_sidecar(path):
                 return True
             file.seek(0)
             with open_header(file, path) as image:
                 return image.width * image.height > MAX_PIXELS
     except Image.DecompressionBombError:
         return True
-    except UnidentifiedImageError:  # of a TIFF, a compression that GDAL alone may know
+    except UnidentifiedImageError:  # a TIFF in a compression that only GDAL may know
         return tags is not None and _WIDTH in tags and has_rasterio()
     except Exception:  # Pillow's readers raise a dozen kinds on damaged files
         return False
@@ -142,11 +143,11 @@ def is_raster(path: Path, data: bytes | None = None) -> bool:
 def fourth_is_alpha(paths: Iterable[Path]) -> tuple[bool, str]:
     """Decide for a set of files whether the fourth band of its TIFFs is transparency.
 
-    It is where it holds 0 and 255 alone in all of them, and 255 somewhere. Reading ends at the
-    first other value.
+    It is if it holds only 0 and 255 in all of them, and 255 somewhere. Reading ends at the first
+    other value.
 
     Returns:
-        Whether it is, and a line that says so and why; an empty line if no TIFF declares one.
+        The decision, and a line with the reason, empty if no TIFF declares such a band.
     """
     count, seen = 0, np.zeros(2, bool)  # 0, 255
     for path in paths:
@@ -163,21 +164,21 @@ def fourth_is_alpha(paths: Iterable[Path]) -> tuple[bool, str]:
                     )
                 seen |= (strip == 0).any(), (strip == limit).any()
         except InputError:
-            continue  # its reader will say why
+            continue  # its reader reports why
     if count and not seen[1]:
         return False, "fourth band of the TIFFs: no transparency, since it is 0 in all of them"
-    said = "fourth band of the TIFFs: transparency, since it is 0 or 255 in all of them; 0: no data"
-    return True, said if seen[0] else ""
+    line = "fourth band of the TIFFs: transparency, since it is 0 or 255 in all of them; 0: no data"
+    return True, line if seen[0] else ""
 
 
 def may_be_tiff(name: str) -> bool:
-    """Whether a file of this name may be a TIFF: it has the suffix, or one that tells nothing."""
+    """Return whether a file of this name may be a TIFF: by its suffix, or an unknown suffix."""
     suffix = PurePath(name).suffix.lower()
     return suffix in _TIFF_SUFFIXES or suffix not in IMAGE_SUFFIXES
 
 
 def _declared_alpha(path: Path) -> Iterator[NDArray[Any]]:
-    """The band of a TIFF that it declares as transparency, some rows at a time; nothing if none."""
+    """Yield the band that a TIFF declares as transparency, some rows at a time, if there is one."""
     if not is_raster(path):
         if (alpha := read_transparency(path)) is not None:
             yield alpha
@@ -192,11 +193,11 @@ def _declared_alpha(path: Path) -> Iterator[NDArray[Any]]:
 
 
 def _directories(file: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
-    """The first directories of a TIFF or BigTIFF; none of any other file."""
+    """Yield the first directories of a TIFF or BigTIFF; none of any other file."""
     header = file.read(8)
-    if header[:4] in _TIFF_SIGNATURES[2:]:
+    if header[:4] in TIFF_SIGNATURES[2:]:
         header += file.read(8)
-    elif header[:4] not in _TIFF_SIGNATURES:
+    elif header[:4] not in TIFF_SIGNATURES:
         return
     following = TiffImagePlugin.ImageFileDirectory_v2(header).next
     for _ in range(_MOST_DIRECTORIES):
@@ -210,12 +211,12 @@ def _directories(file: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_
 
 
 def _is_masked(directories: Iterable[TiffImagePlugin.ImageFileDirectory_v2]) -> bool:
-    """Whether one of a TIFF's directories is a mask of where it has data."""
+    """Return whether one of a TIFF's directories is a mask of where it has data."""
     return any(int(tags.get(_SUBFILE, 0)) & _IS_MASK for tags in directories)
 
 
-def _is_told_beside(path: Path) -> bool:
-    """Whether GDAL keeps a TIFF's mask, no data or colours in a file beside it."""
+def _has_sidecar(path: Path) -> bool:
+    """Return whether GDAL keeps a TIFF's mask, nodata value or colours in a file beside it."""
     if path.with_name(path.name + ".msk").is_file():
         return True
     notes = path.with_name(path.name + ".aux.xml")
@@ -224,14 +225,14 @@ def _is_told_beside(path: Path) -> bool:
 
 
 def _is_photo(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    """Whether a TIFF is a photo; without rasterio also one whose coordinates are of no use."""
+    """Return whether a TIFF is a photo; without rasterio, coordinates may be ignored."""
     if tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0) > MAX_PIXELS or not _has_photo_bands(tags):
         return False
     return not any(tag in tags for tag in _GEO_TAGS) or (_is_plain(tags) and not has_rasterio())
 
 
 def _has_photo_bands(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    """Whether Pillow reads a TIFF's bands: grey or colours, unsigned, and perhaps transparency."""
+    """Return whether a TIFF's bands are a photo's: unsigned grey or colours, maybe transparency."""
     bands, photometric = tags.get(_BANDS, 1), tags.get(_PHOTOMETRIC)
     if "colorinterp" in str(tags.get(_GDAL_METADATA, "")):  # blue, green and red, perhaps
         return False
@@ -245,18 +246,5 @@ def _has_photo_bands(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
 
 
 def _is_plain(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    """Whether Pillow reads the very pixels of a TIFF with coordinates: 8 bits, data everywhere."""
+    """Return whether Pillow reads a TIFF with coordinates exactly: 8 bits, data everywhere."""
     return tags.get(_BANDS, 1) != 4 and set(tags.get(_BITS, ())) == {8} and _NODATA not in tags
-
-
-def _start(path: Path, data: bytes | None) -> bytes:
-    """The first bytes of a file; none of what cannot be read, as its reader will say."""
-    if data is not None:
-        return data[:12]
-    try:
-        if not path.is_file():  # but a pipe, perhaps, which would never end
-            return b""
-        with path.open("rb") as file:
-            return file.read(12)
-    except OSError:
-        return b""

@@ -1,7 +1,7 @@
 """Rasters in rows: TIFFs, GeoTIFFs and photos too large for memory, whose bands become channels.
 
-rasterio (extra: geo) reads whatever GDAL does. Colours are 8 bits of red, green and blue (or grey);
-of any other bands and values it must be said which of them a network takes: `Bands`.
+rasterio (extra: geo) reads GDAL's formats. Colours are 8 bits of red, green and blue (or grey); for
+any other bands and values, `Bands` says which of them a network takes.
 """
 
 import importlib.util
@@ -17,21 +17,25 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.images.bands import Bands, Channels, has_value, likely_range
-from atrous.images.photos import IMAGE_SUFFIXES, without_warnings
+from atrous.images.photos import IMAGE_SUFFIXES, first_bytes, without_warnings
 
 _PREVIEW = 2048
 """The longer side of a reduced image, at most."""
 _SMALL = 128
-"""A side of what is read to guess the range of values."""
+"""Longest side of the sample that the range of values is guessed from."""
 _CACHE_MEGABYTES = 128
-"""Of GDAL, which otherwise takes a twentieth of the machine's memory."""
+"""GDAL's cache, which by default takes a twentieth of the machine's memory."""
 _COLORS = ("red", "green", "blue")
 _MAX_BLOCK_BYTES = 1 << 28
-"""A block is decoded in one piece; larger ones would break the bound on memory."""
+"""Limit of a block, which is decoded in one piece."""
 
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The last two are BigTIFF's."""
+JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""Signatures of a file with boxes, and of a bare codestream."""
 _DRIVERS = {
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
-    **dict.fromkeys((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+    **dict.fromkeys(TIFF_SIGNATURES, "GTiff"),
+    **dict.fromkeys(JPEG_2000, "JP2OpenJPEG"),
     **{b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF"},
     **dict.fromkeys((b"P5", b"P6"), "PNM"),
 }
@@ -39,17 +43,13 @@ _DRIVERS = {
 
 
 class RasterRows:
-    """A raster as rows of 8-bit channels; keeps those that the next call may want again."""
+    """A raster as rows of 8-bit channels; keeps rows that the next call may need again."""
 
     def __init__(self, source: Any, path: Path, bands: Bands):
-        """Settle which bands and values are what.
-
-        Raises:
-            InputError: that cannot be known.
-        """
+        """Settle the meaning of the bands and values, or refuse what is ambiguous."""
         self._source, self._path = source, path
         self._range = value_range = bands.value_range
-        with _damage_told(path):
+        with _readable(path):
             _check_count(source, path, bands)
             self._bands = _band_numbers(source, path, bands)
             self._palette = None if bands.numbers else _palette(source)
@@ -81,7 +81,7 @@ class RasterRows:
         from rasterio.windows import Window
 
         window = Window(0, self._end, self._source.width, stop - self._end)
-        with _damage_told(self._path):
+        with _readable(self._path):
             values = self._source.read(self._bands, window=window)  # (C, n, W)
             mask = self._valid(window)  # (n, W)
         if values.dtype.kind == "f":
@@ -94,7 +94,7 @@ class RasterRows:
         return self._rows, self._has_data[start - stop :]
 
     def take_mask(self, count: int) -> NDArray[np.bool_]:
-        """Return whether the next rows that were read have data, (count, W), and let go of them."""
+        """Return whether the next rows that were read have data, (count, W), and drop them."""
         mask, self._has_data = self._has_data[:count], self._has_data[count:]
         return mask
 
@@ -103,10 +103,10 @@ class RasterRows:
         return self._scaled(self._reduced(size).data)
 
     def _valid(self, window: Any) -> NDArray[np.bool_]:
-        """Where the file says that it has data; a fourth band counts if it is transparency.
+        """Return where the file declares data; a fourth band counts if it is transparency.
 
-        A nodata value counts in the bands that are used; rasterio's dataset_mask would take it of
-        all, and of a file with a nodata value still the fourth band as transparency.
+        A nodata value counts in the bands that are used; rasterio's dataset_mask takes it from all
+        bands, and the fourth band as transparency beside it.
         """
         from rasterio.enums import MaskFlags
 
@@ -124,7 +124,7 @@ class RasterRows:
         # The default, the nearest pixel, can be a hundred times slower; indices have no average.
         way = Resampling.average if self._palette is None else Resampling.nearest
         shape = (len(self._bands), *size)
-        with _damage_told(self._path):
+        with _readable(self._path):
             values: np.ma.MaskedArray[Any, Any] = self._source.read(
                 self._bands, out_shape=shape, resampling=way, masked=True
             )
@@ -152,9 +152,9 @@ class RasterRows:
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Tell in one line what rasterio cannot read."""
-    from rasterio._err import CPLE_BaseError  # which some properties of a file let through
+def _readable(path: Path) -> Iterator[None]:
+    """Raise rasterio's errors as an InputError."""
+    from rasterio._err import CPLE_BaseError  # raised by some properties of a file
     from rasterio.errors import RasterioError
 
     try:
@@ -166,12 +166,7 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
-    """Yield the rasterio dataset; of `data`, if there are any, the content of `path`.
-
-    Raises:
-        InputError: it is missing, no raster, turned by EXIF, or has to be decoded in one piece; or
-            rasterio is not installed.
-    """
+    """Yield the rasterio dataset of a file, or of `data`, the content of a file in a shard."""
     if data is None and not path.exists():
         raise no_such_file(path)
     if not has_rasterio():
@@ -179,10 +174,10 @@ def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
     import rasterio
 
     driver = _driver(path, data)
-    with without_warnings(), _damage_told(path):  # one without coordinates is as good as any
+    with without_warnings(), _readable(path):  # of a file without coordinates
         source = rasterio.open(path if data is None else io.BytesIO(data), driver=driver)
     with source, rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
-        with _damage_told(path):
+        with _readable(path):
             is_turned = source.tags().get("EXIF_Orientation", "1") != "1"
             tuple(source.colorinterp)  # fails here, and not later, if the metadata are damaged
         block_height, block_width = source.block_shapes[0] if source.count else (0, 0)
@@ -198,21 +193,14 @@ def opened_raster(path: Path, data: bytes | None = None) -> Iterator[Any]:
 
 
 def _driver(path: Path, data: bytes | None) -> str | None:
-    """The reader of a file by its first bytes; None: GDAL finds out, of what is called no image.
+    """Return the name of GDAL's reader by a file's first bytes; None leaves the choice to GDAL.
 
-    GDAL would also follow what stands in a text, to other files and hosts, or start HDF5.
-
-    Raises:
-        InputError: it is called an image, and is none.
+    By itself GDAL would follow a text to other files and hosts, or start HDF5, so a file whose
+    suffix is an image's must be an image.
     """
-    if data is None:
-        try:
-            with path.open("rb") as file:
-                data = file.read(8)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check it") from None
-    for start, driver in _DRIVERS.items():
-        if data.startswith(start):
+    start = first_bytes(path, data)
+    for signature, driver in _DRIVERS.items():
+        if start.startswith(signature):
             return driver
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise InputError(f"{path}: not an image, or of a kind without bands; convert it to a TIFF")
@@ -220,38 +208,26 @@ def _driver(path: Path, data: bytes | None) -> str | None:
 
 
 def has_rasterio() -> bool:
-    """Whether the extra "geo" is installed."""
+    """Return whether the extra "geo" is installed."""
     return importlib.util.find_spec("rasterio") is not None
 
 
 def read_band(source: Any, path: Path, band: int, window: Any) -> NDArray[Any]:
-    """Read a window of one band, (n, W), as the file has it.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    with _damage_told(path):
+    """Read a window of one band, (n, W), with the file's values."""
+    with _readable(path):
         return np.asarray(source.read(band, window=window))
 
 
 def read_small(source: Any, path: Path, bands: list[int]) -> np.ma.MaskedArray[Any, Any]:
-    """Read some pixels of a few bands, spread over the file, (C, h, w); masked: no data.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """Read some pixels of a few bands, spread over the file, (C, h, w); masked: no data."""
     shape = (len(bands), *(min(side, _SMALL) for side in source.shape))
-    with _damage_told(path):
+    with _readable(path):
         values: np.ma.MaskedArray[Any, Any] = source.read(bands, out_shape=shape, masked=True)
     return values
 
 
 def channels_of(path: Path, bands: Bands, data: bytes | None = None) -> Channels:
-    """Look at a file. Three channels are red, green and blue, whatever it says.
-
-    Raises:
-        InputError: it cannot be read, or has no such bands.
-    """
+    """Return the channels of a file; three are always red, green and blue."""
     if not bands.numbers:
         return Channels()
     with opened_raster(path, data) as source:
@@ -263,11 +239,7 @@ def channels_of(path: Path, bands: Bands, data: bytes | None = None) -> Channels
 
 
 def _check_count(source: Any, path: Path, bands: Bands) -> None:
-    """Refuse a file of other bands than those that a model was trained on.
-
-    Raises:
-        InputError: it is one.
-    """
+    """Refuse a file with another number of bands than the training data."""
     if bands.of in (None, count := _data_bands(source, bands)):
         return
     fix = f"say which it shall take, such as --bands {bands.named()}"
@@ -279,12 +251,9 @@ def _check_count(source: Any, path: Path, bands: Bands) -> None:
 
 
 def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:
-    """The bands that are channels: those that were named, or the colours, or grey three times.
+    """Return the bands that are channels: those in `bands`, or the colours, or grey three times.
 
-    Colours are taken in their order, wherever the file says that they are: BGR is turned round.
-
-    Raises:
-        InputError: there are no such bands, or it must be said which they are.
+    Colours are taken in the order that the file declares, so BGR becomes RGB.
     """
     from rasterio.enums import ColorInterp
 
@@ -313,18 +282,18 @@ def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:
 
 
 def _data_bands(source: Any, bands: Bands) -> int:
-    """How many bands a file has, without transparency."""
+    """Return the number of bands of a file, without transparency."""
     return int(source.count) - bool(_transparency(source, bands))
 
 
 def _transparency(source: Any, bands: Bands) -> int:
-    """The number of the band that is transparency, and no channel; 0: none."""
+    """Return the number of the band that is transparency and no channel; 0: none."""
     band = alpha_band(source) if bands.alpha else 0
     return 0 if band in bands.numbers else band
 
 
 def alpha_band(source: Any) -> int:
-    """The number of the band that is declared as transparency; 0: none."""
+    """Return the number of the band that is declared as transparency; 0: none."""
     from rasterio.enums import ColorInterp
 
     kinds = list(source.colorinterp)
@@ -332,7 +301,7 @@ def alpha_band(source: Any) -> int:
 
 
 def _palette(source: Any) -> NDArray[np.uint8] | None:
-    """The colours of a file's values, (N, 3), if they are indices into a palette."""
+    """Return the colours of a file's values, (N, 3), if they are indices into a palette."""
     from rasterio.enums import ColorInterp
 
     if source.colorinterp[0] != ColorInterp.palette:
@@ -344,6 +313,6 @@ def _palette(source: Any) -> NDArray[np.uint8] | None:
 
 
 def reduced_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The (H, W) of a reduced image."""
+    """Return (H, W) of a reduced image."""
     factor = min(1, _PREVIEW / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

@@ -1,4 +1,4 @@
-"""Which bands of a file are a network's channels, and which values are black and white."""
+"""The bands of a file that are a network's channels, and the values of black and white."""
 
 from dataclasses import dataclass
 from reprlib import repr as short
@@ -21,12 +21,12 @@ _Value = Annotated[float, msgspec.Meta(gt=_LEAST, lt=_LARGEST)]
 
 @dataclass(frozen=True)
 class Bands:
-    """Which bands of a file are a network's channels, and which values are black and white."""
+    """The bands of a file that are a network's channels, and the values of black and white."""
 
     numbers: tuple[int, ...] = ()
     """Bands from 1, one for each channel; none: red, green and blue, or grey three times."""
     value_range: tuple[float, float] | None = None
-    """Black and white of all bands; None: 0 and 255, of 8 bits."""
+    """Black and white in all bands; None: 0 and 255, of 8 bits."""
     alpha: bool = True
     """Whether the fourth band of TIFFs is transparency."""
     of: int | None = None

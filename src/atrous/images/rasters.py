@@ -20,7 +20,7 @@ from atrous.images.bands import Bands, Channels, has_value, likely_range
 from atrous.images.photos import IMAGE_SUFFIXES, first_bytes, without_warnings
 
 _PREVIEW = 2048
-"""The longer side of a reduced image, at most."""
+"""Longest side of a reduced image."""
 _SMALL = 128
 """Longest side of the sample that the range of values is guessed from."""
 _CACHE_MEGABYTES = 128
@@ -231,7 +231,7 @@ def channels_of(path: Path, bands: Bands, data: bytes | None = None) -> Channels
     if not bands.numbers:
         return Channels()
     with opened_raster(path, data) as source:
-        kinds = [source.colorinterp[i - 1].name for i in _band_numbers(source, path, bands)]
+        kinds = [_kinds(source)[number - 1] for number in _band_numbers(source, path, bands)]
         count = _data_bands(source, bands)
     if len(kinds) == 3:
         return Channels(of=count)
@@ -255,26 +255,21 @@ def _band_numbers(source: Any, path: Path, bands: Bands) -> list[int]:
 
     Colours are taken in the order that the file declares, so BGR becomes RGB.
     """
-    from rasterio.enums import ColorInterp
-
-    kinds = list(source.colorinterp)
+    kinds = _kinds(source)
     if wrong := [band for band in bands.numbers if not 1 <= band <= source.count]:
         raise InputError(
             f"{path}: has no band {wrong[0]}; give --bands from 1 to {source.count}, or bands in "
             "dataset.toml"
         )
-    if bands.numbers and kinds[0] == ColorInterp.palette:
+    if bands.numbers and kinds[0] == "palette":
         raise InputError(f"{path}: colours by a palette; leave bands out")
     if bands.numbers:
         return list(bands.numbers)
-    names = [kind.name for kind in kinds]
-    if all(names.count(color) == 1 for color in _COLORS):
-        return [names.index(color) + 1 for color in _COLORS]
-    numbers = [number for number, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
-    if len(numbers) == 1:
-        return numbers * 3
-    if len(numbers) == 3:
-        return numbers
+    if all(kinds.count(color) == 1 for color in _COLORS):
+        return [kinds.index(color) + 1 for color in _COLORS]
+    numbers = [number for number, kind in enumerate(kinds, 1) if kind != "alpha"]
+    if len(numbers) in (1, 3):
+        return numbers * (3 // len(numbers))
     raise InputError(
         f"{path}: {len(numbers)} bands; say which are red, green and blue, such as --bands 3 2 1, "
         "or all that count by bands = [1, 2, 3, 4] in dataset.toml"
@@ -294,17 +289,18 @@ def _transparency(source: Any, bands: Bands) -> int:
 
 def alpha_band(source: Any) -> int:
     """Return the number of the band that is declared as transparency; 0: none."""
-    from rasterio.enums import ColorInterp
+    kinds = _kinds(source)
+    return kinds.index("alpha") + 1 if "alpha" in kinds else 0
 
-    kinds = list(source.colorinterp)
-    return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else 0
+
+def _kinds(source: Any) -> list[str]:
+    """Return the meaning of each band: "red", "gray", "palette", "alpha", ..."""
+    return [kind.name for kind in source.colorinterp]
 
 
 def _palette(source: Any) -> NDArray[np.uint8] | None:
     """Return the colours of a file's values, (N, 3), if they are indices into a palette."""
-    from rasterio.enums import ColorInterp
-
-    if source.colorinterp[0] != ColorInterp.palette:
+    if _kinds(source)[0] != "palette":
         return None
     colors = np.zeros((np.iinfo(source.dtypes[0]).max + 1, 3), np.uint8)
     for index, color in source.colormap(1).items():

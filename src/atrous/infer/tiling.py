@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.infer.ordered_map import in_order
 from atrous.infer.runtimes.base import Runtime
-from atrous.infer.upsample import logits_to_labels
+from atrous.infer.upsample import Labels, logits_to_labels
 from atrous.progress import Progress, silent
 
 TILE = 1024
@@ -79,7 +79,7 @@ def label_rows(
     tile: int = TILE,
     calls: int = 1,
     progress: Progress = silent,
-) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
+) -> Iterator[Labels]:
     """Yield the labels (n, W) of an image, some rows at a time, from the top; as `blend`.
 
     A row of logits waits for the row below it, which its labels depend on; so strips have the
@@ -87,7 +87,7 @@ def label_rows(
     """
     stride = runtime.metadata.stride
     held: NDArray[np.float32] | None = None  # (K, 2, w): the row that waits, and the one above
-    labels: NDArray[np.uint8] | NDArray[np.uint16] = np.empty((0, size[1]), np.uint8)
+    labels: Labels = np.empty((0, size[1]), np.uint8)
     for band in blend(runtime, read, size, tile, calls, progress):
         for start in range(0, band.shape[1], _STRIP):
             strip = band[:, start : start + _STRIP]  # (K, n, w)

@@ -59,7 +59,9 @@ class OpenvinoRuntime(BundleRuntime):
         openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
         properties, compiled = self._compile(openvino, options)
         self.metadata = BundleMetadata.from_properties(properties, str(path))
-        self.precision = _computes_in(self.metadata.precision, bf16)
+        self.precision: str = self.metadata.precision
+        if bf16:
+            self.precision = "bf16" if self.precision == "fp32" else f"{self.precision}+bf16"
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(calls):
             self._requests.put(compiled.create_infer_request())
@@ -127,13 +129,6 @@ def import_openvino() -> Any:
         else:
             sys.modules["openvino_telemetry"] = theirs
     return openvino
-
-
-def _computes_in(precision: str, bf16: bool) -> str:
-    """Return the precision of the computation."""
-    if not bf16:
-        return precision
-    return "bf16" if precision == "fp32" else f"{precision}+bf16"
 
 
 def _core(openvino: Any) -> Any:

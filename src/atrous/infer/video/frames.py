@@ -70,16 +70,17 @@ class Video:
         self.name = str(source)
         self._container = _open(self.name)
         if not self._container.streams.video:
-            kinds = _kinds(self._container)
+            kinds = sorted({stream.type for stream in self._container.streams})
             self._container.close()
-            raise InputError(f"{self.name}: holds no video, only {kinds}; give one that does")
+            found = " and ".join(kinds) or "nothing"
+            raise InputError(f"{self.name}: holds no video, only {found}; give one that does")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self.has_audio = bool(self._container.streams.audio)
         self.rate: Fraction | None = self._stream.average_rate
-        """Frames a second on average, where the source tells it."""
+        """Frames a second on average, where known."""
         self.time_base: Fraction = self._stream.time_base or Fraction(1, 90_000)
-        """Seconds that the times of frames are multiples of."""
+        """Unit of the frames' times in seconds."""
         away = bool(_ADDRESS.match(self.name))
         length = self._container.duration  # in microseconds
         self.live = bool(_DEVICE.fullmatch(self.name)) or (away and length is None)
@@ -296,10 +297,6 @@ def _image(picture: "VideoFrame") -> NDArray[np.uint8]:
         format="rgb24", src_colorspace=matrix, src_color_range=picture.color_range
     ).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
-
-
-def _kinds(container: "InputContainer") -> str:
-    return " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
 
 
 def _reason(error: Exception) -> str:

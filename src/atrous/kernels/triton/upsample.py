@@ -1,9 +1,8 @@
-"""Low-resolution logits to full-size labels on a GPU, in Triton: the logits stay on it, and small.
+"""Low-resolution logits to full-size labels on a GPU, in Triton, never the full tensor.
 
-As `atrous.infer.upsample`, but each thread of the GPU looks at all classes of its pixel: what it
-reads is in the GPU's cache, so that looking for the few candidates would not pay. Sums may be
-rounded otherwise than in torch: labels equal those of F.interpolate and argmax but for ties within
-rounding. Triton is part of torch for CUDA on Linux; elsewhere this module cannot be imported.
+As `atrous.kernels.upsample`, but each thread of the GPU looks at all classes of its pixel: the
+logits are in the GPU's cache, so looking for the few candidates would not pay. Sums may be rounded
+otherwise than in torch: labels equal those of F.interpolate and argmax but for ties within rounding. Triton is part of torch for CUDA on Linux; elsewhere this module cannot be imported.
 """
 
 import torch
@@ -15,7 +14,7 @@ _BLOCK = 128
 
 
 def gpu_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Return the labels (B, H, W) of photos of `size` that a network gave `logits` for.
+    """Return the labels (B, H, W) of images of `size` from a network's `logits`.
 
     Args:
         logits: (B, K, h, w), float16, bfloat16 or float32, of any layout; B and H up to 65535.
@@ -31,7 +30,7 @@ def gpu_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 def gpu_labels_confidence(
     logits: Tensor, stride: int, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Return what `gpu_labels` does, and the largest of the softmax, float32 (B, H, W)."""
+    """Return the labels of `gpu_labels` and the largest of the softmax, float32 (B, H, W)."""
     return _launch(logits, stride, size, with_confidence=True)
 
 
@@ -53,7 +52,7 @@ def _launch(
 
 @triton.jit
 def _source(pixel, scale, length):  # type: ignore[no-untyped-def]
-    """The logit before an output pixel, the one after it, and the latter's share."""
+    """Return the logit before an output pixel, the one after it, and the latter's share."""
     position = tl.maximum((pixel + 0.5) * scale - 0.5, 0)
     before = tl.minimum(position.to(tl.int32), length - 1)
     return before, tl.minimum(before + 1, length - 1), position - before
@@ -64,7 +63,7 @@ def _upsample(  # type: ignore[no-untyped-def]
     logits, labels, confidence, stride_b, stride_k, stride_y, stride_x, classes, height, width,
     rows, columns, scale, with_confidence: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Do `block` pixels of one row of one photo."""
+    """Compute `block` pixels of one row of one photo."""
     x = tl.program_id(0) * block + tl.arange(0, block)
     y, photo = tl.program_id(1), tl.program_id(2).to(tl.int64)
     top, bottom, down = _source(y, scale, height)

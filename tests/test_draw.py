@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atrous import kernels
-from atrous.draw import colorize, legend, overlay, shares
+from atrous.draw import class_counts, colorize, fractions, legend, legend_rows, overlay
 from atrous.taxonomy import Taxonomy, distinct_colors
 
 LABELS = np.array([[0, 0, 0, 1], [2, 2, 255, 255]], np.uint8)
@@ -24,7 +24,8 @@ def test_colorize_gives_each_id_its_color() -> None:
 
 
 def test_shares_are_of_pixels_with_a_class_largest_first() -> None:
-    assert shares(LABELS, TAXONOMY) == [
+    shares = fractions(class_counts(LABELS, TAXONOMY.num_classes))
+    assert legend_rows(shares, TAXONOMY) == [
         ("red", 3 / 6, COLORS[0]),
         ("blue", 2 / 6, COLORS[2]),
         ("green", 1 / 6, COLORS[1]),

@@ -32,13 +32,16 @@ def overlay(
     labels: NDArray[np.integer[Any]],  # (H, W)
     taxonomy: Taxonomy,
     opacity: float = 0.5,
+    shares: NDArray[np.float64] | None = None,  # (K,)
 ) -> Image.Image:
     """Lay the colours of train ids over an sRGB image, with a legend to its right.
 
     The image keeps its size, at the top left. Ignored pixels show the image alone. `opacity` of the
-    colours is from 0 to 1.
+    colours is from 0 to 1; `shares` of the classes are counted unless given.
     """
-    panel = legend(shares(labels, taxonomy), len(labels))
+    if shares is None:
+        shares = fractions(class_counts(labels, taxonomy.num_classes))
+    panel = legend(legend_rows(shares, taxonomy), len(labels))
     return Image.fromarray(mix(image, labels, taxonomy, panel, opacity))
 
 
@@ -74,14 +77,10 @@ def fractions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(counts / max(1, counts.sum()))
 
 
-def shares(labels: NDArray[np.integer[Any]], taxonomy: Taxonomy) -> list[Share]:
-    """Return the classes in `labels` (H, W), largest first, with their shares.
-
-    A share is a fraction of the pixels that have a class.
-    """
-    parts = fractions(class_counts(labels, taxonomy.num_classes))
-    order = [i for i in np.argsort(-parts, kind="stable") if parts[i]]
-    return [(taxonomy.classes[i], float(parts[i]), taxonomy.colors[i]) for i in order]
+def legend_rows(shares: NDArray[np.float64], taxonomy: Taxonomy) -> list[Share]:
+    """Return the classes that have a share, (K,), largest first."""
+    order = [i for i in np.argsort(-shares, kind="stable") if shares[i]]
+    return [(taxonomy.classes[i], float(shares[i]), taxonomy.colors[i]) for i in order]
 
 
 def legend(rows: list[Share], image_height: int) -> Image.Image:

@@ -76,7 +76,7 @@ class Segmentation(Result):
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Return the photo under its labels' colours, with a legend; `opacity` from 0 to 1."""
-        return overlay(self.image, self.labels, self.taxonomy, opacity)
+        return overlay(self.image, self.labels, self.taxonomy, opacity, self.shares)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the JSON file. Sizes are (height, width), shares are fractions."""

@@ -145,7 +145,11 @@ TAXONOMY = {
             json.dumps(TAXONOMY | {"colors": [[0, 0, 300]] * 4}),
             "colors[0][2]: expected int <= 255",
         ),
-        ("taxonomy", json.dumps(TAXONOMY | {"colors": [[0, 0]] * 4}), "taxonomy: "),
+        (
+            "taxonomy",
+            json.dumps(TAXONOMY | {"colors": [[0, 0]] * 4}),
+            "metadata: taxonomy.colors[0]: expected array",
+        ),
         ("taxonomy", json.dumps(TAXONOMY | {"things": [4]}), "the thing 4 is no class"),
         (
             "taxonomy",

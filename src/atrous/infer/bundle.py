@@ -101,10 +101,6 @@ class BundleMetadata:
             raise InputError(
                 f"{name}: written by a newer atrous; upgrade with: pip install -U atrous"
             )
-        try:
-            values["taxonomy"] = Taxonomy.from_dict(values.get("taxonomy", {}))
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
         return convert(values, cls, f"{name}: metadata", _FIX)
 
     @classmethod

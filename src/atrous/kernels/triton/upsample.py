@@ -2,7 +2,8 @@
 
 As `atrous.kernels.upsample`, but each thread of the GPU looks at all classes of its pixel: the
 logits are in the GPU's cache, so looking for the few candidates would not pay. Sums may be rounded
-otherwise than in torch: labels equal those of F.interpolate and argmax but for ties within rounding. Triton is part of torch for CUDA on Linux; elsewhere this module cannot be imported.
+otherwise than in torch: labels equal those of F.interpolate and argmax but for ties within
+rounding. Triton is part of torch for CUDA on Linux; elsewhere this module cannot be imported.
 """
 
 import torch

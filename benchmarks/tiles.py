@@ -30,7 +30,7 @@ from side_by_side import measure, print_environment
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.raster.segment import segment_raster
 from atrous.infer.segmenter import Segmenter, load
-from atrous.infer.tiling import Tiled
+from atrous.infer.tiling import TiledRuntime
 from atrous.kernels import usable_cores
 from atrous.taxonomy import Taxonomy, distinct_colors
 
@@ -88,7 +88,7 @@ class Stub:
 def open_segmenter(options):
     calls = usable_cores()
     if options.stub:
-        return Segmenter(Tiled(Stub(options.stub), options.tile), calls)
+        return Segmenter(TiledRuntime(Stub(options.stub), options.tile), calls)
     return load(options.model, calls=calls, tile=options.tile)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
-from atrous.infer.tiling import WHOLE_PIXELS, Tiled, label_rows
+from atrous.infer.tiling import WHOLE_PIXELS, TiledRuntime, label_rows
 from atrous.infer.upsample import logits_to_labels
 from atrous.models.layers import crop, pad_image, upsample
 
@@ -104,7 +104,7 @@ def test_away_from_borders_tiles_are_the_whole(size: tuple[int, int], tile: int)
 
 def test_that_network_tells_tiles_from_the_whole_at_their_borders() -> None:
     image, network = noise(96, 300), Convolutions()
-    whole, tiles = network(image[None])[0], Tiled(network, 128)(image[None])[0]
+    whole, tiles = network(image[None])[0], TiledRuntime(network, 128)(image[None])[0]
     differs = np.abs(whole - tiles).max((0, 1)) > 1e-5  # (w,)
     near = ~far_from_borders(300, 128, REACH)
     assert differs.any()
@@ -115,7 +115,7 @@ def test_that_network_tells_tiles_from_the_whole_at_their_borders() -> None:
 @given(size=sizes)
 def test_strips_have_the_labels_of_all_rows_at_once(size: tuple[int, int]) -> None:
     image, network = noise(*size), Convolutions()
-    logits = Tiled(network, 128)(image[None])[0]
+    logits = TiledRuntime(network, 128)(image[None])[0]
     labels = np.concatenate(list(label_rows(network, rows_of(image), size, 128)))
     assert np.array_equal(labels, logits_to_labels(logits, STRIDE, size))
 
@@ -123,7 +123,7 @@ def test_strips_have_the_labels_of_all_rows_at_once(size: tuple[int, int]) -> No
 @pytest.mark.parametrize("size", [(1, 1), (128, 128), (129, 128), (300, 1000), (1000, 33)])
 def test_weights_sum_to_one(size: tuple[int, int]) -> None:
     image = np.full((*size, 3), 200, np.uint8)
-    logits = Tiled(Fake(), 128)(image[None])[0]
+    logits = TiledRuntime(Fake(), 128)(image[None])[0]
     assert logits.shape == (len(COLORS), -(-size[0] // STRIDE), -(-size[1] // STRIDE))
     assert np.allclose(logits[0], 200, rtol=1e-6)
 
@@ -133,7 +133,7 @@ def test_between_two_tiles_the_change_is_smooth() -> None:
         def logits(self, images: np.ndarray) -> np.ndarray:
             return np.full((1, 4, 32, images.shape[2] // STRIDE), len(self.sizes), np.float32)
 
-    row = Tiled(Counting(), 128)(np.zeros((1, 128, 224, 3), np.uint8))[0, 0, 0]  # (56,)
+    row = TiledRuntime(Counting(), 128)(np.zeros((1, 128, 224, 3), np.uint8))[0, 0, 0]  # (56,)
     steps = np.diff(row)
     assert row[:24].tolist() == [1] * 24
     assert row[-24:].tolist() == [2] * 24
@@ -169,7 +169,7 @@ def test_each_row_is_asked_for_in_its_turn_and_tiles_without_data_are_left_out()
 def test_only_large_images_go_in_tiles_by_themselves() -> None:
     runtime = Fake()
     for height in (2048, 2049):
-        Tiled(runtime)(np.zeros((1, height, 2048, 3), np.uint8))
+        TiledRuntime(runtime)(np.zeros((1, height, 2048, 3), np.uint8))
     assert WHOLE_PIXELS == 2048 * 2048
     assert runtime.sizes == [(2048, 2048)] + [(1024, 1024)] * 6 + [(993, 1024)] * 3
 
@@ -177,4 +177,4 @@ def test_only_large_images_go_in_tiles_by_themselves() -> None:
 @pytest.mark.parametrize("tile", [-128, 0, 64, 100, 1000])
 def test_tiles_that_cannot_be(tile: int) -> None:
     with pytest.raises(InputError, match=f"--tile {tile}: give a multiple of 128"):
-        Tiled(Fake(), tile)
+        TiledRuntime(Fake(), tile)

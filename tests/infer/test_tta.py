@@ -11,7 +11,7 @@ from atrous.errors import InputError
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.runtimes.onnx import OnnxRuntime
 from atrous.infer.segmenter import Segmenter, load
-from atrous.infer.tta import Augmented
+from atrous.infer.tta import AugmentedRuntime
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def blocks(height: int, width: int) -> np.ndarray:
 @given(height=st.integers(1, 80), width=st.integers(1, 80))
 def test_flips_lie_where_the_original_does(runtime: Runtime, height: int, width: int) -> None:
     image = blocks(height, width)
-    plain, flipped = runtime(image[None])[0], Augmented(runtime, flip=True)(image[None])[0]
+    plain, flipped = runtime(image[None])[0], AugmentedRuntime(runtime, flip=True)(image[None])[0]
     assert flipped.shape == plain.shape
     assert np.allclose(np.exp(flipped), softmax(plain), atol=1e-6)
 
@@ -54,7 +54,7 @@ def test_it_is_the_mean_of_probabilities(tiny_bundle: Path) -> None:
             return super().__call__(images) / 5000
 
     network = Lopsided(tiny_bundle, threads=1)
-    mean = np.exp(Augmented(network, flip=True)(image[None])[0])
+    mean = np.exp(AugmentedRuntime(network, flip=True)(image[None])[0])
     once = softmax(network(image[None])[0])
     mirrored = softmax(network(image[None, :, ::-1])[0])[..., ::-1]
     assert np.abs(once - mirrored).max() > 0.1
@@ -72,7 +72,7 @@ def test_scales_lie_where_the_original_does(
     image[..., 0] = 255
     image[size[0] // 2 :, size[1] // 2 :] = [0, 0, 255]
     expected = Segmenter(runtime).predict(image)
-    labels = Segmenter(Augmented(runtime, flip=True, scales=(scale,))).predict(image)
+    labels = Segmenter(AugmentedRuntime(runtime, flip=True, scales=(scale,))).predict(image)
     differs = np.argwhere(labels != expected)
     assert labels.shape == size
     reach = 4 / min(scale, 1) + 4
@@ -90,11 +90,11 @@ def test_what_it_says_of_itself(tiny_bundle: Path, paint: np.ndarray) -> None:
 
 def test_several_images_at_a_time(runtime: Runtime) -> None:
     images = np.stack([blocks(30, 41), blocks(30, 41)[:, ::-1]])
-    augmented = Augmented(runtime, flip=True, scales=(0.75, 1.25))
+    augmented = AugmentedRuntime(runtime, flip=True, scales=(0.75, 1.25))
     assert np.array_equal(augmented(images)[1], augmented(images[1:])[0])
 
 
 @pytest.mark.parametrize("scale", [0, -1, 0.01, 100, float("nan")])
 def test_scales_that_cannot_be(runtime: Runtime, scale: float) -> None:
     with pytest.raises(InputError, match=r"--scales \S+: give scales from 0\.1 to 8"):
-        Augmented(runtime, flip=False, scales=(1, scale))
+        AugmentedRuntime(runtime, flip=False, scales=(1, scale))

@@ -143,8 +143,8 @@ def _is_transparent(
     drawn = codes[alpha > 0]
     if len(levels) > 2 and (drawn == drawn[0]).all():
         raise InputError(
-            f"{path}: one colour in {len(levels)} levels of transparency, which cannot be told "
-            "from shades of one class; save its classes as grey values or colours"
+            f"{path}: one colour in {len(levels)} levels of transparency, which look like "
+            "shades of one class; save its classes as grey values or colours"
         )
     return np.asarray(2 * alpha.astype(np.int16) < top)
 

@@ -65,27 +65,23 @@ _HEADER_LOCK = threading.Lock()
 _SILENT = logging.NullHandler()
 
 
-def read_image(
-    path: Path | str, data: bytes | None = None, *, transparency: bool = True
-) -> NDArray[np.uint8]:
-    """Read a photo as uint8 (H, W, 3), sRGB, 0 to 255, upright.
-
-    Without `transparency` the fourth band of a TIFF, or the second of a grey one, is left out.
-    """
-    path = Path(path)
-    image = decoded(path, data)
-    if not transparency and image.mode in ("RGBA", "LA"):
-        image = image.convert(image.mode[:-1])
-    return photo_array(image, str(path))
+def read_image(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
+    """Read a photo as uint8 (H, W, 3), sRGB, 0 to 255, upright."""
+    return photo_array(decoded(Path(path), data), str(path))
 
 
-def read_transparency(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8] | None:
+def read_transparency(path: Path | str) -> NDArray[np.uint8] | None:
     """Read the band of a TIFF that is declared as transparency, (H, W), if there is one."""
-    with opened(Path(path), data) as image:
-        if image.format != "TIFF" or image.mode not in ("RGBA", "LA"):
+    with opened(Path(path)) as image:
+        if not has_declared_alpha(image):
             return None
         image.load()
         return np.asarray(image.getchannel("A"))
+
+
+def has_declared_alpha(image: Image.Image) -> bool:
+    """Return whether an image from a TIFF declares a band as transparency."""
+    return image.format == "TIFF" and image.mode in ("RGBA", "LA")
 
 
 def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:

@@ -26,10 +26,12 @@ from atrous.images.bands import Bands
 from atrous.images.photos import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
+    decoded,
     first_bytes,
+    has_declared_alpha,
     image_size,
     open_header,
-    read_image,
+    photo_array,
     read_transparency,
     without_warnings,
 )
@@ -88,12 +90,13 @@ def read_pixels(
 def _read_photo(
     path: Path, bands: Bands, data: bytes | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    is_tiff = first_bytes(path, data).startswith(TIFF_SIGNATURES)
-    if not is_tiff or (alpha := read_transparency(path, data)) is None:
-        return read_image(path, data), None
-    if not bands.alpha:
-        return read_image(path, data, transparency=False), None
-    return read_image(path, data), alpha > 0
+    image, has_data = decoded(path, data), None
+    if has_declared_alpha(image):
+        if bands.alpha:
+            has_data = np.asarray(image.getchannel("A")) > 0
+        else:
+            image = image.convert(image.mode[:-1])
+    return photo_array(image, str(path)), has_data
 
 
 def where_data(path: Path, bands: Bands, data: bytes | None = None) -> NDArray[np.bool_] | None:
@@ -220,8 +223,8 @@ def _has_sidecar(path: Path) -> bool:
     if path.with_name(path.name + ".msk").is_file():
         return True
     notes = path.with_name(path.name + ".aux.xml")
-    told = rb"<(NoDataValue|ColorTable|ColorInterp)\b"
-    return notes.is_file() and re.search(told, notes.read_bytes()) is not None
+    declared = rb"<(NoDataValue|ColorTable|ColorInterp)\b"
+    return notes.is_file() and re.search(declared, notes.read_bytes()) is not None
 
 
 def _is_photo(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:

@@ -242,7 +242,7 @@ def _check_count(source: Any, path: Path, bands: Bands) -> None:
     """Refuse a file with another number of bands than the training data."""
     if bands.of in (None, count := _data_bands(source, bands)):
         return
-    fix = f"say which it shall take, such as --bands {bands.named()}"
+    fix = f"say which the model takes, such as --bands {bands.named()}"
     if count < bands.channels:
         fix = "give files that have them all"
     raise InputError(

@@ -27,8 +27,8 @@ from atrous.infer.ordered_map import in_order
 from atrous.infer.result import Segmentation
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.runtimes.open import open_runtime
-from atrous.infer.tiling import Tiled
-from atrous.infer.tta import Augmented
+from atrous.infer.tiling import TiledRuntime
+from atrous.infer.tta import AugmentedRuntime
 from atrous.infer.upsample import Labels, logits_to_labels, logits_to_labels_confidence
 from atrous.infer.video.frames import Frame, Video
 from atrous.kernels import usable_cores
@@ -239,8 +239,8 @@ def load(
     calls = min(calls, threads)
     opened = open_runtime(model, threads, runtime, calls)
     if flip or scales:
-        opened = Augmented(opened, flip, scales)
-    return Segmenter(opened if tile == 0 else Tiled(opened, tile), calls, refinement)
+        opened = AugmentedRuntime(opened, flip, scales)
+    return Segmenter(opened if tile == 0 else TiledRuntime(opened, tile), calls, refinement)
 
 
 def _checked(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ ReadRows = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 Neither number ever decreases from call to call."""
 
 
-class Tiled:
+class TiledRuntime:
     """A runtime that takes large images in tiles, so that the network's memory is bounded."""
 
     def __init__(self, runtime: Runtime, tile: int | None = None):

@@ -23,7 +23,7 @@ from atrous.infer.raster.files import labels_file, pixel_area, reduced_labels
 from atrous.infer.result import Result, write_json, write_picture
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.segmenter import Segmenter
-from atrous.infer.tiling import Tiled, label_rows
+from atrous.infer.tiling import TiledRuntime, label_rows
 from atrous.progress import Progress, silent
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -121,7 +121,7 @@ def segment_raster(
 
 def _untiled(segmenter: Segmenter, size: tuple[int, int], path: Path) -> tuple[Runtime, int]:
     """Return the runtime for a tile, and the side of a tile."""
-    if isinstance(segmenter.runtime, Tiled):
+    if isinstance(segmenter.runtime, TiledRuntime):
         return segmenter.runtime.runtime, segmenter.runtime.tile
     if size[0] * size[1] > MAX_PIXELS:
         raise InputError(f"{path}: {size[1]}x{size[0]} pixels at once; leave --tile 0 out")

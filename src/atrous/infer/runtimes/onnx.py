@@ -61,7 +61,6 @@ def import_onnxruntime() -> Any:
     variable, set before, is the one full way out that its Privacy.md names.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # 0.1 s that `atrous --help` shall not pay
-    import onnxruntime
+    import onnxruntime  # here, since it takes 0.1 s
 
     return onnxruntime

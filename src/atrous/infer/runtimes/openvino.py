@@ -160,9 +160,9 @@ def _prepare_forks(openvino: Any) -> None:
     )
 
 
-def _unpacked(kept: bytes, key: list[Any]) -> tuple[dict[str, str], bytes] | None:
-    """Return the properties and the network in `kept`; None if it is damaged or of another key."""
-    line, _, network = kept.partition(b"\n")
+def _unpacked(cached: bytes, key: list[Any]) -> tuple[dict[str, str], bytes] | None:
+    """Return the properties and the network in `cached`; None if damaged or of another key."""
+    line, _, network = cached.partition(b"\n")
     try:
         head = json.loads(line)
         if head["key"] == key and head["sha256"] == sha256(network).hexdigest():

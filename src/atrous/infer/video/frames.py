@@ -39,7 +39,7 @@ _PROTOCOLS = "http,https,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,hls,crypto,httppr
 _SECONDS_TO_OPEN, _SECONDS_TO_READ = 20.0, 5.0
 """Time limits for a source that gives nothing."""
 _POLL = 0.05
-"""Seconds between two checks whether a live source shall stop."""
+"""Seconds between two checks whether a live source was stopped."""
 _HD_HEIGHT = 720
 """Height from which a video without a colour matrix is taken as BT.709, as players do."""
 _BT709, _UNSPECIFIED = 1, 2

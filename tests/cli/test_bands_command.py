@@ -127,8 +127,8 @@ def test_bands_and_range_of_a_bundle_are_its_defaults(
     capsys.readouterr()
     assert main(["segment", str(data / "val"), "--model", str(other), "--out", out]) == 2
     assert (
-        "0.tif: 5 bands, where the model was trained on files of 4; say which the model takes, such "
-        "as --bands 4 3 2 1"
+        "0.tif: 5 bands, where the model was trained on files of 4; say which the model takes, "
+        "such as --bands 4 3 2 1"
     ) in capsys.readouterr().err
     call[3] = str(other)
     assert main([*call, "--bands", "5", "3", "2", "1"]) == 0

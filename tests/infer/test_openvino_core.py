@@ -49,7 +49,8 @@ signal.raise_signal(signal.SIGINT)
 
 def test_threads_that_open_the_first_runtimes_share_a_core(tiny_bundle: Path) -> None:
     code = """
-import openvino
+from atrous.infer.runtimes.openvino import import_openvino
+openvino = import_openvino()  # its telemetry would fork, for which a core is made
 made, Core = [], openvino.Core
 def counted():
     made.append(1)

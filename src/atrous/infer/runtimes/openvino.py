@@ -124,9 +124,8 @@ def import_openvino() -> Any:
     try:
         import openvino
     finally:
-        if theirs is None:
-            del sys.modules["openvino_telemetry"]
-        else:
+        sys.modules.pop("openvino_telemetry", None)  # another thread may have been here
+        if theirs is not None:
             sys.modules["openvino_telemetry"] = theirs
     return openvino
 

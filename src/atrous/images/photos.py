@@ -16,7 +16,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -185,17 +185,14 @@ def has_frames(path: Path) -> bool:
     Other formats than GIF, PNG, WebP, AVIF and TIFF hold previews, and so do TIFF's frames of
     another size.
     """
-    try:
-        with path.open("rb") as file, open_header(file, path) as image:
+    # Pillow's decoders raise a dozen kinds on damaged files.
+    with suppress(Exception), path.open("rb") as file, open_header(file, path) as image:
+        may_be_animated = image.format in ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+        if may_be_animated and getattr(image, "is_animated", False):
             size = image.size
-            if image.format not in ("GIF", "PNG", "WEBP", "AVIF", "TIFF"):
-                return False
-            if not getattr(image, "is_animated", False):
-                return False
             image.seek(1)
             return image.size == size
-    except Exception:  # Pillow's decoders raise a dozen kinds on damaged files
-        return False
+    return False
 
 
 def largest_of_16_bits(path: Path) -> int | None:
@@ -204,16 +201,14 @@ def largest_of_16_bits(path: Path) -> int | None:
     Pillow keeps the upper 8 bits of colours, so for these the result may be up to 255 too large.
     Cameras of 12 bits store up to 4095, which is nearly black where 65535 is white.
     """
-    try:
-        with path.open("rb") as file, open_header(file, path) as image:
-            if image.mode.startswith("I;16"):
-                return int(np.asarray(image).max())
-            if not raw_mode(image)[0].endswith(";16B"):
-                return None
+    # Pillow's decoders raise a dozen kinds on damaged files.
+    with suppress(Exception), path.open("rb") as file, open_header(file, path) as image:
+        if image.mode.startswith("I;16"):
+            return int(np.asarray(image).max())
+        if raw_mode(image)[0].endswith(";16B"):
             upper = int(np.asarray(image.convert("RGB")).max())
             return upper and upper * 256 + 255
-    except Exception:  # Pillow's decoders raise a dozen kinds on damaged files
-        return None
+    return None
 
 
 def decoded(path: Path, data: bytes | None = None) -> Image.Image:
@@ -303,21 +298,18 @@ def _check_is_file(path: Path) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a photo whose EXIF cannot be read stays as it is."""
-    try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return image
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata must not cost the photo
-        return image
+    with suppress(Exception):  # damaged metadata must not cost the photo
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, from the header alone; 1 where it cannot be read."""
-    try:
+    with suppress(Exception):  # damaged metadata must not cost the photo
         # A PNG's own getexif would decode the pixels, in case EXIF stands behind them.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata must not cost the photo
-        return 1
+    return 1
 
 
 def raw_mode(image: Image.Image) -> tuple[str, *tuple[Any, ...]]:

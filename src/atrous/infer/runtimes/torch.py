@@ -102,10 +102,6 @@ class TorchRuntime:
 def _check_device(device: str) -> None:
     import torch
 
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available[device]:
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(device)
+    if backend is not None and not backend.is_available():
         raise InputError(f"torch finds no {device} device here; take the runtime torch")

@@ -12,7 +12,8 @@ from geotiff import write_tiff
 from rasterio.transform import from_origin
 
 from atrous.cli import main
-from atrous.images.photos import write_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import write_image
 from atrous.metrics import Confusion
 
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5.6e6, 1, 1)}

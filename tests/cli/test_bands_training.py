@@ -10,7 +10,7 @@ from rasterio.transform import from_origin
 from safetensors.torch import load_file
 
 from atrous.cli import main
-from atrous.images.photos import write_label
+from atrous.images.label_maps import write_label
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 

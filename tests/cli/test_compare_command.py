@@ -14,7 +14,8 @@ from atrous import recipes
 from atrous.cli import main
 from atrous.data.dataset import Dataset
 from atrous.data.shapes import write_shapes
-from atrous.images.photos import write_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import write_image
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 from atrous.train.data_check import identity

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from atrous.cli import main
-from atrous.images.photos import read_label, write_image, write_label
+from atrous.images.label_maps import read_label, write_label
+from atrous.images.photos import write_image
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 

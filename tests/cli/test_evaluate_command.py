@@ -8,7 +8,8 @@ import pytest
 from panoptic_data import write_panoptic_data
 
 from atrous.cli import main
-from atrous.images.photos import read_image, write_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import read_image, write_image
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 

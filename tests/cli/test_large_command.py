@@ -15,7 +15,8 @@ from color_bundle import TAXONOMY
 from rasterio.transform import from_origin
 
 from atrous.cli import main
-from atrous.images.photos import read_label, write_image, write_label
+from atrous.images.label_maps import read_label, write_label
+from atrous.images.photos import write_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

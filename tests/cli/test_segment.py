@@ -15,7 +15,8 @@ from pillow_heif import from_pillow
 
 from atrous.cli import main
 from atrous.images import photos as images
-from atrous.images.photos import read_label, write_image
+from atrous.images.label_maps import read_label
+from atrous.images.photos import write_image
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from atrous.cli import main
 from atrous.data.shapes import TAXONOMY
 from atrous.export import certificate
-from atrous.images.photos import write_label
+from atrous.images.label_maps import write_label
 from atrous.infer.runtimes.open import OnnxRuntime
 
 pytestmark = pytest.mark.slow  # for the export that they share

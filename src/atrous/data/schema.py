@@ -22,7 +22,7 @@ from atrous.data.encodings.masks import (
 )
 from atrous.data.lists import is_listable
 from atrous.images.bands import Bands
-from atrous.images.photos import TRANSPARENT
+from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
 
 _ENCODINGS: dict[str, set[str]] = {

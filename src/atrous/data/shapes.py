@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from atrous.files import replacing
-from atrous.images.photos import write_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import write_image
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 TAXONOMY = Taxonomy(

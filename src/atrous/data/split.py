@@ -36,7 +36,7 @@ from atrous.data.sample import Sample, paired, without_data_ignored
 from atrous.errors import InputError
 from atrous.files import is_file, walk
 from atrous.images.bands import COLORS, Bands, Channels
-from atrous.images.photos import read_brightness, read_label
+from atrous.images.label_maps import read_brightness, read_label
 from atrous.images.pixels import read_pixels, where_data
 from atrous.images.rasters import channels_of
 from atrous.metrics.panoptic_quality import Panoptic

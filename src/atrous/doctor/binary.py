@@ -16,7 +16,7 @@ from atrous.doctor.splits import Layout
 from atrous.doctor.survey import Ids, Pair, survey
 from atrous.errors import InputError
 from atrous.files import is_file
-from atrous.images.photos import read_brightness
+from atrous.images.label_maps import read_brightness
 from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 

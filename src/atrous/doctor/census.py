@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from atrous.doctor.levels import are_spread, find_levels
 from atrous.doctor.survey import Tally, rgb
-from atrous.images.photos import TRANSPARENT
+from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX
 
 _RARE = 0.1

@@ -12,7 +12,7 @@ from atrous.data.lists import split_of
 from atrous.doctor.rivals import Choice, choose, fitting
 from atrous.doctor.splits import Files
 from atrous.errors import InputError
-from atrous.images.photos import read_colors
+from atrous.images.label_maps import read_colors
 
 IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
 MOST_GROUPS = 12

@@ -15,7 +15,7 @@ from atrous.doctor.seen import Seen, census_of, pairs_of
 from atrous.doctor.splits import Files, Layout
 from atrous.doctor.survey import Ids, Pair, Reader, find_blurred, survey
 from atrous.errors import InputError
-from atrous.images.photos import read_colors, read_label
+from atrous.images.label_maps import read_colors, read_label
 from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX
 

@@ -10,7 +10,7 @@ from atrous.doctor.far_colors import count_far
 from atrous.doctor.findings import Case, Finding, Severity, many, some, value_name
 from atrous.doctor.scheme import is_background, is_white_a_class
 from atrous.doctor.survey import Reading
-from atrous.images.photos import TRANSPARENT
+from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX
 
 _UNLIKE = 1e-4

@@ -24,7 +24,13 @@ from atrous.doctor.seen import Seen, census_of, pairs_of
 from atrous.doctor.splits import Layout
 from atrous.doctor.survey import Ids, Pair, Reader, Reading, find_blurred, survey
 from atrous.errors import InputError
-from atrous.images.photos import TRANSPARENT, declared_nodata, has_palette, read_colors, read_label
+from atrous.images.label_maps import (
+    TRANSPARENT,
+    declared_nodata,
+    has_palette,
+    read_colors,
+    read_label,
+)
 from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX
 

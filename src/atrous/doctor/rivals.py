@@ -22,7 +22,8 @@ from atrous.data.lists import SPLIT_FOLDER
 from atrous.doctor.findings import some
 from atrous.doctor.splits import Files
 from atrous.errors import InputError
-from atrous.images.photos import IMAGE_SUFFIXES, read_brightness, read_colors
+from atrous.images.label_maps import read_brightness, read_colors
+from atrous.images.photos import IMAGE_SUFFIXES
 
 _DRAWN = re.compile(
     r"colou?r|overlay|visuali[sz]|vi[sz](?![a-z])|depth|disparity|preview|blend|trainids|panoptic"

@@ -17,7 +17,7 @@ from atrous.doctor.class_names import NamedClass, is_void
 from atrous.doctor.far_colors import find_far_colors
 from atrous.doctor.levels import GAP, are_spread
 from atrous.errors import InputError
-from atrous.images.photos import TRANSPARENT
+from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 
 Color = tuple[int, int, int]

@@ -12,7 +12,7 @@ from atrous.doctor.scheme import Scheme
 from atrous.doctor.splits import Files, Layout
 from atrous.doctor.survey import Pair, Reading
 from atrous.errors import InputError
-from atrous.images.photos import read_brightness
+from atrous.images.label_maps import read_brightness
 
 
 @dataclass(frozen=True, eq=False)

@@ -322,7 +322,3 @@ def raw_mode(image: Image.Image) -> tuple[str, *tuple[Any, ...]]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def __getattr__(name: str) -> Any:  # until every package imports these names from label_maps
-    return getattr(importlib.import_module("atrous.images.label_maps"), name)

@@ -22,7 +22,8 @@ from atrous.doctor.survey import Pair, Reader
 from atrous.draw import colorize
 from atrous.errors import InputError
 from atrous.files import replacing
-from atrous.images.photos import read_colors, shown
+from atrous.images.label_maps import read_colors
+from atrous.images.photos import shown
 from atrous.images.pixels import read_pixels
 from atrous.report import page
 from atrous.report.page import css_color, data_uri

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.images.photos import TRANSPARENT, has_palette, read_brightness, read_colors, read_label
+from atrous.images.label_maps import (
+    TRANSPARENT,
+    has_palette,
+    read_brightness,
+    read_colors,
+    read_label,
+)
 from atrous.taxonomy import IGNORE_INDEX
 
 UNKNOWN = -1

@@ -15,7 +15,8 @@ import numpy as np
 
 from atrous.errors import InputError
 from atrous.files import replacing
-from atrous.images.photos import read_colors, write_image
+from atrous.images.label_maps import read_colors
+from atrous.images.photos import write_image
 from atrous.json_file import read_json
 from atrous.metrics.panoptic_quality import Panoptic, PanopticQuality
 from atrous.metrics.segments import (

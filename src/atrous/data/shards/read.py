@@ -22,7 +22,8 @@ from atrous.data.sample import Sample, paired, without_data_ignored
 from atrous.data.tar import tar_members
 from atrous.errors import InputError
 from atrous.images.bands import COLORS, Bands, Channels
-from atrous.images.photos import IMAGE_SUFFIXES, read_label
+from atrous.images.label_maps import read_label
+from atrous.images.photos import IMAGE_SUFFIXES
 from atrous.images.pixels import read_pixels, where_data
 from atrous.images.rasters import channels_of
 from atrous.taxonomy import IGNORE_INDEX

@@ -20,7 +20,8 @@ from atrous.evaluation.evaluate import (
     from_model,
 )
 from atrous.evaluation.timing import Place, bench
-from atrous.images.photos import write_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import write_image
 from atrous.infer.segmenter import load
 from atrous.progress import silent
 from atrous.report.comparison import comparison_text

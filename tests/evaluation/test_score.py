@@ -16,7 +16,8 @@ from atrous.errors import InputError
 from atrous.evaluation.panoptic import evaluate_panoptic
 from atrous.evaluation.predictions import find_predictions, read_predictions
 from atrous.evaluation.score import Predicted, Tally, count, count_samples
-from atrous.images.photos import write_image, write_label
+from atrous.images.label_maps import write_label
+from atrous.images.photos import write_image
 from atrous.metrics import Boundary, Calibration, Confusion, Panoptic
 
 

@@ -21,7 +21,7 @@ from atrous.data.split import Split
 from atrous.errors import InputError
 from atrous.evaluation.score import Labels, Predicted
 from atrous.files import walk
-from atrous.images.photos import read_colors, read_label
+from atrous.images.label_maps import read_colors, read_label
 from atrous.infer.ordered_map import in_order
 from atrous.taxonomy import IGNORE_INDEX
 

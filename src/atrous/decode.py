@@ -2,22 +2,32 @@
 
 A struct declares names, types and ranges (`msgspec.Struct`, `msgspec.Meta`). What does not fit is
 refused in one line that names the file, the place in it, and the fix.
+
+No union may hold both a constrained number or text and a tuple of fixed length, such as
+`Annotated[int, Meta(ge=0)] | tuple[int, int]`: msgspec 0.22 reads wrong memory and crashes.
 """
 
 import json
 import re
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from atrous.errors import InputError
 from atrous.files import no_such_file, not_utf8
+from atrous.text import did_you_mean
 
 T = TypeVar("T")
 
 _MAX_BYTES = 4 << 30  # the largest published annotations have a fourth of it
 _LONGEST = 300  # letters of a reason, which may quote the file
+_UNKNOWN = re.compile(
+    r"(Object contains unknown field|Invalid enum value) [`'](?P<name>.*)[`']", re.S
+)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.S)
 _PLACE = re.compile(r" - at `(key in )?\$\.?(?P<place>.*)`$", re.DOTALL)
 
 
@@ -35,7 +45,7 @@ def decode_json(content: bytes, kind: type[T], name: Path | str, fix: str = "exp
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
-        raise _misfit(name, error, fix) from None
+        raise _misfit(name, error, kind, fix) from None
     except RecursionError:
         raise InputError(f"{name}: nested too deeply; {fix}") from None
     except msgspec.DecodeError:  # NaN, as Python writes it, or a byte order mark: json reads both
@@ -47,7 +57,7 @@ def convert(values: Any, kind: type[T], name: Path | str, fix: str) -> T:
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise _misfit(name, error, fix) from None
+        raise _misfit(name, error, kind, fix) from None
     except RecursionError:
         raise InputError(f"{name}: nested too deeply; {fix}") from None
 
@@ -63,7 +73,7 @@ def _lenient(content: bytes, name: Path | str, fix: str) -> Any:
         raise InputError(f"{name}: not JSON ({_one_line(str(error))}); {fix}") from None
 
 
-def _misfit(name: Path | str, error: msgspec.ValidationError, fix: str) -> InputError:
+def _misfit(name: Path | str, error: msgspec.ValidationError, kind: Any, fix: str) -> InputError:
     """Return "FILE: labels.ignore: expected int, got str; FIX", or what a type's own check says."""
     if isinstance(error.__cause__, InputError):
         return InputError(f"{name}: {error.__cause__}")
@@ -71,8 +81,38 @@ def _misfit(name: Path | str, error: msgspec.ValidationError, fix: str) -> Input
     found = _PLACE.search(reason)
     place = found["place"] if found else ""
     reason = reason[: found.start()] if found else reason
-    line = _one_line(reason[:1].lower() + reason[1:].replace("`", ""))
-    return InputError(f"{name}: {f'{_one_line(place)}: ' if place else ''}{line}; {fix}")
+    where = f"{name}: {_one_line(place)}: " if place else f"{name}: "
+    if unknown := _UNKNOWN.fullmatch(reason):
+        given = unknown["name"]
+        return InputError(
+            f"{where}unknown {short(given)}. {did_you_mean(given, _names_at(kind, place))}"
+        )
+    if missing := _MISSING.fullmatch(reason):
+        return InputError(f"{where}{missing['name']} is missing; {fix}")
+    return InputError(
+        f"{where}{_one_line(reason[:1].lower() + reason[1:].replace('`', ''))}; {fix}"
+    )
+
+
+def _names_at(kind: Any, place: str) -> list[str]:
+    """Return what can stand at a place in a `kind`: the fields of a struct, or the choices."""
+    types = _members(inspect.type_info(kind))
+    for step in re.findall(r"\[[^]]*\]|[^.\[]+", place):
+        types = [inner for one in types for part in _parts(one, step) for inner in _members(part)]
+    fields = [field.encode_name for one in types for field in getattr(one, "fields", ())]
+    return fields + [str(value) for one in types for value in getattr(one, "values", ())]
+
+
+def _members(one: Any) -> list[Any]:
+    """Return the types of a union; of another type, itself."""
+    return list(getattr(one, "types", [one]))
+
+
+def _parts(one: Any, step: str) -> list[Any]:
+    """Return the types that lie one step into another: a field, or the items of a list or table."""
+    if not step.startswith("["):
+        return [field.type for field in getattr(one, "fields", ()) if field.encode_name == step]
+    return [getattr(one, name) for name in ("item_type", "value_type") if hasattr(one, name)]
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from atrous.data.dataset import Dataset, builtin_names
 from atrous.data.encodings.masks import lookup_table, to_train_ids
+from atrous.data.fetch.archives import Archive
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 
@@ -122,7 +123,7 @@ def change(folder: Path, fault: str) -> None:
         case "no classes":
             description.write_text(description.read_text().replace("classes", "klasses"))
         case "encoding":
-            description.write_text(description.read_text().replace('"index"', '"jpeg"'))
+            description.write_text(description.read_text().replace('"index"', '"xyz"'))
         case "not toml":
             description.write_text("name = ")
         case "bad map":
@@ -144,11 +145,11 @@ def change(folder: Path, fault: str) -> None:
         ("truncated", r"a\.png"),
         ("text", r"a\.png"),
         ("no key", r"no \{key\}"),
-        ("no classes", r"dataset\.toml: 'classes' is missing"),
-        ("encoding", r"encoding is 'jpeg'; it can be index, palette, rgb, mat, coco-json"),
+        ("no classes", r"dataset\.toml: labels: unknown 'klasses'\. Did you mean classes\?"),
+        ("encoding", r"encoding: unknown 'xyz'\. There are: binary-masks, coco-json,"),
         ("not toml", r"dataset\.toml: not TOML"),
         ("bad map", r"sends '7' to 2"),
-        ("bytes", r"dataset\.toml: not a text file"),
+        ("bytes", r"dataset\.toml: not UTF-8 text"),
         ("gone", r"dataset\.toml: no such file\. `atrous data doctor .+ --write` makes one"),
     ],
 )
@@ -211,21 +212,37 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         ('"index"\nignore = [9]', '"rgb"\nmap = { "#010203" = 0 }', "stands for two classes"),
         ("ignore = [9]", "ignore = [-2]", "-2 is no id"),
         ("ignore = [9]", 'ignore = ["#000000"]', "'#000000' is no id"),
-        ("ignore = [9]", "ignored = [9]", "labels has no field 'ignored'"),
-        ("ignore = [9]", 'background = "sky"', "labels has no field 'background'"),
-        ("ignore = [9]", 'unknown = "near"', "labels.unknown is 'near'; it can be error"),
-        ('"index"\nignore = [9]', '"binary-masks"', r"splits.train.labels has no \{class\} in it"),
-        ("ignore = [9]", "foreground = 2", "labels has no field 'foreground'"),
-        ('"index"\nignore = [9]', '"binary-masks"\nforeground = 0', "labels.foreground is 0"),
-        ("[splits.train]", "[splits.train]\nvalid = 'x.png'", r"train.valid has no \{key\} in it"),
-        ("ignore = [9]", "divisor = 1", "labels.divisor is 1"),
-        ("ignore = [9]", f"divisor = {10**20}", "labels.divisor is 1000"),
-        ("ignore = [9]", "divisor = true", "labels.divisor is True"),
-        ("ignore = [9]", "map = { 2 = true }", "sends '2' to True"),
-        ("ignore = [9]", "map = { 2 = 255.0 }", r"sends '2' to 255\.0"),
+        ("ignore = [9]", "ignored = [9]", r"labels: unknown 'ignored'. Did you mean ignore\?"),
+        (
+            "ignore = [9]",
+            'background = "sky"',
+            "labels: background goes with coco-json or .*, not with index",
+        ),
+        (
+            "ignore = [9]",
+            'unknown = "near"',
+            r"labels.unknown: unknown 'near'. Did you mean nearest\?",
+        ),
+        ('"index"\nignore = [9]', '"binary-masks"', r"splits.train: labels has no \{class\} in it"),
+        (
+            "ignore = [9]",
+            "foreground = 2",
+            "labels: foreground goes with binary-masks, not with index",
+        ),
+        (
+            '"index"\nignore = [9]',
+            '"binary-masks"\nforeground = 0',
+            "labels.foreground: expected int >= 1",
+        ),
+        ("[splits.train]", "[splits.train]\nvalid = 'x.png'", r"train: valid has no \{key\} in it"),
+        ("ignore = [9]", "divisor = 1", "labels.divisor: expected int >= 2"),
+        ("ignore = [9]", f"divisor = {10**20}", "labels.divisor: expected int <= 65536"),
+        ("ignore = [9]", "divisor = true", "labels.divisor: expected int .*, got bool"),
+        ("ignore = [9]", "map = { 2 = true }", r"labels.map\[.*\]: expected int, got bool"),
+        ("ignore = [9]", "map = { 2 = 255.0 }", r"labels.map\[.*\]: expected int, got float"),
         ("ignore = [9]", "map = { 2 = 0, 02 = 1 }", "'02' is no id"),
-        ("ignore = [9]", "map = [[2, 0]]", "labels.map is "),
-        ('"index"', '"mat"\nvariable = ["S"]', "labels.variable is "),
+        ("ignore = [9]", "map = [[2, 0]]", "labels.map: expected object, got array"),
+        ('"index"', '"mat"\nvariable = ["S"]', "labels.variable: expected str, got array"),
         (
             '"index"\nignore = [9]',
             '"rgb"\nmap = { "#000000" = 0 }\nignore = [0, 0, 0]',
@@ -233,43 +250,63 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         ),
         ("ignore = [9]", "map = { x = 1 }", "'x' is no id"),
         ("ignore = [9]", "map = { 70000 = 1 }", "'70000' is no id"),
-        ("ignore = [9]", 'map = { 1 = "sky" }', "sends '1' to 'sky', which is no class"),
-        ("ignore = [9]", "map = 3", "labels.map is 3, where a table"),
+        ("ignore = [9]", 'map = { 1 = "sky" }', r"labels.map\[.*\]: expected int, got str"),
+        ("ignore = [9]", "map = 3", "labels.map: expected object, got int"),
         ('"index"', '"rgb"', "class 'sky' has no color"),
-        ('"index"', '["index"]', "labels.encoding is"),
+        ('"index"', '["index"]', "labels.encoding: expected str, got array"),
         ("[1, 2, 3]", "[1, 2, 300]", "is no colour"),
         ("[1, 2, 3]", '"#12345"', "is no colour"),
         ("[1, 2, 3]", '[1, 2, 3], group = "things"', "1 groups for 2 classes"),
-        ('"sky", {', "7, {", "an entry of labels.classes is 7, where a table"),
-        ('"sky", {', '["#ff0000"], {', "an entry of labels.classes is "),
+        ('"sky", {', "7, {", r"labels.classes\[0\]: expected str . object, got int"),
+        ('"sky", {', '["#ff0000"], {', r"labels.classes\[0\]: expected str . object, got array"),
         ('"sky", {', '"", {', "the name of a class is '', where printable"),
         ('"sky", {', '"s\\u001bky", {', "the name of a class is .*, where printable"),
-        ('"sky", {', "{ color = 5 }, {", "'name' is missing"),
-        ("[1, 2, 3]", "5", "5 is no colour"),
-        ("[1, 2, 3]", "[1, 2, true]", "is no colour"),
-        ("thing = true", "things = true", "labels.classes has no field 'things'"),
-        ("thing = true", "thing = 1", "class 'car': thing is 1"),
-        ("thing = true", "group = ['stuff']", "the group of a class is "),
-        ("classes = [", "classes = 3 # [", "labels.classes is 3, where a list"),
-        ("classes = [", "classes = {} # [", "labels.classes is {}, where a list"),
-        ("[labels]", "license = 'MIT'\n[labels]", "no field 'license' here; .*, licence, "),
-        ("[labels]", "licence = ['MIT']\n[labels]", r"licence is \['MIT'\], where"),
-        ("[labels]", "name = 1.5\n[labels]", r"name is 1\.5, where"),
-        ("[labels]", "source = 1979-05-27\n[labels]", "source is "),
-        ("[labels]", "archives = 7\n[labels]", "archives is 7, where a list"),
-        ("[labels]", "[[labels]]", "labels is .*, where a table"),
-        ("[splits.train]", "[[splits.train]]", "splits.train is .*, where a table"),
+        ('"sky", {', "{ thing = true }, {", r"labels.classes\[0\]: name is missing"),
+        ("[1, 2, 3]", "5", r"labels.classes\[1\].color: expected str . array . null, got int"),
+        ("[1, 2, 3]", "[1, 2, true]", r"classes\[1\].color\[2\]: expected int, got bool"),
+        (
+            "thing = true",
+            "things = true",
+            r"labels.classes\[1\]: unknown 'things'. Did you mean thing\?",
+        ),
+        ("thing = true", "thing = 1", r"labels.classes\[1\].thing: expected bool, got int"),
+        (
+            "thing = true",
+            "group = ['stuff']",
+            r"labels.classes\[1\].group: expected str . null, got array",
+        ),
+        ("classes = [", "classes = 3 # [", "labels.classes: expected str . array, got int"),
+        ("classes = [", "classes = {} # [", "labels.classes: expected str . array, got object"),
+        (
+            "[labels]",
+            "license = 'MIT'\n[labels]",
+            r"toml: unknown 'license'. Did you mean licence\?",
+        ),
+        ("[labels]", "licence = ['MIT']\n[labels]", "licence: expected str, got array"),
+        ("[labels]", "name = 1.5\n[labels]", "name: expected str, got float"),
+        ("[labels]", "source = 1979-05-27\n[labels]", "source: expected str, got date"),
+        ("[labels]", "archives = 7\n[labels]", "archives: expected array, got int"),
+        ("[labels]", "[[labels]]", "labels: expected object, got array"),
+        ("[splits.train]", "[[splits.train]]", "splits.train: expected object, got array"),
         ("[splits.train]", '[splits."tr\\u001bain"]', "the name of a split is"),
         ('"sky", {', '"car", {', "named twice"),
-        ("classes = [", 'classes = "nowhere" # [', "no built-in set; there are ade20k"),
-        ('labels = "masks/{key}.png"', "", "splits.train.labels is missing"),
-        ('labels = "masks/{key}.png"', "labels = 7", "labels is 7, where a path"),
-        ("[splits.train]", "[splits.train]\nlists = 'x'", "no field 'lists'"),
+        ("classes = [", 'classes = "nowhere" # [', "no built-in set. There are: ade20k"),
+        ('labels = "masks/{key}.png"', "", "splits.train: labels is missing"),
+        ('labels = "masks/{key}.png"', "labels = 7", "splits.train: labels: expected str, got int"),
+        (
+            "[splits.train]",
+            "[splits.train]\nlists = 'x'",
+            r"splits.train: unknown 'lists'. Did you mean list\?",
+        ),
         ("images/{key}.png", "{key}/{key}.png", "more than once"),
         ("images/{key}.png", "{key}\\n.png", "where a path"),
-        ("images/{key}.png", "i" * 300 + "{key}", "where a path"),
-        ("[splits.train]", "[split.train]", "'splits' is missing"),
-        ("[splits.train]", "archives = 7\n[splits.train]", "no field 'archives'"),
+        ("images/{key}.png", "i" * 300 + "{key}", "train: images: expected str of length <= 255"),
+        ("[splits.train]", "[split.train]", r"unknown 'split'. Did you mean splits\?"),
+        (
+            "[splits.train]",
+            "archives = 7\n[splits.train]",
+            "labels: unknown 'archives'. There are: encoding, ",
+        ),
         ("ignore = [9]", "ignore = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
     ],
 )
@@ -359,10 +396,11 @@ def test_classes_and_groups_of_a_built_in_set(folder: Path) -> None:
     assert Dataset.open(folder).taxonomy.groups == ("stuff/ground",)
 
 
-def test_archives_are_handed_on_as_they_are(folder: Path) -> None:
+def test_archives_are_part_of_the_description(folder: Path) -> None:
     with (folder / "dataset.toml").open("a") as file:
         file.write('[[archives]]\nurl = "https://x/a.zip"\nsize = 5\n')
-    assert Dataset.open(folder).archives == ({"url": "https://x/a.zip", "size": 5},)
+    description = Dataset.open(folder).description
+    assert description.archives == (Archive(url="https://x/a.zip", size=5),)
 
 
 def test_keys_lead_through_folders(tmp_path: Path) -> None:

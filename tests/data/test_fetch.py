@@ -14,6 +14,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from file_server import FileServer, file_server
 from hypothesis import HealthCheck, example, given, settings
@@ -21,9 +22,10 @@ from hypothesis import strategies as st
 
 from atrous.data.dataset import Dataset, builtin_names
 from atrous.data.fetch import download as download_module
-from atrous.data.fetch.archives import Archive
+from atrous.data.fetch.archives import Archive, file_name
 from atrous.data.fetch.dataset import fetch, plan, space_needed
-from atrous.data.fetch.download import _SafeRedirects, file_name
+from atrous.data.fetch.download import _SafeRedirects
+from atrous.decode import convert
 from atrous.errors import InputError
 
 CONTENT = {
@@ -51,7 +53,7 @@ def server(monkeypatch):
 
 
 def archive_of(server: FileServer, **table) -> Archive:
-    return Archive.from_dict({"url": f"{server.url}/zips/coco.zip", **table})
+    return convert({"url": f"{server.url}/zips/coco.zip", **table}, Archive, "archives", "")
 
 
 def run(archives, root: Path, splits=None, **arguments) -> list[str]:
@@ -274,7 +276,7 @@ def test_a_body_without_end_is_cut(server, tmp_path, monkeypatch, size):
     monkeypatch.setattr(download_module, "free_space", lambda folder: 4_000_000)
     server.faults = ["endless"]
     job = plan([archive_of(server)], tmp_path)[0]
-    job = replace(job, archive=replace(job.archive, size=size))
+    job = replace(job, archive=msgspec.structs.replace(job.archive, size=size))
     with pytest.raises(InputError, match=r"more than [0-9,]+ bytes are sent"):
         fetch([job], tmp_path)
     assert left_in(tmp_path) == ["lock"]
@@ -389,7 +391,7 @@ def test_only_what_a_split_needs(server, tmp_path):
     only = {"train": ["train2017/*"], "val": ["val2017/*"]}
     archives = [
         archive_of(server, only=only, into="images"),
-        Archive.from_dict({"url": f"{server.url}/train.zip", "splits": ["train"]}),
+        Archive(url=f"{server.url}/train.zip", splits=("train",)),
     ]
     assert not plan(archives, tmp_path, ["val"])[0].is_all
     assert plan(archives[:1], tmp_path)[0].is_all
@@ -474,35 +476,35 @@ def test_spoilt_notes_start_from_the_beginning(server, tmp_path, text):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "begins with http"),
+        ({}, "url is missing"),
         ({"url": "file:///etc/passwd"}, "begins with http"),
         ({"url": "http://a/b c"}, "begins with http"),
         ({"url": "http:///b"}, "a host and a path follow"),
         ({"url": "http://[/b"}, "IPv6"),
         ({"url": "http://a"}, "a host and a path follow"),
-        ({"url": 3}, "begins with http"),
+        ({"url": 3}, "url: expected str, got int"),
         ({"url": "http://a/b", "into": "../up"}, "no path to unpack to"),
         ({"url": "http://a/b", "into": "/root"}, "no path to unpack to"),
-        ({"url": "http://a/b", "into": 3}, "archives"),
-        ({"url": "http://a/b", "size": -1}, "whole number"),
-        ({"url": "http://a/b", "strip": True}, "whole number"),
-        ({"url": "http://a/b", "md5": "xyz"}, "32 hexadecimal"),
-        ({"url": "http://a/b", "only": "*.png"}, "list of texts"),
-        ({"url": "http://a/b", "only": {"val": [3]}}, "list of texts"),
-        ({"url": "http://a/b", "speed": 3}, "unknown key 'speed'; there are url, size"),
-        ("http://a/b", "archives"),
+        ({"url": "http://a/b", "into": 3}, "into: expected str, got int"),
+        ({"url": "http://a/b", "size": -1}, "size: expected int >= 0"),
+        ({"url": "http://a/b", "strip": True}, "strip: expected int, got bool"),
+        ({"url": "http://a/b", "md5": "xyz"}, "md5: expected str matching regex"),
+        ({"url": "http://a/b", "only": "*.png"}, "only: expected object . array, got str"),
+        ({"url": "http://a/b", "only": {"val": [3]}}, r"only\[...\]\[0\]: expected str, got int"),
+        ({"url": "http://a/b", "speed": 3}, "unknown 'speed'. There are: url, size"),
+        ("http://a/b", "expected object, got str"),
     ],
 )
 def test_a_wrong_description_is_told(table, message):
     with pytest.raises(InputError, match=message) as error:
-        Archive.from_dict(table)
+        convert(table, Archive, "dataset.toml: archives", "")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_built_in_descriptions_are_right(name, tmp_path):
     dataset = Dataset.open(name, tmp_path)
-    for archive in map(Archive.from_dict, dataset.archives):
+    for archive in dataset.description.archives:
         assert {*archive.splits} <= dataset.splits.keys()
         assert isinstance(archive.only, tuple) or archive.only.keys() <= dataset.splits.keys()
 

@@ -1,7 +1,6 @@
 """Every built-in set: its facts, and a miniature of it in the layout that its publisher gives."""
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ import pytest
 from PIL import Image
 
 from atrous.data.dataset import Dataset, builtin_names
-from atrous.data.fetch.archives import Archive
-from atrous.data.schema import builtin_text
+from atrous.data.schema import builtin
 from atrous.errors import InputError
 
 SETS = {  # classes, things
@@ -329,13 +327,10 @@ def test_coco_panoptic_has_53_stuff_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_says_where_it_can_be_had(name: str) -> None:
-    table = tomllib.loads(builtin_text(name))
-    archives = [Archive.from_dict(entry) for entry in table.get("archives", [])]
-    for archive in archives:
-        named = archive.only if isinstance(archive.only, Mapping) else ()
+    description = builtin(name)
+    for archive in description.archives:
+        named = archive.only if isinstance(archive.only, dict) else ()
         assert {*archive.splits, *named} <= set(LAYOUTS[name])
-    assert bool(archives) != ("manual" in table)
-    if "manual" in table:
-        assert (
-            table["manual"]["page"].startswith("https://") and "\n" not in table["manual"]["text"]
-        )
+    assert bool(description.archives) != bool(description.manual)
+    if manual := description.manual:
+        assert manual.page.startswith("https://") and "\n" not in manual.text

@@ -365,7 +365,11 @@ def test_the_description_survives_any_words(tmp_path: Path) -> None:
     path = tmp_path / "data/dataset.toml"
     words = r"a \"quoted\" \\ \U0001F600 name" + r"\n[splits.x]"
     text = path.read_text().replace('"shapes"', f'"{words}"').replace('"disc"', f'"{words}"')
-    path.write_text(text.replace("thing =", 'group = "things/round", thing ='))
+    path.write_text(
+        text.replace("] }", '], group = "things/round" }').replace(
+            "true }", 'true, group = "things/round" }'
+        )
+    )
     files, tars = Dataset.open(path), packed(path.parent, tmp_path / "out")
     assert "😀" in tars.name and tars.name == files.name
     assert tars.taxonomy == files.taxonomy and list(tars.splits) == ["train", "val"]

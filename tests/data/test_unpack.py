@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atrous.data.fetch import unpack as unpack_module
-from atrous.data.fetch.unpack import DamagedArchiveError, inner_path
+from atrous.data.fetch.archives import inner_path
+from atrous.data.fetch.unpack import DamagedArchiveError
 from atrous.data.fetch.unpack import unpack as unpack_with_progress
 from atrous.errors import InputError
 

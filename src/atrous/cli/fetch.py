@@ -1,7 +1,6 @@
 """`atrous data fetch`: a published data set, from its publisher's servers to the disk."""
 
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.data.fetch.dataset import Job
+    from atrous.data.schema import Description
 
 
 def fetch(
@@ -39,7 +39,6 @@ def fetch(
     """
     from atrous.cli.progress import watched_bytes
     from atrous.data.dataset import Dataset
-    from atrous.data.fetch.archives import Archive
     from atrous.data.fetch.dataset import fetch as run
     from atrous.data.fetch.dataset import plan
 
@@ -47,10 +46,10 @@ def fetch(
     for unknown in set(split or ()) - dataset.splits.keys():
         known = ", ".join(dataset.splits)
         raise InputError(f"{dataset.name}: no split {unknown!r}; it has {known}")
-    archives = [Archive.from_dict(table) for table in dataset.archives]
-    if not archives:
-        raise InputError(f"{name}: {_by_hand(name)}")
-    jobs = plan(archives, root, split, mirror)
+    description = dataset.description
+    if not description.archives:
+        raise InputError(f"{name}: {_by_hand(description)}")
+    jobs = plan(description.archives, root, split, mirror)
     _print_plan(jobs, root)
     if all(job.done for job in jobs):
         print(f"all of it is in {root}; to fetch it again, remove {root / '.atrous'}")
@@ -67,14 +66,11 @@ def fetch(
     return 0
 
 
-def _by_hand(name: str) -> str:
-    """What to do about a set that cannot be fetched."""
-    from atrous.data.schema import builtin_names, builtin_text
-
-    manual = tomllib.loads(builtin_text(name)).get("manual") if name in builtin_names() else None
-    if manual is None:
+def _by_hand(description: "Description") -> str:
+    """Return what to do about a set that cannot be fetched."""
+    if (manual := description.manual) is None:
         return "its dataset.toml names no [[archives]]; docs/datasets.md says how to"
-    return f"put it together by hand from {manual['page']}: {manual['text']}"
+    return f"put it together by hand from {manual.page}: {manual.text}"
 
 
 def _print_plan(jobs: Sequence["Job"], root: Path) -> None:

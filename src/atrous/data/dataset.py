@@ -1,33 +1,27 @@
 """Dataset: reads a dataset.toml, yields Samples. docs/datasets.md describes the file."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from atrous.data.encodings.masks import Encoding
 from atrous.data.sample import Sample
 from atrous.data.schema import (
+    Description,
+    SplitFiles,
     builtin_names,
     builtin_text,
-    check_split,
-    check_top,
-    one_line,
-    read_bands,
-    read_classes,
-    read_encoding,
-    read_table,
-    read_tables,
-    read_taxonomy,
-    read_text,
+    encoding_of,
+    parse,
+    taxonomy_of,
 )
 from atrous.data.shards.read import Shards, open_shards
 from atrous.data.split import Split, find_split
 from atrous.errors import InputError
-from atrous.images.bands import COLORS, Bands
+from atrous.files import read_text
+from atrous.images.bands import Bands
 from atrous.images.pixels import fourth_is_alpha, may_be_tiff
 from atrous.taxonomy import Taxonomy
 
@@ -38,22 +32,14 @@ __all__ = ["Dataset", "Sample", "Split", "builtin_names"]
 class Dataset:
     """Labelled images on disk, as a dataset.toml describes them."""
 
+    description: Description
+    """What the file says."""
     name: str
-    named: bool
-    """Whether the file gives the name; otherwise it is the folder's."""
-    licence: str
-    source: str
+    """The description's; where it has none, the folder's."""
     folder: Path
+    """Paths of the description count from it."""
     taxonomy: Taxonomy
     encoding: Encoding
-    splits: Mapping[str, Mapping[str, str]]
-    """What the file says of each."""
-    archives: tuple[Mapping[str, Any], ...] = ()
-    """Where a built-in set can be downloaded, as the file says it."""
-    bands: Bands = COLORS
-    """How images are read, but for what a fourth band of TIFFs is."""
-    alpha: bool | None = None
-    """Whether that is transparency; None: as its values tell."""
 
     @classmethod
     def open(cls, data: str | Path, root: Path | str | None = None) -> "Dataset":
@@ -63,105 +49,94 @@ class Dataset:
             data: the name, folder or file.
             root: the folder that the paths count from; needed for a built-in set, for the others
                 the folder of the TOML file if left out.
-
-        Raises:
-            InputError: there is no such set, or its description is wrong.
         """
         if str(data) in builtin_names() and not Path(data).exists():
             if root is None:
                 raise InputError(f"{data}: where is it? Pass --root with the folder that holds it")
-            return _parse(builtin_text(str(data)), Path(str(data)), Path(root))
+            return cls.of(parse(builtin_text(str(data)), data), root, data)
         path = Path(data)
         if path.is_dir():
             path = path / "dataset.toml"
         if not path.is_file():
-            mend = f"`atrous data doctor {data} --write` makes one"
-            if not Path(data).is_dir():
-                mend = (
-                    f"Give a folder, a dataset.toml or a built-in set: {', '.join(builtin_names())}"
-                )
-            raise InputError(f"{path}: no such file. {mend}")
+            known = ", ".join(builtin_names())
+            fix = f"Give a folder, a dataset.toml or a built-in set: {known}"
+            if Path(data).is_dir():
+                fix = f"`atrous data doctor {data} --write` makes one"
+            raise InputError(f"{path}: no such file. {fix}")
+        return cls.of(parse(read_text(path), path), path.parent if root is None else root, path)
+
+    @classmethod
+    def of(cls, description: Description, folder: Path | str, path: Path | str) -> "Dataset":
+        """Return the data set of a description, whose errors begin with `path`."""
+        folder = Path(folder)
+        name = description.name or folder.resolve().name or "data"
         try:
-            text = path.read_text("utf-8-sig")
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not a text file; a dataset.toml is UTF-8 text") from None
-        return _parse(text, path, Path(root) if root is not None else path.parent)
+            taxonomy = taxonomy_of(description.labels, name)
+            encoding = encoding_of(description.labels)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; docs/datasets.md has an example") from None
+        return cls(description, name, folder, taxonomy, encoding)
+
+    @property
+    def named(self) -> bool:
+        """Whether the description has a name."""
+        return bool(self.description.name)
+
+    @property
+    def licence(self) -> str:
+        """The description's, or "not stated"."""
+        return self.description.licence or "not stated"
+
+    @property
+    def source(self) -> str:
+        """The description's, or "not stated"."""
+        return self.description.source or "not stated"
+
+    @property
+    def splits(self) -> Mapping[str, SplitFiles]:
+        """Where the files of each split lie."""
+        return self.description.splits
 
     def split(self, name: str) -> Split | Shards:
-        """The samples of one split.
-
-        Raises:
-            InputError: there is no such split, it is empty, or an image has no mask.
-        """
+        """Return the samples of one split; an image without a mask is an error."""
         if name not in self.splits:
             raise InputError(f"{self.name}: no split {name!r}; it has {', '.join(self.splits)}")
         if not self.folder.is_dir():
             raise InputError(
                 f"{self.folder}: no such folder; --root is the one that holds the data"
             )
-        table = self.splits[name]
-        if "shards" in table:
-            num_classes = self.taxonomy.num_classes
-            return open_shards(self.folder, table["shards"], name, num_classes, self.reading)
-        return replace(self._find(name), bands=self.reading)
+        if shards := self.splits[name].shards:
+            return open_shards(self.folder, shards, name, self.taxonomy.num_classes, self.bands)
+        return replace(self._find(name), bands=self.bands)
 
     @property
-    def reading(self) -> Bands:
+    def bands(self) -> Bands:
         """How the images of all splits are read."""
-        return replace(self.bands, alpha=self.fourth_band[0])
+        return replace(self.description.reading(), alpha=self.fourth_band[0])
 
     @cached_property
     def fourth_band(self) -> tuple[bool, str]:
         """Whether a fourth band of TIFFs is transparency, and a line that says why, if it is."""
-        if self.alpha is not None:
-            return self.alpha, ""
+        if self.description.alpha is not None:
+            return self.description.alpha, ""
         return fourth_is_alpha(self._tiffs())
 
     def _tiffs(self) -> Iterator[Path]:
-        """The images of all splits whose files may be TIFFs, as far as they can be found."""
-        for name, table in self.splits.items():
-            if "shards" not in table and may_be_tiff(table["images"]):
-                with suppress(InputError):  # told of where the split is asked for
+        """Yield the images of all splits whose files may be TIFFs, as far as they are found."""
+        for name, files in self.splits.items():
+            if files.images and may_be_tiff(files.images):
+                with suppress(InputError):  # raised again where the split is asked for
                     split = self._find(name)
                     yield from map(split.image_path, split.keys)
 
     def _find(self, name: str) -> Split:
-        return find_split(name, self.folder, self.splits[name], self.encoding, self.taxonomy.things)
+        """Search for the files of a split, once."""
+        if name not in self._found:
+            self._found[name] = find_split(
+                name, self.folder, self.splits[name], self.encoding, self.taxonomy.things
+            )
+        return self._found[name]
 
-
-def _parse(text: str, path: Path, folder: Path) -> Dataset:
-    try:
-        table = tomllib.loads(text)
-        labels, splits = (read_table(field, table[field]) for field in ("labels", "splits"))
-        check_top(table)
-        bands, alpha = read_bands(table)
-        name = read_text("name", table.get("name", folder.resolve().name or "data"))
-        classes = read_classes(labels)
-        taxonomy = read_taxonomy(name, classes)
-        encoding = read_encoding(labels, classes)
-        if not splits:
-            raise ValueError("splits is empty")
-        for split, patterns in splits.items():
-            where = f"splits.{read_text('the name of a split', split)}"
-            check_split(where, encoding.name, patterns)
-        return Dataset(
-            name=name,
-            named="name" in table,
-            licence=read_text("licence", table.get("licence") or "not stated"),
-            source=read_text("source", table.get("source") or "not stated"),
-            folder=folder,
-            taxonomy=taxonomy,
-            encoding=encoding,
-            splits=splits,
-            archives=tuple(read_tables("archives", table.get("archives", []))),
-            bands=bands,
-            alpha=alpha,
-        )
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {one_line(error)}") from None
-    except KeyError as error:
-        raise InputError(f"{path}: {error} is missing; docs/datasets.md has an example") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply; docs/datasets.md has an example") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; docs/datasets.md has an example") from None
+    @cached_property
+    def _found(self) -> dict[str, Split]:
+        return {}

@@ -1,13 +1,21 @@
-"""What a dataset.toml says, checked. docs/datasets.md describes the file."""
+"""What a dataset.toml says: one description of labels, splits, images and archives.
 
+`parse` reads a description and `to_toml` writes it; `taxonomy_of` and `encoding_of` tell what its
+[labels] mean. docs/datasets.md describes the file.
+"""
+
+import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from atrous.data.encodings.masks import (
     COLORS,
@@ -20,339 +28,445 @@ from atrous.data.encodings.masks import (
     nearest_ids,
     plain_name,
 )
+from atrous.data.fetch.archives import Archive
 from atrous.data.lists import is_listable
+from atrous.decode import convert
+from atrous.errors import InputError
 from atrous.images.bands import Bands
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
+from atrous.text import did_you_mean
 
-_ENCODINGS: dict[str, set[str]] = {
-    "index": {"divisor"},
-    "palette": set(),
-    "rgb": set(),
-    "mat": {"variable"},
-    "coco-json": {"background"},
-    "coco-panoptic": set(),
-    "polygons": {"background"},
-    "binary-masks": {"background", "foreground"},
-}
-"""Each with the fields of [labels] that it alone has."""
+__all__ = [
+    "ClassEntry",
+    "Description",
+    "Labels",
+    "Manual",
+    "SplitFiles",
+    "builtin",
+    "builtin_names",
+    "encoding_of",
+    "parse",
+    "taxonomy_of",
+    "to_toml",
+]
+
+EncodingName = Literal[
+    "index", "palette", "rgb", "mat", "coco-json", "coco-panoptic", "polygons", "binary-masks"
+]
+Color = str | tuple[int, ...]
+"""As "#rrggbb", or (r, g, b) with values from 0 to 255."""
+Id = int | Color
+"""What stands for a class in a mask: a number, a name, or a colour."""
+_Path = Annotated[str, Meta(min_length=1, max_length=255)]
+
 _BY_NAME = ("polygons", "binary-masks")
 """Encodings that know classes by their names."""
 _PICTURES = ("index", "palette", "mat", "rgb")
-"""Those whose masks hold a value, or a colour, for each pixel."""
-_FIELDS = {
-    *("name", "licence", "source", "labels", "splits", "archives", "manual"),
-    *("bands", "range", "alpha"),
+"""Encodings whose masks hold a value, or a colour, for each pixel."""
+_ENCODINGS_WITH = {
+    "divisor": ("index",),
+    "variable": ("mat",),
+    "background": ("coco-json", "polygons", "binary-masks"),
+    "foreground": ("binary-masks",),
 }
-_CLASS_FIELDS = {"name", "color", "thing", "group"}
-_LABEL_FIELDS = {"encoding", "classes", "ignore", "map", "unknown"}
+"""Fields of [labels] that only some encodings have."""
 _SPLIT_FIELDS = {
     "coco-json": {"images", "annotations"},
     "coco-panoptic": {"images", "labels", "annotations"},
 }
 """What a split must say, where that is not images and labels."""
-_LONGEST_PATH = 255
 _LONGEST_TEXT = 1000
-_ID = re.compile("0|[1-9][0-9]{0,4}")
+_DIGITS = re.compile("0|[1-9][0-9]{0,4}")
+_FIX = "docs/datasets.md has an example"
+
+
+class ClassEntry(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """One class, as `classes` lists it."""
+
+    name: str
+    color: Color | None = None
+    thing: bool = False
+    """Whether its objects can be counted."""
+    group: str | None = None
+    """Where the class hangs in a tree of classes, root first: "stuff/indoor/textile"."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "name", _text("the name of a class", self.name))
+        if self.color is not None:
+            color_code(self.color)
+        if self.group is not None:
+            _text("the group of a class", self.group)
+
+
+class Labels(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """How masks are stored, and what their ids mean."""
+
+    encoding: EncodingName
+    ignore: int | str | tuple[Id, ...] = ()
+    """Ids that no loss and no score counts; -1 stands for all negative ones."""
+    unknown: Literal["error", "ignore", "nearest"] = "error"
+    """What an id that is neither a class nor ignored is."""
+    divisor: Annotated[int, Meta(ge=2, le=IDS)] | None = None
+    """Ids from it on are category * divisor + instance."""
+    variable: str = "S"
+    """Name of the label map in a MATLAB file."""
+    background: str | None = None
+    """Name of the class of the pixels that no outline and no mask covers; None: ignored."""
+    foreground: Annotated[int, Meta(ge=1, lt=IDS)] = 1
+    """The least value of a binary mask that belongs to its class."""
+    map: dict[str, int] = {}
+    """Train ids of dataset ids, names or colours; 255: ignored."""
+    classes: str | tuple[str | ClassEntry, ...]
+    """In the order of train ids; or the name of a built-in set."""
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(Labels):
+            encodings = _ENCODINGS_WITH.get(field.name, (self.encoding,))
+            if self.encoding not in encodings and getattr(self, field.name) != field.default:
+                there = " or ".join(encodings)
+                raise ValueError(f"{field.name} goes with {there}, not with {self.encoding}")
+        if self.unknown == "nearest" and self.encoding not in _PICTURES:
+            raise ValueError(f"unknown = 'nearest' goes with {', '.join(_PICTURES)}")
+        _text("variable", self.variable)
+
+    def entries(self) -> tuple[ClassEntry, ...]:
+        """Return the classes in full, those of a built-in set as well."""
+        if isinstance(self.classes, str):
+            return builtin(self.classes).labels.entries()
+        return tuple(
+            ClassEntry(name=entry) if isinstance(entry, str) else entry for entry in self.classes
+        )
+
+    def ignored(self) -> tuple[Id, ...]:
+        """Return the ids to ignore, a single one as well."""
+        return self.ignore if isinstance(self.ignore, tuple) else (self.ignore,)
+
+
+class SplitFiles(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Where the files of a split lie, from the folder of the data set; "" where it has none."""
+
+    images: _Path = ""
+    """Pattern with {key}."""
+    labels: _Path = ""
+    """Pattern with {key}, and with {class} of binary masks."""
+    annotations: _Path = ""
+    """The JSON that describes all labels."""
+    list_file: _Path = msgspec.field(default="", name="list")
+    """Names the samples; without it, all images that match belong to the split."""
+    valid: _Path = ""
+    """Pattern with {key} of masks whose 0 marks pixels to ignore."""
+    shards: _Path = ""
+    """Pattern of tar files, in place of all others."""
+
+    def __post_init__(self) -> None:
+        said = msgspec.to_builtins(self)
+        if "shards" in said and len(said) > 1:
+            raise ValueError(f"shards stand alone, without {', '.join(said.keys() - {'shards'})}")
+        for field, path in said.items():
+            if not is_listable(path):
+                raise ValueError(f"{field} is {short(path)}, where a path was expected")
+        for field in said.keys() & {"images", "labels", "valid"}:
+            if "{key}" not in said[field]:
+                raise ValueError(f"{field} has no {{key}} in it")
+        if self.images.count("{key}") > 1:
+            raise ValueError("images has {key} in it more than once")
+
+    def check(self, encoding: EncodingName) -> None:
+        """Refuse, by a ValueError, a split that lacks what labels in `encoding` need."""
+        if self.shards:
+            return
+        needed = _SPLIT_FIELDS.get(encoding, {"images", "labels"})
+        for field in ("images", "labels", "annotations"):
+            if bool(getattr(self, field)) != (field in needed):
+                fault = "is missing" if field in needed else f"goes with no {encoding}"
+                raise ValueError(f"{field} {fault}")
+        if encoding == "binary-masks" and "{class}" not in self.labels:
+            raise ValueError("labels has no {class} in it")
+
+
+class Manual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to put a set together that cannot be fetched."""
+
+    page: str
+    text: str
+
+
+class Description(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What a dataset.toml says; its name, licence and source are "" where it does not say."""
+
+    name: str = ""
+    licence: str = ""
+    source: str = ""
+    bands: Annotated[tuple[int, ...], Meta(min_length=1)] = ()
+    """From 1, one for each channel of the network; none: the colours of the files."""
+    range: tuple[float, float] | None = None
+    """The values that are black and white."""
+    alpha: bool | None = None
+    """Whether a fourth band of TIFFs is transparency; None: as its values tell."""
+    labels: Labels
+    splits: Annotated[dict[str, SplitFiles], Meta(min_length=1)]
+    manual: Manual | None = None
+    archives: tuple[Archive, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("name", "licence", "source"):
+            if value := getattr(self, field):
+                msgspec.structs.force_setattr(self, field, _text(field, value))
+        self.reading()
+
+    def reading(self) -> Bands:
+        """Return how images are read, but for what a fourth band of TIFFs is."""
+        return Bands(self.bands, self.range)
+
+
+def parse(text: str, path: Path | str) -> Description:
+    """Read the text of a dataset.toml, whose errors begin with `path`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {one_line(error)}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; {_FIX}") from None
+    if isinstance(splits := table.get("splits"), dict):
+        table["splits"] = {name: _split(name, splits[name], path) for name in splits}
+    description = convert(table, Description, path, _FIX)
+    for name, files in description.splits.items():
+        try:
+            files.check(description.labels.encoding)
+        except ValueError as error:
+            raise InputError(f"{path}: splits.{name}: {error}; {_FIX}") from None
+    return description
+
+
+def _split(name: str, files: Any, path: Path | str) -> SplitFiles:
+    """Read one split by itself, so that an error names it."""
+    if not name or not name.isprintable():
+        raise InputError(f"{path}: splits: the name of a split is {short(name)}; {_FIX}")
+    return convert(files, SplitFiles, f"{path}: splits.{name}", _FIX)
+
+
+def to_toml(description: Description) -> str:
+    """Write a description: fields in a fixed order, only those that differ from the default."""
+    table = msgspec.to_builtins(description)
+    tables = [("[labels]", table.pop("labels"))]
+    tables += [(f"[splits.{_key(name)}]", files) for name, files in table.pop("splits").items()]
+    if "manual" in table:
+        tables.append(("[manual]", table.pop("manual")))
+    tables += [("[[archives]]", archive) for archive in table.pop("archives", ())]
+    lines = _assignments(table)
+    for title, fields in tables:
+        lines += [*([""] if lines else []), title, *_assignments(fields)]
+    return "\n".join(lines) + "\n"
+
+
+def _assignments(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(field)} = {_value(value)}" for field, value in table.items()]
+
+
+def _value(value: Any) -> str:
+    """Write a value as TOML, on one line; only a list of tables has a line for each."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(_assignments(value))} }}"
+    if isinstance(value, tuple | list) and any(isinstance(entry, dict) for entry in value):
+        return "[\n" + "".join(f"  {_value(entry)},\n" for entry in value) + "]"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_value, value))}]"
+    # Strings and booleans as in JSON; but TOML has DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _value(name)
 
 
 def builtin_names() -> list[str]:
-    """The sets that the package describes."""
+    """Return the names of the sets that the package describes."""
     folder = resources.files("atrous.data") / "sets"
     return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def builtin_text(name: str) -> str:
-    """The dataset.toml of a built-in set."""
+    """Return the dataset.toml of a built-in set."""
     return (resources.files("atrous.data") / "sets" / f"{name}.toml").read_text("utf-8")
 
 
-def one_line(value: Any) -> str:
-    """What `value` is as text, on one line."""
-    return " ".join(str(value).split())
+def builtin(name: str) -> Description:
+    """Return the description of a built-in set, or refuse the name by a ValueError."""
+    if name not in builtin_names():
+        raise ValueError(f"{short(name)} is no built-in set. {did_you_mean(name, builtin_names())}")
+    return parse(builtin_text(name), name)
 
 
-def read_text(where: str, value: Any) -> str:
-    """The text of the field that `where` names, on one line.
-
-    Raises:
-        ValueError: it is no text, empty, or would disturb a terminal.
-    """
-    line = one_line(value) if isinstance(value, str) else ""
-    if not line.isprintable() or not 0 < len(line) <= _LONGEST_TEXT:
-        raise ValueError(f"{where} is {short(value)}, where printable text was expected")
-    return line
-
-
-def read_table(where: str, value: Any) -> dict[str, Any]:
-    """The table that `where` names.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {short(value)}, where a table was expected")
-    return value
-
-
-def read_tables(where: str, value: Any) -> list[dict[str, Any]]:
-    """The list of tables that `where` names.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(value, list):
-        raise ValueError(f"{where} is {short(value)}, where a list was expected")
-    return [read_table(f"an entry of {where}", entry) for entry in value]
-
-
-def check_top(table: Mapping[str, Any]) -> None:
-    """Check that the file has no fields but those that there are.
-
-    Raises:
-        ValueError: it has.
-    """
-    _check_fields("the top level", table, _FIELDS)
-
-
-def read_bands(table: Mapping[str, Any]) -> tuple[Bands, bool | None]:
-    """How images are read, and whether a fourth band is transparency, if that is said.
-
-    Raises:
-        ValueError: a field is not as it should be.
-    """
-    alpha = table.get("alpha")
-    if not isinstance(alpha, bool | None):
-        raise ValueError(f"alpha is {short(alpha)}; true or false")
-    return Bands.read(table.get("bands"), table.get("range")), alpha
-
-
-def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The entries of `classes`: each a table with at least a name.
-
-    Raises:
-        ValueError, KeyError: they are not described as they should be.
-    """
-    classes = labels["classes"]
-    while isinstance(classes, str):
-        if classes not in builtin_names():
-            known = ", ".join(builtin_names())
-            raise ValueError(
-                f"labels.classes is {short(classes)}, no built-in set; there are {known}"
-            )
-        classes = tomllib.loads(builtin_text(classes))["labels"]["classes"]
-    if isinstance(classes, list):
-        classes = [{"name": entry} if isinstance(entry, str) else entry for entry in classes]
-    return [_read_class(entry) for entry in read_tables("labels.classes", classes)]
-
-
-def _read_class(entry: dict[str, Any]) -> dict[str, Any]:
-    _check_fields("an entry of labels.classes", entry, _CLASS_FIELDS)
-    name = read_text("the name of a class", entry["name"])
-    if not isinstance(entry.get("thing", False), bool):
-        raise ValueError(f"class {short(name)}: thing is {short(entry['thing'])}; true or false")
-    return {**entry, "name": name}
-
-
-def read_taxonomy(name: str, classes: list[dict[str, Any]]) -> Taxonomy:
-    """Names, colours, things and groups of the entries of `classes`.
-
-    Raises:
-        ValueError: an entry is not as it should be.
-    """
-    defaults = distinct_colors(len(classes))
+def taxonomy_of(labels: Labels, name: str) -> Taxonomy:
+    """Return names, colours, things and groups of the classes of [labels]."""
+    entries = labels.entries()
+    defaults = distinct_colors(len(entries))
+    colors = (entry.color or color for entry, color in zip(entries, defaults, strict=True))
     return Taxonomy(
         name=name,
-        classes=tuple(entry["name"] for entry in classes),
-        colors=tuple(
-            _color(entry.get("color", default))
-            for entry, default in zip(classes, defaults, strict=True)
-        ),
-        things=frozenset(i for i, entry in enumerate(classes) if entry.get("thing", False)),
-        groups=tuple(
-            read_text("the group of a class", entry["group"])
-            for entry in classes
-            if "group" in entry
-        ),
+        classes=tuple(entry.name for entry in entries),
+        colors=tuple(_rgb(color) for color in colors),
+        things=frozenset(i for i, entry in enumerate(entries) if entry.thing),
+        groups=tuple(one_line(entry.group) for entry in entries if entry.group is not None),
     )
 
 
-def read_encoding(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> Encoding:
-    """Read the table [labels], all but its classes.
-
-    Raises:
-        ValueError, KeyError: a field is not as it should be.
-    """
-    name = labels["encoding"]
-    if not isinstance(name, str) or name not in _ENCODINGS:
-        raise ValueError(f"labels.encoding is {short(name)}; it can be {', '.join(_ENCODINGS)}")
-    _check_fields("labels", labels, _LABEL_FIELDS | _ENCODINGS[name])
-    read_table("labels.map", labels.get("map", {}))
-    unknown = labels.get("unknown", "error")
-    allowed = ("error", "ignore", "nearest") if name in _PICTURES else ("error", "ignore")
-    if unknown not in allowed:
-        raise ValueError(f"labels.unknown is {short(unknown)}; it can be {', '.join(allowed)}")
-    beyond = IGNORE_INDEX if unknown == "ignore" else UNKNOWN
-    read_ids = _read_colors if name == "rgb" else _read_ids
-    train_ids, ignored = read_ids(labels, classes)
+def encoding_of(labels: Labels) -> Encoding:
+    """Return what reads the masks that [labels] describe."""
+    by_color, entries = labels.encoding == "rgb", labels.entries()
+    train_ids, ignored = _colors(labels, entries) if by_color else _ids(labels, entries)
     for dataset_id in ignored:
         if train_ids.get(dataset_id, IGNORE_INDEX) != IGNORE_INDEX:
-            named = color_name(dataset_id) if name == "rgb" else dataset_id
+            named = color_name(dataset_id) if by_color else dataset_id
             raise ValueError(f"labels.ignore names {named}, which is a class; choose one")
-    if name in _PICTURES and name != "rgb":
-        ignored = [*ignored, IGNORE_INDEX]
-    no_data = NO_DATA in ignored
-    ignored = [i for i in ignored if i != NO_DATA]
-    table = lookup_table(train_ids, ignored, beyond, COLORS if name == "rgb" else IDS)
-    known = [i for i in (*train_ids, *ignored) if i != TRANSPARENT]
-    if unknown == "nearest" and name != "rgb":  # colours are too many; see `read_rgb`
+    if labels.encoding in _PICTURES and not by_color:
+        ignored.append(IGNORE_INDEX)
+    known = [i for i in (*train_ids, *ignored) if i not in (TRANSPARENT, NO_DATA)]
+    table = lookup_table(
+        train_ids,
+        (i for i in ignored if i != NO_DATA),
+        unknown=IGNORE_INDEX if labels.unknown == "ignore" else UNKNOWN,
+        size=COLORS if by_color else IDS,
+    )
+    if labels.unknown == "nearest" and not by_color:  # colours are too many; see `read_rgb`
         table[:-1] = table[nearest_ids(np.arange(IDS), known)]
     return Encoding(
-        name=name,
+        name=labels.encoding,
         table=table,
-        names=_read_names(labels, classes) if name in _BY_NAME else {},
-        background=_read_background(labels, classes),
-        nearest=tuple(known) if unknown == "nearest" else (),
-        transparency=name == "rgb" and TRANSPARENT in (*train_ids, *ignored),
-        no_data=no_data,
-        divisor=_divisor(labels["divisor"]) if "divisor" in labels else None,
-        variable=read_text("labels.variable", labels.get("variable", "S")),
-        foreground=_foreground(labels.get("foreground", 1)),
+        names=_names(labels, entries) if labels.encoding in _BY_NAME else {},
+        background=_background(labels, entries),
+        nearest=tuple(known) if labels.unknown == "nearest" else (),
+        transparency=by_color and TRANSPARENT in (*train_ids, *ignored),
+        no_data=not by_color and NO_DATA in ignored,
+        divisor=labels.divisor,
+        variable=labels.variable,
+        foreground=labels.foreground,
     )
 
 
-def check_split(where: str, encoding: str, table: Any) -> None:
-    """Check the table of one split, which `where` names.
-
-    Raises:
-        ValueError: a field is missing, unknown, or no text.
-    """
-    read_table(where, table)
-    needed = {"shards"} if "shards" in table else _SPLIT_FIELDS.get(encoding, {"images", "labels"})
-    _check_fields(where, table, needed if "shards" in table else needed | {"list", "valid"})
-    for field in sorted(needed):
-        if field not in table:
-            raise ValueError(f"{where}.{field} is missing")
-    for field, value in table.items():
-        if not isinstance(value, str) or not is_listable(value) or len(value) > _LONGEST_PATH:
-            raise ValueError(f"{where}.{field} is {short(value)}, where a path was expected")
-    for field in table.keys() & {"images", "labels", "valid"}:
-        if "{key}" not in table[field]:
-            raise ValueError(f"{where}.{field} has no {{key}} in it")
-    if encoding == "binary-masks" and "{class}" not in table.get("labels", "{class}"):
-        raise ValueError(f"{where}.labels has no {{class}} in it")
-    if "images" in needed and table["images"].count("{key}") > 1:
-        raise ValueError(f"{where}.images has {{key}} in it more than once")
-
-
-def _check_fields(where: str, table: Mapping[str, Any], allowed: set[str]) -> None:
-    for field in table:
-        if field not in allowed:
-            there = ", ".join(sorted(allowed))
-            raise ValueError(f"{where} has no field {short(field)} here; there can be {there}")
-
-
-def _read_ids(
-    labels: Mapping[str, Any], classes: list[dict[str, Any]]
-) -> tuple[dict[int, int], list[int]]:
-    """Dataset ids that are integers: the train ids of those mapped, and those ignored."""
-    names = labels["encoding"] in _BY_NAME  # names have no place in this table
-    least = NO_DATA if labels["encoding"] in _PICTURES else 0
+def _ids(labels: Labels, entries: Sequence[ClassEntry]) -> tuple[dict[int, int], list[int]]:
+    """Return the train ids of dataset ids that are integers, and the ids to ignore."""
+    is_picture, by_name = labels.encoding in _PICTURES, labels.encoding in _BY_NAME
+    pairs = labels.map or {str(i): i for i in range(len(entries))}
     train_ids = {
-        _id(key): _train_id(key, value, len(classes))
-        for key, value in labels.get("map", {str(i): i for i in range(len(classes))}).items()
-        if not (names and not _ID.fullmatch(key))
+        _id(key): _train_id(key, value, entries)
+        for key, value in pairs.items()
+        if not by_name or _DIGITS.fullmatch(key)  # names have no place in this table
     }
-    ignored = [i for i in _ignored(labels) if not (names and isinstance(i, str))]
-    return train_ids, [_id(i, least) for i in ignored]
+    ignored = [
+        _id(value, least=NO_DATA if is_picture else 0)
+        for value in labels.ignored()
+        if not (by_name and isinstance(value, str))
+    ]
+    return train_ids, ignored
 
 
-def _read_colors(
-    labels: Mapping[str, Any], classes: list[dict[str, Any]]
-) -> tuple[dict[int, int], list[int]]:
-    """Dataset ids that are colours, of the classes and of the map; and those ignored."""
-    entries = [(entry["color"], i) for i, entry in enumerate(classes) if "color" in entry]
-    entries += labels.get("map", {}).items()
+def _colors(labels: Labels, entries: Sequence[ClassEntry]) -> tuple[dict[int, int], list[int]]:
+    """Return the train ids of the colours of classes and map, and the colours to ignore."""
+    pairs: list[tuple[Id, int]] = [(e.color, i) for i, e in enumerate(entries) if e.color]
     train_ids: dict[int, int] = {}
-    for color, value in entries:
-        train_id = _train_id(color, value, len(classes))
-        if train_ids.setdefault(_code(color), train_id) != train_id:
+    for color, value in (*pairs, *labels.map.items()):
+        train_id = _train_id(color, value, entries)
+        if train_ids.setdefault(color_code(color), train_id) != train_id:
             raise ValueError(f"{short(color)} stands for two classes")
-    for i, entry in enumerate(classes):
+    for i, entry in enumerate(entries):
         if i not in train_ids.values():
-            raise ValueError(
-                f"class {short(entry['name'])} has no color, and rgb masks are read by it"
-            )
-    return train_ids, [_code(color) for color in _ignored(labels)]
+            raise ValueError(f"class {short(entry.name)} has no color, by which rgb masks are read")
+    return train_ids, [color_code(color) for color in labels.ignored()]
 
 
-def _read_names(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> dict[str, int]:
-    """The train ids of names: those of the classes and of the map; and those ignored."""
-    spelt = plain_name if labels["encoding"] == "polygons" else str  # binary masks: of files
-    names = {spelt(entry["name"]): i for i, entry in enumerate(classes)}
-    for name, value in labels.get("map", {}).items():
-        names[plain_name(name)] = _train_id(name, value, len(classes))
-    for name in (plain_name(i) for i in _ignored(labels) if isinstance(i, str)):
+def _names(labels: Labels, entries: Sequence[ClassEntry]) -> dict[str, int]:
+    """Return the train ids of names: of the classes, of the map, and those to ignore."""
+    spelt = plain_name if labels.encoding == "polygons" else str  # binary masks: names of files
+    names = {spelt(entry.name): i for i, entry in enumerate(entries)}
+    for name, value in labels.map.items():
+        names[plain_name(name)] = _train_id(name, value, entries)
+    for name in (plain_name(value) for value in labels.ignored() if isinstance(value, str)):
         if names.setdefault(name, IGNORE_INDEX) != IGNORE_INDEX:
             raise ValueError(f"labels.ignore names {short(name)}, which is a class; choose one")
     return names
 
 
-def _read_background(labels: Mapping[str, Any], classes: list[dict[str, Any]]) -> int:
-    if "background" not in labels:
+def _background(labels: Labels, entries: Sequence[ClassEntry]) -> int:
+    names = [entry.name for entry in entries]
+    if labels.background is None:
         return IGNORE_INDEX
-    names, name = [entry["name"] for entry in classes], labels["background"]
-    if name not in names:
-        raise ValueError(f"labels.background is {short(name)}, which is no class")
-    return names.index(name)
+    if labels.background not in names:
+        raise ValueError(f"labels.background: no class {short(labels.background)}")
+    return names.index(labels.background)
 
 
-def _ignored(labels: Mapping[str, Any]) -> list[Any]:
-    ignored = labels.get("ignore", [])
-    return ignored if isinstance(ignored, list) else [ignored]
-
-
-def _id(value: Any, least: int = 0) -> int:
-    number = int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
-    if not _is_integer(number, least, IDS - 1):
+def _id(value: Id, least: int = 0) -> int:
+    number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+    if not isinstance(number, int) or not least <= number < IDS:
         raise ValueError(f"{short(value)} is no id; ids are integers from 0 to {IDS - 1}")
-    return int(number)
+    return number
 
 
-def _train_id(key: Any, value: Any, num_classes: int) -> int:
-    if not _is_integer(value, 0, IGNORE_INDEX) or num_classes <= value < IGNORE_INDEX:
+def _train_id(key: Id, value: int, entries: Sequence[ClassEntry]) -> int:
+    if value != IGNORE_INDEX and not 0 <= value < len(entries):
         raise ValueError(f"labels.map sends {short(key)} to {short(value)}, which is no class")
-    return int(value)
+    return value
 
 
-def _color(value: Any) -> tuple[int, int, int]:
-    """Read "#rrggbb" or [r, g, b]."""
-    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        value = [*bytes.fromhex(value[1:])]
-    match value:
-        case [red, green, blue] if all(_is_integer(v, 0, 255) for v in value):
+def _rgb(color: Id) -> tuple[int, int, int]:
+    """Read "#rrggbb" or (r, g, b)."""
+    if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
+        color = tuple(bytes.fromhex(color[1:]))
+    match color:
+        case (red, green, blue) if {red, green, blue} <= {*range(256)}:
             return red, green, blue
-    raise ValueError(f'{short(value)} is no colour; write "#rrggbb" or [r, g, b], 0 to 255 each')
+    raise ValueError(f'{short(color)} is no colour; write "#rrggbb" or [r, g, b], 0 to 255 each')
 
 
-def _code(value: Any) -> int:
-    if value == "transparent":
+def color_code(color: Id) -> int:
+    """Return the 24-bit code of a colour, or `TRANSPARENT`.
+
+    >>> color_code("#ff0000"), color_code((0, 1, 0))
+    (255, 256)
+    """
+    if color == "transparent":
         return TRANSPARENT
-    red, green, blue = _color(value)
+    red, green, blue = _rgb(color)
     return red + 256 * green + 65536 * blue
 
 
-def _divisor(value: Any) -> int:
-    if not _is_integer(value, 2, IDS):
-        raise ValueError(f"labels.divisor is {short(value)}; it is a number like 1000")
-    return int(value)
+def one_line(value: Any) -> str:
+    """Return `value` as text on one line."""
+    return " ".join(str(value).split())
 
 
-def _foreground(value: Any) -> int:
-    if not _is_integer(value, 1, IDS - 1):
-        raise ValueError(f"labels.foreground is {short(value)}; it is a value like 1 or 128")
-    return int(value)
+def _text(what: str, value: str) -> str:
+    """Return a text on one line; refuse, by a ValueError, what would disturb a terminal."""
+    line = one_line(value)
+    if not line.isprintable() or not 0 < len(line) <= _LONGEST_TEXT:
+        raise ValueError(f"{what} is {short(value)}, where printable text was expected")
+    return line
 
 
-def _is_integer(value: Any, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most  # True is an int, too
+def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the classes of a table [labels]; until the doctor and weights use `Labels`."""
+    return [msgspec.to_builtins(entry) for entry in convert(labels, Labels, "labels", "").entries()]
+
+
+def read_taxonomy(name: str, classes: Sequence[Mapping[str, Any]]) -> Taxonomy:
+    """Return the taxonomy of `read_classes`; until the doctor and weights use `taxonomy_of`."""
+    return taxonomy_of(Labels(encoding="index", classes=_entries(classes)), name)
+
+
+def read_encoding(labels: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> Encoding:
+    """Return the encoding of a table [labels]; until the doctor uses `encoding_of`."""
+    return encoding_of(convert({**labels, "classes": _entries(classes)}, Labels, "labels", ""))
+
+
+def _entries(classes: Sequence[Mapping[str, Any]]) -> tuple[ClassEntry, ...]:
+    return tuple(convert(entry, ClassEntry, "labels.classes", "") for entry in classes)

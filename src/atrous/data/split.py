@@ -33,6 +33,7 @@ from atrous.data.file_names import match_files
 from atrous.data.lists import Place, key_of, read_lines
 from atrous.data.patterns import alternatives, path_of
 from atrous.data.sample import Sample, paired, without_data_ignored
+from atrous.data.schema import SplitFiles
 from atrous.errors import InputError
 from atrous.files import is_file, walk
 from atrous.images.bands import COLORS, Bands, Channels
@@ -107,6 +108,10 @@ class Split(Sequence[Sample]):
         """Where the label of `key` lies."""
         return self.folder / self.mask(key)
 
+    def valid_path(self, key: str) -> Path:
+        """Where the mask of the valid pixels of `key` lies."""
+        return self.folder / self.valid.replace("{key}", key)
+
     def class_masks(self, key: str) -> list[tuple[int, Path]]:
         """The train id and the file of each binary mask that there is of `key`."""
         names = ((i, self.labels.replace("{class}", n)) for n, i in self.encoding.names.items())
@@ -127,7 +132,7 @@ class Split(Sequence[Sample]):
         """The label of `key` as its files have it, whatever its image lacks."""
         label = _READERS[self.encoding.name](self, key)
         if self.valid:
-            path = self.folder / self.valid.replace("{key}", key)
+            path = self.valid_path(key)
             bright = read_brightness(path)
             valid = bright >= (BRIGHT if bright.max(initial=0) >= BRIGHT else 1)  # JPEG is noisy
             check_same_size(valid, label, path)
@@ -165,62 +170,70 @@ class Split(Sequence[Sample]):
 
 
 def find_split(
-    name: str,
-    folder: Path,
-    table: Mapping[str, str],
-    encoding: Encoding,
-    things: frozenset[int],
+    name: str, folder: Path, files: SplitFiles, encoding: Encoding, things: frozenset[int]
 ) -> Split:
-    """Find the files of a split that a dataset.toml describes by `table`.
-
-    Raises:
-        InputError: the split is empty, an image has no mask, or a file that says what belongs to
-            the split is not what it should be.
-    """
-    images, labels = table["images"], table.get("labels", table.get("annotations", ""))
+    """Find the files of a split that a dataset.toml describes by `files`."""
     annotations: dict[str, Any] = {}
-    if "annotations" in table:
-        annotations, missing = _annotated(folder, table, encoding)
+    if files.annotations:
+        annotations, missing = _annotated(folder, files, encoding)
         keys = tuple(annotations)
-    if "list" in table:
-        named = _place(folder, images, labels).named(read_lines(folder / table["list"]))
-        keys, missing = tuple(named.keys), len(named.missing)
-        for line in named.crossed.values():
-            raise InputError(
-                f"{folder / table['list']}: {short(line)} names the mask of another "
-                "image, but masks go by key; name them as their images or take that column out"
-            )
-    if not {"annotations", "list"} & table.keys():
-        keys, missing = _matching_keys(folder, images), 0
+    if files.list_file:
+        keys, missing = _listed(folder, files)
+    elif not files.annotations:
+        keys, missing = _matching_keys(folder, files.images), 0
     if not keys:
-        source = table.get("list", table.get("annotations"))
-        problem = f"{folder / images}: no file matches"
-        if source is not None:
+        source = files.list_file or files.annotations
+        problem = f"{folder / files.images}: no file matches"
+        if source:
             problem = f"{folder / source}: lists no image"
         if missing:
-            problem += f" that is there as {folder / images} ({missing} are not)"
+            problem += f" that is there as {folder / files.images} ({missing} are not)"
         raise InputError(f"{problem}, so split {name!r} is empty; check folder, list and pattern")
-    valid = table.get("valid", "")
-    split = Split(folder, images, labels, keys, encoding, things, missing, annotations, valid)
-    by_class = encoding.name == "binary-masks"
+    split = Split(
+        folder=folder,
+        images=files.images,
+        labels=files.labels or files.annotations,
+        keys=keys,
+        encoding=encoding,
+        things=things,
+        missing=missing,
+        annotations=annotations,
+        valid=files.valid,
+    )
     for key in keys:
-        split.image(key)
-        path = split.label_path(key)
-        if not (split.class_masks(key) if by_class else is_file(path)):
-            raise InputError(
-                f"{path}: no such file, so {key!r} of split {name!r} has no mask; "
-                "add the file or list the keys to use"
-            )
-        if valid and not is_file(mask := folder / valid.replace("{key}", key)):
-            raise InputError(
-                f"{mask}: no such file, and splits.{name}.valid names it; add the file"
-            )
-        if annotations and key not in annotations:
-            raise InputError(
-                f"{folder / table['annotations']}: does not list the image of {key!r}, "
-                f"which {table['list']} lists; take it out there"
-            )
+        _check_files(split, key, name, files)
     return split
+
+
+def _listed(folder: Path, files: SplitFiles) -> tuple[tuple[str, ...], int]:
+    """The keys that the list of a split names, and how many of its entries are not there."""
+    path = folder / files.list_file
+    named = _place(folder, files.images, files.labels or files.annotations).named(read_lines(path))
+    for line in named.crossed.values():
+        raise InputError(
+            f"{path}: {short(line)} names the mask of another "
+            "image, but masks go by key; name them as their images or take that column out"
+        )
+    return tuple(named.keys), len(named.missing)
+
+
+def _check_files(split: Split, key: str, name: str, files: SplitFiles) -> None:
+    """Refuse a key whose image, mask or description is ambiguous or missing."""
+    split.image(key)
+    path = split.label_path(key)
+    by_class = split.encoding.name == "binary-masks"
+    if not (split.class_masks(key) if by_class else is_file(path)):
+        raise InputError(
+            f"{path}: no such file, so {key!r} of split {name!r} has no mask; "
+            "add the file or list the keys to use"
+        )
+    if split.valid and not is_file(mask := split.valid_path(key)):
+        raise InputError(f"{mask}: no such file, and splits.{name}.valid names it; add the file")
+    if split.annotations and key not in split.annotations:
+        raise InputError(
+            f"{split.folder / files.annotations}: does not list the image of {key!r}, "
+            f"which {files.list_file} lists; take it out there"
+        )
 
 
 _READERS: dict[str, Callable[[Split, str], NDArray[np.uint8]]] = {
@@ -264,20 +277,18 @@ def _panoptic_train_ids(truth: Panoptic, encoding: Encoding, path: Path) -> Pano
     return Panoptic(ids, segments)
 
 
-def _annotated(
-    folder: Path, table: Mapping[str, str], encoding: Encoding
-) -> tuple[dict[str, Any], int]:
+def _annotated(folder: Path, files: SplitFiles, encoding: Encoding) -> tuple[dict[str, Any], int]:
     """What a COCO JSON says of each key whose image is there; and how many are not there."""
-    path = folder / table["annotations"]
+    path = folder / files.annotations
     if encoding.name == "coco-json":
         images = {image.file_name: image for image in read_instances(path)}
-        named = _named_keys(images, folder, table["images"])
+        named = _named_keys(images, folder, files.images)
         return {key: images[name] for key, name in named.items()}, len(images) - len(named)
     entries = {
-        key_of(entry.file_name, table["labels"]): entry
+        key_of(entry.file_name, files.labels): entry
         for entry in read_annotations(path).images.values()
     }
-    place = _place(folder, table["images"], "")
+    place = _place(folder, files.images, "")
     keys = {entry: place.key(entry) for entry in entries}
     found = {key: entries[entry] for entry, key in keys.items() if key is not None}
     return found, sum(key is None for key in keys.values())

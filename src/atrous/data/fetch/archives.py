@@ -1,53 +1,43 @@
 """Archive: a file that a publisher offers, as the `[[archives]]` of a dataset.toml describe it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from reprlib import repr as short
-from typing import Any
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from atrous.data.fetch.download import file_name
-from atrous.data.fetch.unpack import inner_path
-from atrous.errors import InputError
+import msgspec
+from msgspec import Meta
+
+_Size = Annotated[int, Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """A file that a publisher offers, and what becomes of it."""
 
     url: str
-    size: int | None = None
+    size: _Size | None = None
     """Bytes, if they are known."""
-    md5: str = ""
-    sha256: str = ""
-    """Where it is given, md5 is not looked at."""
+    md5: Annotated[str, Meta(pattern="^([0-9a-fA-F]{32})?$")] = ""
+    """Not looked at where `sha256` is given."""
+    sha256: Annotated[str, Meta(pattern="^([0-9a-fA-F]{64})?$")] = ""
     splits: tuple[str, ...] = ()
     """The splits that need it; empty: all."""
     into: str = ""
     """The folder below the root that it is unpacked to."""
-    only: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("*",)
+    only: tuple[str, ...] | dict[str, tuple[str, ...]] = ("*",)
     """Globs of the members to take, as `unpack` has them; or, by split, those that it needs."""
-    strip: int = 0
+    strip: _Size = 0
+    """Leading parts of the members' names to drop."""
     nested: tuple[str, ...] = ()
-    """See `unpack`."""
+    """Globs of members that are archives, which are unpacked as well."""
 
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> "Archive":
-        """Read one of the `[[archives]]` of a dataset.toml.
-
-        Raises:
-            InputError: a key is unknown or missing, or a value is not what it should be.
-        """
-        try:
-            values = {"url": None, **table}
-            return cls(**{key: _READERS[key](value) for key, value in values.items()})
-        except KeyError as error:
-            known = ", ".join(_READERS)
-            raise InputError(f"archives: unknown key {error}; there are {known}") from None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"archives: {short(table)}: {error}") from None
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        if self.into:
+            inner_path(self.into)
 
     @property
     def name(self) -> str:
@@ -58,56 +48,32 @@ class Archive:
         """Those of the members that `splits` need (None: all splits); empty if they need none."""
         if splits is not None and self.splits and not set(splits) & set(self.splits):
             return ()
-        if not isinstance(self.only, Mapping):
+        if not isinstance(self.only, dict):
             return self.only
         named = self.only if splits is None else [name for name in self.only if name in splits]
         return tuple(dict.fromkeys(glob for name in named for glob in self.only[name]))
 
 
-def checked_url(value: Any) -> str:
-    """Return the address of a file.
-
-    Raises:
-        ValueError: it is not one of http or https.
-    """
-    is_address = isinstance(value, str) and re.fullmatch(r"https?://[!-~]+/[!-~]*", value)
-    if not is_address or not urlsplit(value).hostname:
+def check_url(url: str) -> None:
+    """Refuse, by a ValueError, what is no address of a file by http or https."""
+    if not re.fullmatch(r"https?://[!-~]+/[!-~]*", url) or not urlsplit(url).hostname:
         raise ValueError("an address begins with http:// or https://, a host and a path follow")
-    return str(value)
 
 
-def _whole_number(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{short(value)} is no whole number from 0")
-    return value
+def file_name(url: str) -> str:
+    """Return the name of the file at `url`, with only letters, digits and "-_." in it."""
+    path = re.sub(r"^https?://[^/]*", "", url).partition("?")[0].partition("#")[0]
+    return re.sub(r"[^\w.-]", "_", path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "file"
 
 
-def _checksum(digits: int, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-fA-F]{{{digits}}}", value):
-        raise ValueError(f"{short(value)} is no checksum of {digits} hexadecimal digits")
-    return value.lower()
+def inner_path(name: str) -> PurePosixPath:
+    """Return the relative path that a stranger's name stands for.
 
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"{short(value)} is no list of texts")
-    return tuple(value)
-
-
-def _only(value: Any) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
-    if isinstance(value, Mapping):
-        return {split: _texts(globs) for split, globs in value.items()}
-    return _texts(value)
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "url": checked_url,
-    "size": _whole_number,
-    "md5": partial(_checksum, 32),
-    "sha256": partial(_checksum, 64),
-    "splits": _texts,
-    "into": lambda value: str(inner_path(value)),
-    "only": _only,
-    "strip": _whole_number,
-    "nested": _texts,
-}
+    A path that is absolute, leads outside, or means another thing on another system is refused by
+    a ValueError.
+    """
+    path = PurePosixPath(name)
+    odd = re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", name)
+    if odd or path.is_absolute() or not path.parts or {"..", ".atrous"} & set(path.parts):
+        raise ValueError(f"{name[:200]!r} is no path to unpack to")
+    return path

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from atrous.data.fetch.archives import Archive, checked_url
+from atrous.data.fetch.archives import Archive, check_url
 from atrous.data.fetch.download import discard, download, remote_size
 from atrous.data.fetch.unpack import DamagedArchiveError, Progress, check_space, unpack
 from atrous.errors import InputError
@@ -144,7 +144,7 @@ def _verify(archive: Archive, part: Path, progress: Progress) -> None:
         InputError: they differ; what came is removed.
     """
     kind = "sha256" if archive.sha256 else "md5"
-    published = archive.sha256 or archive.md5
+    published = (archive.sha256 or archive.md5).lower()
     running = hashlib.new(kind, usedforsecurity=False)
     size = part.stat().st_size
     with part.open("rb") as file:
@@ -163,10 +163,12 @@ def _verify(archive: Archive, part: Path, progress: Progress) -> None:
 def _mirrored(url: str, mirror: str | None) -> str:
     if mirror is None:
         return url
+    url = f"{mirror.rstrip('/')}/{url.split('/', 3)[3]}"
     try:
-        return checked_url(f"{mirror.rstrip('/')}/{url.split('/', 3)[3]}")
+        check_url(url)
     except ValueError as error:
         raise InputError(f"--mirror {mirror!r}: {error}") from None
+    return url
 
 
 def _paths(root: Path, archive: Archive) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from atrous import __version__
+from atrous.data.fetch.archives import file_name
 from atrous.data.fetch.unpack import Progress, free_space
 from atrous.errors import InputError
 from atrous.files import replacing
@@ -105,12 +106,6 @@ def discard(part: Path) -> None:
     """Remove what has come, and what is known of it."""
     part.unlink(missing_ok=True)
     _notes(part).unlink(missing_ok=True)
-
-
-def file_name(url: str) -> str:
-    """The name of the file at `url`, without characters that a terminal or a disk minds."""
-    path = re.sub(r"^https?://[^/]*", "", url).partition("?")[0].partition("#")[0]
-    return re.sub(r"[^\w.-]", "_", path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "file"
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: Progress, notify: Notify) -> None:

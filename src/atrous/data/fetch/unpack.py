@@ -6,7 +6,6 @@ cut off or too large for the disk writes nothing.
 
 import gzip
 import io
-import re
 import shutil
 import stat
 import struct
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import EINVAL, ENOSPC
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
+from atrous.data.fetch.archives import inner_path
 from atrous.data.tar import tar_members
 from atrous.errors import InputError
 
@@ -50,19 +50,6 @@ class _Member(NamedTuple):
     """Why it must not be unpacked; empty where it may."""
     chunks: Iterator[bytes]
     """Its bytes, to be read before the next member is asked for."""
-
-
-def inner_path(name: str) -> PurePosixPath:
-    """The relative path that a stranger's name stands for.
-
-    Raises:
-        ValueError: it is absolute, leads outside, or means another thing on another system.
-    """
-    path = PurePosixPath(name)
-    odd = re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", name)
-    if odd or path.is_absolute() or not path.parts or {"..", ".atrous"} & set(path.parts):
-        raise ValueError(f"{name[:200]!r} is no path to unpack to")
-    return path
 
 
 def unpack(

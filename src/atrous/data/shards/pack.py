@@ -6,7 +6,6 @@ NAME.part.
 """
 
 import io
-import json
 import re
 import shutil
 import tarfile
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from atrous.data.dataset import Dataset
+from atrous.data.schema import ClassEntry, Description, Labels, SplitFiles, to_toml
 from atrous.data.shards.read import MAX_MEMBER_BYTES, Shards, check_key, member_stem
 from atrous.data.split import Split
 from atrous.errors import InputError
@@ -82,7 +82,7 @@ def pack(
             shards = _write_shards(samples, part, name, shard_bytes)
             packed.append(Packed(name, len(split), shards, split.missing))
         with replacing(part / "dataset.toml") as path:
-            path.write_text(_description(dataset, splits), "utf-8")
+            path.write_text(to_toml(_description(dataset, splits)), "utf-8")
         if out.exists():
             out.rmdir()
         part.rename(out)
@@ -154,29 +154,25 @@ def _room(sample: Members) -> int:
     return sum(len(content) for _, content in sample) + 4096  # headers and padding, at most
 
 
-def _description(dataset: Dataset, splits: Sequence[str]) -> str:
-    """The dataset.toml of the shards."""
+def _description(dataset: Dataset, splits: Sequence[str]) -> Description:
+    """Describe the shards."""
     taxonomy = dataset.taxonomy
-    lines = [
-        f"name = {_quoted(dataset.name)}",
-        f"licence = {_quoted(dataset.licence)}",
-        f"source = {_quoted(dataset.source)}",
-        *dataset.reading.toml_lines(),
-        "\n[labels]",
-        'encoding = "index"',
-        "classes = [",
-    ]
-    for train_id, name in enumerate(taxonomy.classes):
-        thing = ", thing = true" if train_id in taxonomy.things else ""
-        group = f", group = {_quoted(taxonomy.groups[train_id])}" if taxonomy.groups else ""
-        color = list(taxonomy.colors[train_id])
-        lines.append(f"  {{ name = {_quoted(name)}, color = {color}{thing}{group} }},")
-    lines.append("]")
-    for split in splits:
-        lines += [f"\n[splits.{split}]", f'shards = "{split}-??????.tar"']
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """`text` as a TOML string."""
-    return json.dumps(text, ensure_ascii=False)
+    classes = tuple(
+        ClassEntry(
+            name=name,
+            color=taxonomy.colors[i],
+            thing=i in taxonomy.things,
+            group=taxonomy.groups[i] if taxonomy.groups else None,
+        )
+        for i, name in enumerate(taxonomy.classes)
+    )
+    return Description(
+        name=dataset.name,
+        licence=dataset.licence,
+        source=dataset.source,
+        bands=dataset.description.bands,
+        range=dataset.description.range,
+        alpha=None if dataset.bands.alpha else False,
+        labels=Labels(encoding="index", classes=classes),
+        splits={split: SplitFiles(shards=f"{split}-??????.tar") for split in splits},
+    )

@@ -9,6 +9,7 @@ No union may hold both a constrained number or text and a tuple of fixed length,
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
@@ -31,31 +32,67 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.S)
 _PLACE = re.compile(r" - at `(key in )?\$\.?(?P<place>.*)`$", re.DOTALL)
 
 
-def read_json(path: Path, kind: type[T], fix: str = "export it again") -> T:
-    """Read a JSON file as a `kind`: a struct, or any type that msgspec decodes."""
+Hook = Callable[[type, Any], Any]
+"""Makes a value of a type that msgspec does not know of what the JSON holds in its place."""
+
+
+def read_json(
+    path: Path,
+    kind: type[T],
+    fix: str = "export it again",
+    *,
+    hook: Hook | None = None,
+    strict: bool = True,
+) -> T:
+    """Read a JSON file as a `kind`.
+
+    Args:
+        path: the file.
+        kind: a struct, or any type that msgspec or `hook` decodes.
+        fix: what to do where the file does not fit.
+        hook: decodes what msgspec does not.
+        strict: whether 3.0 and "3" are no integers.
+    """
     if not path.is_file():
         raise no_such_file(path)
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path}: over {_MAX_BYTES >> 30} GB; split it into several files")
-    return decode_json(path.read_bytes(), kind, path, fix)
+    return decode_json(path.read_bytes(), kind, path, fix, hook=hook, strict=strict)
 
 
-def decode_json(content: bytes, kind: type[T], name: Path | str, fix: str = "export it again") -> T:
-    """Decode JSON as a `kind`; `name` is the file, and `fix` what to do where it does not fit."""
+def decode_json(
+    content: bytes,
+    kind: type[T],
+    name: Path | str,
+    fix: str = "export it again",
+    *,
+    hook: Hook | None = None,
+    strict: bool = True,
+) -> T:
+    """Decode JSON as a `kind`, as `read_json`; `name` is the file."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(content, type=kind, strict=strict, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise _misfit(name, error, kind, fix) from None
     except RecursionError:
         raise InputError(f"{name}: nested too deeply; {fix}") from None
-    except msgspec.DecodeError:  # NaN, as Python writes it, or a byte order mark: json reads both
-        return convert(_lenient(content, name, fix), kind, name, fix)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # NaN, as Python writes it, or a byte order mark: json reads both.
+        return convert(_lenient(content, name, fix), kind, name, fix, hook=hook, strict=strict)
 
 
-def convert(values: Any, kind: type[T], name: Path | str, fix: str) -> T:
+def convert(
+    values: Any,
+    kind: type[T],
+    name: Path | str,
+    fix: str,
+    *,
+    hook: Hook | None = None,
+    strict: bool = True,
+) -> T:
     """Return `values`, parsed from TOML or JSON, as a `kind`."""
     try:
-        return msgspec.convert(values, kind)
+        return msgspec.convert(values, kind, strict=strict, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise _misfit(name, error, kind, fix) from None
     except RecursionError:

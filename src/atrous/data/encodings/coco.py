@@ -10,29 +10,49 @@ The JSON is read once. Coordinates and counts are kept as arrays, a fifth of the
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from atrous.data.encodings.masks import Encoding
+from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.images.photos import MAX_PIXELS
-from atrous.json_file import numbers, objects, read_json
+from atrous.metrics.segments import check_once
 
 Counts = NDArray[np.int64]
 """Lengths of runs outside, inside, outside, ... of an object; their sum is H * W."""
 
 _MOST_PAINTED = 40 * MAX_PIXELS
 _MOST_OUTLINE = 4_000_000
-_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+_FIX = "is it a COCO JSON?"
+_DIGITS = re.compile("0|[1-9][0-9]{0,17}")
 _POINTS = [[a, b] for a in (int, float) for b in (int, float)]
 _EACH = 40  # an outline or object takes as long as so many pixels of outline, or thousand painted
+
+
+class Mask:
+    """The mask of one object as the JSON has it, lists of numbers as arrays; checked when drawn.
+
+    Some tools write one outline without the list around it, or points as pairs: x and y.
+    """
+
+    def __init__(self, segmentation: Any):
+        self.size = self.counts = self.outlines = None
+        if isinstance(segmentation, dict):  # run lengths, perhaps compressed to text
+            self.size, counts = segmentation.get("size"), segmentation.get("counts")
+            self.counts = _numbers(counts) if isinstance(counts, list) else counts
+        elif isinstance(segmentation, list):
+            is_flat = all(type(v) in (int, float) for v in segmentation)
+            is_points = len(segmentation) > 2 and all(map(_is_point, segmentation))
+            outlines = [segmentation] if segmentation and (is_flat or is_points) else segmentation
+            self.outlines = [_outline(outline) for outline in outlines]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,42 +60,61 @@ class CocoImage:
     """What a COCO JSON says of one image."""
 
     path: Path
-    """Of the JSON."""
+    """The JSON."""
     file_name: str
     size: tuple[int, int]
-    """(H, W)."""
-    objects: list[tuple[int, Any]]
-    """Category id and segmentation of each, as the JSON has them, lists of numbers as arrays."""
+    """(height, width)."""
+    objects: list[tuple[int, Mask]]
+    """Category id and mask of each."""
+
+
+class _Image(msgspec.Struct):
+    id: int | str
+    file_name: str
+    height: Annotated[int, Meta(gt=0)]
+    width: Annotated[int, Meta(gt=0)]
+
+    def __post_init__(self) -> None:
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(f"an image of {short(self.width)}x{short(self.height)}")
+
+
+class _Annotation(msgspec.Struct):
+    image_id: int | str
+    category_id: int
+    segmentation: Mask | None = None
+
+
+class _Category(msgspec.Struct):
+    id: int
+
+
+class _Document(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
 
 
 def read_instances(path: Path) -> list[CocoImage]:
-    """Read and check a COCO JSON of instances or stuff; the masks are checked when drawn.
-
-    Raises:
-        InputError: the file is not such a JSON; the line names the first fault.
-    """
-    table = read_json(path, _compact)
+    """Read and check a COCO JSON of instances or stuff; the masks are checked when drawn."""
+    document = read_json(path, _Document, _FIX, hook=lambda _, value: Mask(value), strict=False)
+    categories = {category.id for category in document.categories}
+    # 3 and "3" are one id: some tools write one in the images, the other in annotations.
+    images = {
+        str(image.id): CocoImage(path, image.file_name, (image.height, image.width), [])
+        for image in document.images
+    }
     try:
-        categories = {number_of(category["id"]) for category in objects(table, "categories")}
-        entries = objects(table, "images")
-        images = {_image_id(image["id"]): _image(path, image) for image in entries}
-        if len(images) < len(entries):
-            raise ValueError("two images have one id")
-        files = Counter(image.file_name for image in images.values())
-        if len(files) < len(images):
-            raise ValueError(f"two images have one file name, {short(files.most_common(1)[0][0])}")
-        for annotation in objects(table, "annotations"):
-            category_id = number_of(annotation["category_id"])
-            image_id = _image_id(annotation["image_id"])
-            if category_id not in categories:
-                raise ValueError(f"category {short(category_id)} is not among its categories")
-            if image_id not in images:
-                raise ValueError(f"image {short(image_id)} is not among its images")
-            images[image_id].objects.append((category_id, annotation.get("segmentation")))
-    except KeyError as error:
-        raise InputError(f"{path}: {error} is missing; is it a COCO JSON?") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; is it a COCO JSON?") from None
+        check_once("two images have the id", [str(image.id) for image in document.images])
+        check_once("two images have the file_name", [image.file_name for image in document.images])
+        for annotation in document.annotations:
+            if annotation.category_id not in categories:
+                raise InputError(f"category {annotation.category_id} is not among its categories")
+            if (image := images.get(str(annotation.image_id))) is None:
+                raise InputError(f"image {short(annotation.image_id)} is not among its images")
+            image.objects.append((annotation.category_id, annotation.segmentation or Mask(None)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}; {_FIX}") from None
     return list(images.values())
 
 
@@ -107,14 +146,10 @@ def empty_objects(image: CocoImage) -> list[int]:
 
 
 def number_of(value: Any) -> int:
-    """An integer that some tools write as 3.0 or "3".
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return an integer that some tools write as 3.0 or "3"; refuse others by a ValueError."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     if type(value) is not int:  # True is one, too
         raise ValueError(f"{short(value)} where an integer was expected")
@@ -127,7 +162,7 @@ def _where(image: CocoImage) -> str:
 
 def _checked_masks(image: CocoImage) -> list[list[Counts]]:
     try:
-        return _masks([segmentation for _, segmentation in image.objects], *image.size)
+        return _masks(image.objects, *image.size)
     except ValueError as error:
         raise InputError(f"{_where(image)}: {error}; export the annotations again") from None
 
@@ -136,51 +171,29 @@ def _area(mask: list[Counts]) -> int:
     return sum(int(counts[1::2].sum()) for counts in mask)
 
 
-def _compact(table: dict[str, Any]) -> dict[str, Any]:
-    """Make arrays of the numbers in an annotation or a run-length mask.
-
-    Some tools write one outline without the list around it, or points as pairs: x and y.
-    """
-    if isinstance(counts := table.get("counts"), list):
-        table["counts"] = numbers(counts)
-    if isinstance(outlines := table.get("segmentation"), list):
-        is_flat = all(type(v) in (int, float) for v in outlines)
-        if outlines and (is_flat or (len(outlines) > 2 and all(map(_is_point, outlines)))):
-            outlines = [outlines]
-        table["segmentation"] = [_outline(outline) for outline in outlines]
-    return table
-
-
 def _outline(outline: Any) -> NDArray[Any] | None:
     if isinstance(outline, list) and outline and all(map(_is_point, outline)):
         outline = [coordinate for point in outline for coordinate in point]
-    return numbers(outline)
+    return _numbers(outline)
 
 
 def _is_point(value: Any) -> bool:
     return isinstance(value, list) and [*map(type, value)] in _POINTS
 
 
-def _image(path: Path, image: Mapping[str, Any]) -> CocoImage:
-    height, width = number_of(image["height"]), number_of(image["width"])
-    if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
-        raise ValueError(f"image {short(image['id'])} is {short(width)}x{short(height)}")
-    if not isinstance(image["file_name"], str):
-        raise ValueError(f"image {short(image['id'])} has no file name")
-    return CocoImage(path, image["file_name"], (height, width), [])
-
-
-def _image_id(value: Any) -> int | str:
-    """3, 3.0 and "3" are one id: some tools write one in the images, the other in annotations."""
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return value
+def _numbers(values: Any) -> NDArray[Any] | None:
+    """Return a flat list of numbers as an array (N,); None if it is no such list."""
+    # Types come first: beside one long text numpy would make room for all to be as long.
+    if not isinstance(values, list) or not {*map(type, values)} <= {int, float}:
+        return None
     try:
-        return number_of(value)
-    except ValueError:
-        raise ValueError(f"an image has the id {short(value)}; it is a number or text") from None
+        array = np.array(values)
+    except OverflowError:
+        return None
+    return array if array.dtype.kind in "iuf" else None
 
 
-def _masks(segmentations: list[Any], height: int, width: int) -> list[list[Counts]]:
+def _masks(objects: list[tuple[int, Mask]], height: int, width: int) -> list[list[Counts]]:
     """The runs of each object; several if it has several outlines.
 
     Raises:
@@ -188,25 +201,25 @@ def _masks(segmentations: list[Any], height: int, width: int) -> list[list[Count
     """
     masks = []
     outline_left, painted_left = float(_MOST_OUTLINE), _MOST_PAINTED
-    for segmentation in segmentations:
-        if isinstance(segmentation, dict):
-            mask = [_runs(segmentation, height, width)]
+    for _, mask in objects:
+        if mask.size is not None:
+            runs = [_runs(mask, height, width)]
         else:
-            outlines = _outlines(segmentation, height, width)
+            outlines = _outlines(mask, height, width)
             outline_left -= sum(_length(outline) + _EACH for outline in outlines)
             if outline_left < 0:
                 raise ValueError(f"outlines so many or so long: over {_MOST_OUTLINE:,} pixels")
-            mask = [_filled(outline, height, width) for outline in outlines]
-        painted_left -= 1000 * _EACH + sum(int(_inner(counts).sum()) for counts in mask)
+            runs = [_filled(outline, height, width) for outline in outlines]
+        painted_left -= 1000 * _EACH + sum(int(_inner(counts).sum()) for counts in runs)
         if painted_left < 0:
             raise ValueError("objects so many or so large that they would take minutes to paint")
-        masks.append(mask)
+        masks.append(runs)
     return masks
 
 
-def _runs(mask: Mapping[str, Any], height: int, width: int) -> Counts:
+def _runs(mask: Mask, height: int, width: int) -> Counts:
     """The counts of a run-length mask, compressed or not."""
-    size, counts = mask.get("size"), mask.get("counts")
+    size, counts = mask.size, mask.counts
     if size != [height, width]:
         raise ValueError(f"a mask of size {short(size)}, where [{height}, {width}] fits")
     if isinstance(counts, str):
@@ -240,12 +253,12 @@ def _uncompressed(text: str) -> Counts:
     return counts
 
 
-def _outlines(segmentation: Any, height: int, width: int) -> list[NDArray[np.float64]]:
+def _outlines(mask: Mask, height: int, width: int) -> list[NDArray[np.float64]]:
     """The outlines of an object, (N, 2) x and y each; those of one or two points are left out."""
-    if not isinstance(segmentation, list):
+    if mask.outlines is None:
         raise ValueError("an object without a mask")
     outlines = []
-    for coordinates in segmentation:
+    for coordinates in mask.outlines:
         if coordinates is None or coordinates.size % 2:
             raise ValueError("an outline that is no list of x, y, x, y, ...")
         outline = coordinates.astype(np.float64).reshape(-1, 2)

@@ -8,25 +8,26 @@ a point among the shapes is an error, since leaving it out would lose a label in
 import base64
 import io
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from atrous.data.encodings.masks import Encoding, plain_name
+from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.images.photos import MAX_PIXELS
 from atrous.images.pixels import pixel_size
-from atrous.json_file import numbers, objects, read_json
 
 _MAX_BYTES = 200 << 20  # LabelMe's files may hold the image as well
 _MOST_WORK = 40 * MAX_PIXELS  # some seconds at worst
+_FIX = "export it again as LabelMe JSON"
 _CORNERS = {"polygon": (3, None), "rotation": (3, None), "rectangle": (2, 4), "circle": (2, 2)}
 """The fewest and most points of each kind of LabelMe's; X-AnyLabeling's boxes may have four."""
 
@@ -34,17 +35,61 @@ Points = NDArray[np.float64]
 """(N, 2), x and y in pixels."""
 
 
+_Corners = list[tuple[float, float]]
+"""x and y in pixels, as a file lists them."""
+
+
+class _LabelMeShape(msgspec.Struct):
+    label: str
+    points: _Corners
+    shape_type: str | None = None
+    mask: str | None = None
+
+
+class _Bitmap(msgspec.Struct):
+    data: str
+    """A PNG, compressed by zlib, in base64."""
+    origin: tuple[float, float]
+
+
+class _Outline(msgspec.Struct):
+    exterior: _Corners
+    interior: list[_Corners] | None = None
+
+
+class _SuperviselyObject(msgspec.Struct, rename="camel"):
+    class_title: str
+    geometry_type: str | None = None
+    bitmap: _Bitmap | None = None
+    points: _Outline | None = None
+
+
+class _Size(msgspec.Struct):
+    width: float
+    height: float
+
+
+class _Drawing(msgspec.Struct):
+    """A file of LabelMe, which has shapes, or of Supervisely, which has objects and a size."""
+
+    shapes: list[_LabelMeShape] | None = None
+    width: float | None = msgspec.field(default=None, name="imageWidth")
+    height: float | None = msgspec.field(default=None, name="imageHeight")
+    objects: list[_SuperviselyObject] | None = None
+    size: _Size | None = None
+
+
 class _Shape(NamedTuple):
     """One labelled region."""
 
     name: str | int
-    """Of its class: the label, or YOLO's index."""
+    """Name of its class, or YOLO's index."""
     kind: str
     """polygon, rectangle, circle or bitmap."""
     points: Points
     """Two corners of the box around a rectangle, circle or bitmap."""
     holes: tuple[Points, ...] = ()
-    """Of a polygon: what lies below shows through."""
+    """Parts of a polygon that are left out: what lies below shows through."""
     bitmap: Image.Image | None = None
     """Mode "1"."""
 
@@ -56,9 +101,6 @@ def read_polygons(path: Path, image: Path, encoding: Encoding) -> NDArray[np.uin
         path: the file of shapes.
         image: the file of its image, of which the size is read.
         encoding: the train ids of names and class indices, and the background.
-
-    Raises:
-        InputError: a file is not what it should be, or a class is unknown.
     """
     height, width = pixel_size(image)
     if not path.is_file():
@@ -68,48 +110,46 @@ def read_polygons(path: Path, image: Path, encoding: Encoding) -> NDArray[np.uin
     canvas = Image.new("L", (width, height), encoding.background)
     read = _json_shapes if path.suffix.lower() == ".json" else _yolo
     work_left = _MOST_WORK
-    with _one_line(path):
+    try:
         for shape in read(path, height, width):
             work_left -= _work(shape, height, width)
             if work_left < 0:
                 raise ValueError("shapes so many or so large that they would take minutes to draw")
             _fill(canvas, shape, encoding.train_id(shape.name, str(path)))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; {_FIX}") from None
     return np.array(canvas)
 
 
 def shape_names(path: Path) -> set[str]:
-    """The names of the shapes in a LabelMe or Supervisely file, as classes are compared.
-
-    Raises:
-        InputError: it is neither.
-    """
-    table = read_json(path)
-    field, label = ("objects", "classTitle") if _is_supervisely(table) else ("shapes", "label")
-    with _one_line(path):
-        return {plain_name(str(shape[label])) for shape in objects(table, field)} - {""}
+    """Return the names of the shapes in a LabelMe or Supervisely file, as classes are compared."""
+    drawing = _read_drawing(path)
+    names = [shape.label for shape in drawing.shapes or ()]
+    names += [entry.class_title for entry in drawing.objects or ()]
+    return {plain_name(name) for name in names} - {""}
 
 
-@contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    """Turn what is wrong with the content of a file into one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except KeyError as error:
-        raise InputError(f"{path}: {error} is missing; export it again as LabelMe JSON") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; export the polygons again") from None
-
-
-def _is_supervisely(table: dict[str, Any]) -> bool:
-    return "objects" in table and "size" in table and "shapes" not in table
+def _read_drawing(path: Path) -> _Drawing:
+    drawing = read_json(path, _Drawing, _FIX)
+    if drawing.shapes is not None:
+        drawing.objects = None
+    elif drawing.objects is None or drawing.size is None:
+        raise InputError(f"{path}: shapes is missing; {_FIX}")
+    return drawing
 
 
 def _json_shapes(path: Path, height: int, width: int) -> Iterator[_Shape]:
-    table = read_json(path)
-    read = _supervisely if _is_supervisely(table) else _labelme
-    for shape in read(table, height, width):
+    drawing = _read_drawing(path)
+    size = drawing.size or drawing
+    for given, real in ((size.width, width), (size.height, height)):
+        if given and given != real:
+            drawn = f"{size.width or '?':g}x{size.height or '?':g}"
+            raise ValueError(f"drawn on {drawn}, but its image is {width}x{height}")
+    shapes = (_labelme(shape, height, width) for shape in drawing.shapes or ())
+    read = _supervisely(drawing.objects, height, width) if drawing.objects else shapes
+    for shape in read:
         if not shape.name:
             raise ValueError("a shape without a name")
         if (shape.points.max(0) < 0).any() or (shape.points.min(0) > (width, height)).any():
@@ -117,83 +157,61 @@ def _json_shapes(path: Path, height: int, width: int) -> Iterator[_Shape]:
         yield shape
 
 
-def _labelme(table: dict[str, Any], height: int, width: int) -> Iterator[_Shape]:
-    """The shapes of a LabelMe file."""
-    _check_size((table.get("imageWidth"), table.get("imageHeight")), (width, height))
-    for shape in objects(table, "shapes"):
-        kind, points = shape.get("shape_type") or "polygon", _points(shape["points"])
-        name = _name(shape["label"])
-        if kind == "mask":
-            if len(points) != 2:
-                raise ValueError(f"a mask of {len(points)} points")
-            [origin, last] = np.nan_to_num(points).astype(int)  # both corners are of its box
-            picture = _bitmap(_base64(shape["mask"]), width, height)
-            if (last - origin + 1 != picture.size).any():
-                raise ValueError(f"a mask of {short(name)} whose size is not that of its box")
-            yield _placed(name, picture, origin, (width, height))
-            continue
-        if not isinstance(kind, str) or kind not in _CORNERS:
-            raise ValueError(
-                f"a {short(kind)}, where only polygon, rectangle, circle and mask cover an area"
-            )
-        least, most = _CORNERS[kind]
-        if not least <= len(points) <= (most or len(points)):
-            raise ValueError(f"a {kind} of {len(points)} points")
-        if kind == "circle":  # by its centre and a point on it
-            radius = np.hypot(*(points[1] - points[0]))
-            points = np.stack([points[0] - radius, points[0] + radius])
-        yield _Shape(name, "polygon" if len(points) > 2 else kind, points)
+def _labelme(shape: _LabelMeShape, height: int, width: int) -> _Shape:
+    name, kind, points = (
+        plain_name(shape.label),
+        shape.shape_type or "polygon",
+        _points(shape.points),
+    )
+    if kind == "mask":
+        if len(points) != 2:
+            raise ValueError(f"a mask of {len(points)} points")
+        [origin, last] = np.nan_to_num(points).astype(int)  # both corners are of its box
+        picture = _bitmap(_base64(shape.mask or ""), width, height)
+        if (last - origin + 1 != picture.size).any():
+            raise ValueError(f"a mask of {short(name)} whose size is not that of its box")
+        return _placed(name, picture, origin, (width, height))
+    if kind not in _CORNERS:
+        raise ValueError(
+            f"a {short(kind)}, where only polygon, rectangle, circle and mask cover an area"
+        )
+    least, most = _CORNERS[kind]
+    if not least <= len(points) <= (most or len(points)):
+        raise ValueError(f"a {kind} of {len(points)} points")
+    if kind == "circle":  # by its centre and a point on it
+        radius = np.hypot(*(points[1] - points[0]))
+        points = np.stack([points[0] - radius, points[0] + radius])
+    return _Shape(name, "polygon" if len(points) > 2 else kind, points)
 
 
-def _supervisely(table: dict[str, Any], height: int, width: int) -> Iterator[_Shape]:
-    """The objects of a Supervisely file: bitmaps at an origin, polygons with holes, rectangles."""
-    size = table["size"]
-    if not isinstance(size, dict):
-        raise ValueError(f"size is {short(size)}, where height and width were expected")
-    _check_size((size.get("width"), size.get("height")), (width, height))
+def _supervisely(objects: list[_SuperviselyObject], height: int, width: int) -> Iterator[_Shape]:
+    """Yield bitmaps at an origin, polygons with holes, and rectangles."""
     most = min(16 * height * width + (1 << 20), 1 << 28)  # bytes that the bitmaps inflate to
-    for entry in objects(table, "objects"):
-        name, kind = _name(entry["classTitle"]), entry.get("geometryType")
-        if kind == "bitmap":
-            bitmap = _table(entry, kind)
-            png = _inflated(bitmap["data"], most)
+    for entry in objects:
+        name, kind, outline = plain_name(entry.class_title), entry.geometry_type, entry.points
+        if kind == "bitmap" and entry.bitmap is not None:
+            png = _inflated(entry.bitmap.data, most)
             most -= len(png)
-            [origin] = _points([bitmap["origin"]])
+            [origin] = _points([entry.bitmap.origin])
             yield _placed(name, _bitmap(png, width, height), origin, (width, height))
-        elif kind in ("polygon", "rectangle"):
-            points = _table(entry, "points")
-            outline = _points(points["exterior"])
-            interior = points.get("interior") or []
-            holes = tuple(_points(hole) for hole in interior) if isinstance(interior, list) else ()
-            fits = min(map(len, (outline, *holes))) > 2 if kind == "polygon" else len(outline) == 2
+        elif kind in ("polygon", "rectangle") and outline is not None:
+            points, *holes = map(_points, (outline.exterior, *(outline.interior or ())))
+            fits = min(map(len, (points, *holes))) > 2 if kind == "polygon" else len(points) == 2
             if not fits:
-                raise ValueError(f"a {kind} of {len(outline)} points")
-            yield _Shape(name, kind, outline, holes)
+                raise ValueError(f"a {kind} of {len(points)} points")
+            yield _Shape(name, kind, points, tuple(holes))
         else:
             raise ValueError(
                 f"a {short(kind)}, where only bitmap, polygon and rectangle cover an area"
             )
 
 
-def _check_size(size: tuple[Any, Any], expected: tuple[int, int]) -> None:
-    if any(given and given != real for given, real in zip(size, expected, strict=True)):
-        raise ValueError(f"drawn on {short(size)}, but its image is {expected[0]}x{expected[1]}")
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"label {short(value)}, where a name was expected")
-    return plain_name(value)
-
-
-def _table(entry: dict[str, Any], field: str) -> dict[str, Any]:
-    if not isinstance(entry[field], dict):
-        raise ValueError(f"{field} is {short(entry[field])}, where an object was expected")
-    return dict(entry[field])
+def _points(corners: Sequence[tuple[float, float]]) -> Points:
+    return np.array(corners, np.float64).reshape(-1, 2)
 
 
 def _placed(name: str, picture: Image.Image, origin: NDArray[Any], size: tuple[int, int]) -> _Shape:
-    """A bitmap at its origin, x and y; `size` is (width, height) of the image."""
+    """Return a bitmap at its origin, x and y; `size` is (width, height) of the image."""
     last = origin + picture.size - 1
     if not ((origin >= 0).all() and (last < size).all()):  # false for NaN too
         raise ValueError(f"a bitmap of {short(name)} that does not lie in its image")
@@ -202,18 +220,18 @@ def _placed(name: str, picture: Image.Image, origin: NDArray[Any], size: tuple[i
     return _Shape(name, "bitmap", np.stack([origin, last]).astype(np.float64), (), picture)
 
 
-def _base64(data: Any) -> bytes:
+def _base64(text: str) -> bytes:
     try:
-        return base64.b64decode(data)
-    except (TypeError, ValueError):
+        return base64.b64decode(text)
+    except ValueError:
         raise ValueError("a mask that is no base64") from None
 
 
-def _inflated(data: Any, most: int) -> bytes:
+def _inflated(text: str, most: int) -> bytes:
     """Decompress the PNG of a bitmap, if it has no more than `most` bytes."""
     inflater = zlib.decompressobj()
     try:
-        content = inflater.decompress(_base64(data), max(most, 1))
+        content = inflater.decompress(_base64(text), max(most, 1))
     except zlib.error:
         raise ValueError("a bitmap that is not compressed by zlib") from None
     if inflater.unconsumed_tail:
@@ -222,10 +240,10 @@ def _inflated(data: Any, most: int) -> bytes:
 
 
 def _bitmap(png: bytes, width: int, height: int) -> Image.Image:
-    """The pixels of a PNG that are set, mode "1": by its transparency if it has one, else not 0.
+    """Return the pixels of a PNG that are set, mode "1".
 
-    Raises:
-        ValueError: it is no PNG, or larger than the size given.
+    They are told by its transparency if it has one, else by what is not 0. A PNG that is larger
+    than the size given is refused by a ValueError.
     """
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
@@ -240,15 +258,6 @@ def _bitmap(png: bytes, width: int, height: int) -> Image.Image:
     else:
         values = np.asarray(picture if picture.mode in ("1", "L", "P") else picture.convert("L"))
     return Image.fromarray(np.where(values > 0, np.uint8(255), np.uint8(0))).convert("1")
-
-
-def _points(values: Any) -> Points:
-    """A list of [x, y] as an array (N, 2)."""
-    if isinstance(values, list) and all(isinstance(v, list) and len(v) == 2 for v in values):
-        flat = numbers([coordinate for point in values for coordinate in point])
-        if flat is not None:
-            return flat.astype(np.float64).reshape(-1, 2)
-    raise ValueError("points that are no list of [x, y]")
 
 
 def _yolo(path: Path, height: int, width: int) -> Iterator[_Shape]:
@@ -272,12 +281,10 @@ def _yolo(path: Path, height: int, width: int) -> Iterator[_Shape]:
 
 
 def _work(shape: _Shape, height: int, width: int) -> int:
-    """About how long it takes to fill, in pixels painted.
+    """Return about how long a shape takes to fill, in pixels painted.
 
-    Pillow looks at each corner in each row, and sorts all the sides that cross it.
-
-    Raises:
-        ValueError: the shape runs far out of the image, where integers could overflow.
+    Pillow looks at each corner in each row, and sorts all the sides that cross it. A shape that
+    runs far out of the image, where integers could overflow, is refused by a ValueError.
     """
     size, work = np.array([width, height]), 0
     for points in (shape.points, *shape.holes):

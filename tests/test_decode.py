@@ -44,7 +44,7 @@ def test_reads_what_python_reads(text: str) -> None:
         (b"[]", "expected object, got array; mend"),
         (b"{}", "points is missing; mend"),
         (b'{"points": [', "not JSON (Expecting value: line 1 column 13 (char 12)); mend"),
-        (b'{"points": "\xff"}', "not UTF-8 text (byte 0xff at 12); "),
+        (b'{"points": [], "\xff": 1}', "not UTF-8 text (byte 0xff at 16); "),
         (b"\xff", "not UTF-8 text (byte 0xff at 0); "),
         (b"[" * 100_000, "expected object, got array; mend"),
         (b"NaN" + b"[" * 100_000, "not JSON (Extra data: line 1 column 4 (char 3)); mend"),

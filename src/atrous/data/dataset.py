@@ -105,9 +105,10 @@ class Dataset:
             raise InputError(
                 f"{self.folder}: no such folder; --root is the one that holds the data"
             )
+        bands = self.bands  # to know them, the split may have been searched
         if shards := self.splits[name].shards:
-            return open_shards(self.folder, shards, name, self.taxonomy.num_classes, self.bands)
-        return replace(self._find(name), bands=self.bands)
+            return open_shards(self.folder, shards, name, self.taxonomy.num_classes, bands)
+        return replace(self._searched.pop(name, None) or self._search(name), bands=bands)
 
     @property
     def bands(self) -> Bands:
@@ -126,17 +127,14 @@ class Dataset:
         for name, files in self.splits.items():
             if files.images and may_be_tiff(files.images):
                 with suppress(InputError):  # raised again where the split is asked for
-                    split = self._find(name)
+                    split = self._searched[name] = self._search(name)
                     yield from map(split.image_path, split.keys)
 
-    def _find(self, name: str) -> Split:
-        """Search for the files of a split, once."""
-        if name not in self._found:
-            self._found[name] = find_split(
-                name, self.folder, self.splits[name], self.encoding, self.taxonomy.things
-            )
-        return self._found[name]
+    def _search(self, name: str) -> Split:
+        things = self.taxonomy.things
+        return find_split(name, self.folder, self.splits[name], self.encoding, things)
 
     @cached_property
-    def _found(self) -> dict[str, Split]:
+    def _searched(self) -> dict[str, Split]:
+        """Splits that were searched for their TIFFs and not yet asked for."""
         return {}

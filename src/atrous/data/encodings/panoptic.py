@@ -11,13 +11,14 @@ from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.files import replacing
 from atrous.images.label_maps import read_colors
 from atrous.images.photos import write_image
-from atrous.json_file import read_json
 from atrous.metrics.panoptic_quality import Panoptic, PanopticQuality
 from atrous.metrics.segments import (
     Ids,
@@ -31,18 +32,30 @@ from atrous.metrics.segments import (
 from atrous.progress import Progress
 
 _MAX_ID = (1 << 24) - 1  # three bytes of colour
+_FIELDS = ("id", "category_id", "iscrowd", "area")
 _MAX_SEGMENTS = 1 << 16  # of one image
 
 
-@dataclass(frozen=True)
-class PanopticEntry:
+class PanopticEntry(msgspec.Struct, frozen=True):
     """One image of a COCO panoptic JSON."""
 
     image_id: int | str
     file_name: str
-    """Of the PNG, from the folder of PNGs."""
-    segments: list[dict[str, Any]]
+    """Path of the PNG, from the folder of PNGs."""
+    segments: list[dict[str, Any]] = msgspec.field(name="segments_info")
     """`id`, `category_id`, and `iscrowd` and `area` where the file has them."""
+
+    def __post_init__(self) -> None:
+        name = self.file_name.replace("\\", "/")
+        path = PurePosixPath(name)
+        if not path.name or not name.isprintable() or path.root or ".." in path.parts:
+            raise ValueError(
+                f"image {short(self.image_id)} has the file_name {short(name)}; "
+                "it is the path of a PNG, from the folder of PNGs"
+            )
+        kept = [{field: s[field] for field in _FIELDS if field in s} for s in self.segments]
+        msgspec.structs.force_setattr(self, "file_name", name)
+        msgspec.structs.force_setattr(self, "segments", kept)
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,11 @@ class PanopticAnnotations:
     """By `file_name` without its suffix."""
 
 
+class _Document(msgspec.Struct):
+    annotations: list[PanopticEntry]
+    categories: list[dict[str, Any]] = []
+
+
 def read_annotations(
     path: Path | str, categories: Sequence[Mapping[str, Any]] | None = None
 ) -> PanopticAnnotations:
@@ -64,57 +82,25 @@ def read_annotations(
         path: the JSON.
         categories: those that its segments may have; left out, its own. (A file of predictions need
             not list any.)
-
-    Raises:
-        InputError: the file is no such JSON, or something in it is not what it should be.
     """
-    content = read_json(Path(path))
+    document = read_json(Path(path), _Document, "is it a COCO panoptic JSON?")
     try:
-        if not isinstance(content.get("annotations"), list):
-            raise InputError("no list of annotations; is it a COCO panoptic JSON?")
         if categories is None:
-            categories = content.get("categories", [])
+            categories = document.categories
         check_categories(categories)
         known = {category["id"] for category in categories}
-        entries = [_entry(annotation, known) for annotation in content["annotations"]]
-        check_once("two annotations have the image_id", [entry.image_id for entry in entries])
-        keys = [str(PurePosixPath(entry.file_name).with_suffix("")) for entry in entries]
+        for entry in document.annotations:
+            try:
+                check_segments(entry.segments, known)
+            except InputError as error:
+                raise InputError(f"{entry.file_name}: {error}") from None
+        check_once("two annotations have the image_id", [e.image_id for e in document.annotations])
+        keys = [str(PurePosixPath(e.file_name).with_suffix("")) for e in document.annotations]
         check_once("two annotations have the file_name", keys)
-        images = dict(zip(keys, entries, strict=True))
-        return PanopticAnnotations([dict(category) for category in categories], images)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _entry(annotation: Any, categories: Set[int]) -> PanopticEntry:
-    if not isinstance(annotation, dict):
-        raise InputError(f"an annotation is {short(annotation)}, where a table was expected")
-    image_id, name = annotation.get("image_id"), annotation.get("file_name")
-    if isinstance(name, str):
-        name = name.replace("\\", "/")
-    if not isinstance(image_id, int | str):
-        raise InputError(
-            f"an annotation has the image_id {short(image_id)}; it is a number or text"
-        )
-    if not isinstance(name, str) or not _is_inside(name):
-        raise InputError(
-            f"image {short(image_id)} has the file_name {short(name)}; "
-            "it is the path of a PNG, from the folder of PNGs"
-        )
-    segments: Any = annotation.get("segments_info")
-    try:
-        check_segments(segments, categories)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    fields = ("id", "category_id", "iscrowd", "area")
-    kept = [{field: segment[field] for field in fields if field in segment} for segment in segments]
-    return PanopticEntry(image_id, name, kept)
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a path stays in the folder that it counts from."""
-    path = PurePosixPath(name)
-    return bool(path.name) and name.isprintable() and path.root == "" and ".." not in path.parts
+    images = dict(zip(keys, document.annotations, strict=True))
+    return PanopticAnnotations([dict(category) for category in categories], images)
 
 
 def read_panoptic(path: Path | str, segments: Segments) -> Panoptic:

@@ -240,11 +240,7 @@ def split_of(path: str) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list file, less the blank ones; or the texts that a list in JSON holds.
-
-    Raises:
-        InputError: there is no such file, it cannot be read, or it is too large.
-    """
+    """The lines of a list file, less the blank ones; or the texts that a list in JSON holds."""
     if not is_file(path):
         fault = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {fault}, where the list of a split was expected")

@@ -40,11 +40,7 @@ def with_suffixes(start: str, suffixes: Iterable[str]) -> str:
 
 
 def path_of(folder: Path, pattern: str, key: str) -> str:
-    """The path of the file of `key`; where there is none, the first that it could have.
-
-    Raises:
-        InputError: there are two, which differ in their suffixes.
-    """
+    """The path of the file of `key`; where there is none, the first that it could have."""
     paths = [one.replace("{key}", key) for one in alternatives(pattern)]
     if len(paths) == 1:
         return paths[0]

@@ -31,9 +31,6 @@ def paired(
     """The sample of an image (H, W, C) and its label (H, W), which the names are for.
 
     Where the image has no data, (H, W), the label is ignored.
-
-    Raises:
-        InputError: they differ in size.
     """
     if image.shape[:2] != label.shape:
         raise InputError(

@@ -70,11 +70,7 @@ class Split(Sequence[Sample]):
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Read sample `index`.
-
-        Raises:
-            InputError: a file is not what it should be, sizes differ, or an id is unknown.
-        """
+        """Read sample `index`."""
         key = self.keys[operator.index(index)]  # no slices
         path = self.image_path(key)
         image, has_data = read_pixels(path, self.bands)
@@ -89,11 +85,7 @@ class Split(Sequence[Sample]):
         return channels_of(self.image_path(self.keys[0]), self.bands)
 
     def image(self, key: str) -> str:
-        """The path of the image of `key`, from the folder.
-
-        Raises:
-            InputError: there are two, of different suffixes; likewise in all that follow.
-        """
+        """The path of the image of `key`, from the folder."""
         return path_of(self.folder, self.images, key)
 
     def mask(self, key: str) -> str:
@@ -119,11 +111,7 @@ class Split(Sequence[Sample]):
         return [(train_id, path) for train_id, path in paths if is_file(path)]
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """Read the label of sample `index`, (H, W) train ids; a photo is not decoded for it.
-
-        Raises:
-            InputError: the file is not what it should be, or an id is unknown.
-        """
+        """Read the label of sample `index`, (H, W) train ids; a photo is not decoded for it."""
         key = self.keys[index]
         label = self._label(key)
         return without_data_ignored(label, where_data(self.image_path(key), self.bands))
@@ -143,10 +131,6 @@ class Split(Sequence[Sample]):
         """Read the segments of sample `index`, their categories in train ids.
 
         A segment whose category is ignored becomes void.
-
-        Raises:
-            InputError: the masks hold no segments, the file is not what it should be, or a
-                category is unknown.
         """
         key, encoding = self.keys[index], self.encoding
         path = self.label_path(key)

@@ -119,11 +119,7 @@ def read_instances(path: Path) -> list[CocoImage]:
 
 
 def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
-    """Paint the objects of an image, the largest first: (H, W) train ids.
-
-    Raises:
-        InputError: an object's mask is wrong, or its category is unknown.
-    """
+    """Paint the objects of an image, the largest first: (H, W) train ids."""
     height, width = image.size
     train_ids = [encoding.train_id(category_id, _where(image)) for category_id, _ in image.objects]
     masks = _checked_masks(image)
@@ -136,11 +132,7 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
 
 
 def empty_objects(image: CocoImage) -> list[int]:
-    """The categories of the objects whose masks cover no pixel.
-
-    Raises:
-        InputError: an object's mask is wrong.
-    """
+    """The categories of the objects whose masks cover no pixel."""
     both = zip(image.objects, _checked_masks(image), strict=True)
     return [category_id for (category_id, _), mask in both if not _area(mask)]
 

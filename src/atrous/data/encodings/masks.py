@@ -61,11 +61,7 @@ class Encoding:
     """The least value of a binary mask that belongs to its class."""
 
     def train_id(self, dataset_id: int | str, where: str) -> int:
-        """Look one id or name up; `where` begins the line if it is unknown.
-
-        Raises:
-            InputError: the id is neither a class nor ignored.
-        """
+        """Look one id or name up; `where` begins the line if it is unknown."""
         beyond = int(self.table[-1])
         if isinstance(dataset_id, str):
             train_id = self.names.get(dataset_id, beyond)
@@ -114,9 +110,6 @@ def to_train_ids(
         table: from `lookup_table`.
         path: of the mask.
         no_data: whether negative ids are ignored.
-
-    Raises:
-        InputError: an id that the table does not know; the message names `path` and the ids.
     """
     beyond = table.size - 1
     places = ids
@@ -146,11 +139,7 @@ def color_name(code: int) -> str:
 
 
 def read_index(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
-    """Read a mask whose values, or palette indices, are ids: (H, W) train ids.
-
-    Raises:
-        InputError: the file is not such a mask, or an id is unknown.
-    """
+    """Read a mask whose values, or palette indices, are ids: (H, W) train ids."""
     ids = read_label(path)
     if encoding.divisor is not None:
         ids = ids.astype(np.int64)  # 8 bits could not be divided by 1000
@@ -159,11 +148,7 @@ def read_index(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
 
 
 def read_palette(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
-    """Read a mask whose palette indices are ids: (H, W) train ids.
-
-    Raises:
-        InputError: the file is not such a mask, or an id is unknown.
-    """
+    """Read a mask whose palette indices are ids: (H, W) train ids."""
     if not has_palette(path):
         raise InputError(
             f"{path}: no palette, so its ids were lost when it was converted; take the original, "
@@ -173,11 +158,7 @@ def read_palette(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
 
 
 def read_rgb(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
-    """Read a mask whose colours are ids: (H, W) train ids.
-
-    Raises:
-        InputError: the file is not such a mask, or a colour is unknown.
-    """
+    """Read a mask whose colours are ids: (H, W) train ids."""
     codes = read_colors(path, transparency=encoding.transparency)
     if encoding.nearest:
         table = encoding.table
@@ -194,9 +175,6 @@ def binary_masks(
     Args:
         masks: a number and a file each.
         foreground: the least value that is in a mask.
-
-    Raises:
-        InputError: a mask is not what it should be, or sizes differ.
     """
     first: NDArray[np.bool_] | None = None
     for number, path in sorted(masks):
@@ -224,9 +202,6 @@ def read_binary_masks(
         masks: the train id of each file.
         where: begins the line if there is none.
         encoding: tells the foreground of a mask, and the background.
-
-    Raises:
-        InputError: there is no mask, one is not what it should be, or sizes differ.
     """
     label: NDArray[np.uint8] | None = None
     for train_id, inside in binary_masks(masks, encoding.foreground):
@@ -239,11 +214,7 @@ def read_binary_masks(
 
 
 def check_same_size(one: NDArray[Any], other: NDArray[Any], path: Path) -> None:
-    """Check that two masks of an image, (H, W), have one size; `path` is that of the first.
-
-    Raises:
-        InputError: they have not.
-    """
+    """Check that two masks of an image, (H, W), have one size; `path` is that of the first."""
     if one.shape != other.shape:
         (height, width), (rows, columns) = one.shape, other.shape
         raise InputError(

@@ -33,11 +33,7 @@ _COMPLEX = 1 << 11
 
 
 def read_mat(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
-    """Read the label map in the variable that `encoding` names: (H, W) train ids.
-
-    Raises:
-        InputError: the file is not such a MATLAB file, or an id is unknown.
-    """
+    """Read the label map in the variable that `encoding` names: (H, W) train ids."""
     if not path.is_file():
         raise no_such_file(path)
     if path.stat().st_size > _MAX_BYTES:

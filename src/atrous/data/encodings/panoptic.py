@@ -109,9 +109,6 @@ def read_panoptic(path: Path | str, segments: Segments) -> Panoptic:
     Args:
         path: the PNG; its ids are R + 256 G + 65536 B, 0 = void.
         segments: what the JSON lists for it, as `read_annotations` gives them.
-
-    Raises:
-        InputError: the PNG cannot be read, or an id is only in it or only in `segments`.
     """
     panoptic = Panoptic(read_colors(path), segments)
     try:
@@ -133,9 +130,6 @@ def instance_ids_to_panoptic(ids: Ids, divisor: int, things: Set[int]) -> Panopt
     Returns:
         Segments whose ids are those of the file plus one: 0 may be a category there, and is void
         here.
-
-    Raises:
-        InputError: an id is negative, or there are more than 65536.
     """
     (values,), _ = runs([ids.ravel()])
     present = np.unique(values)
@@ -168,7 +162,6 @@ def write_panoptic(
         categories: `id`, `name`, `isthing` of those that there are.
 
     Raises:
-        InputError: a segmentation cannot be written so.
         OSError: the disk is full or a folder cannot be written.
     """
     check_categories(categories)
@@ -216,9 +209,6 @@ def evaluate_panoptic_files(
     """Score predicted files against true ones; one image is in memory at a time.
 
     Images are paired by their `image_id`; predictions without truth are left out.
-
-    Raises:
-        InputError: an image has no prediction, sizes differ, or a file is not what it should be.
     """
     truth = read_annotations(truth_json)
     predictions = {

@@ -56,9 +56,6 @@ def plan(
         root: the folder of the set.
         splits: those that are wanted; None: all.
         mirror: an address that takes the place of each archive's scheme and host.
-
-    Raises:
-        InputError: a server does not answer, or has a file of another size than was published.
     """
     record = _read_record(root)
     jobs = []
@@ -103,7 +100,6 @@ def fetch(
         notify: told what is finished, and of breaks.
 
     Raises:
-        InputError: a download fails, or what came is not what was published; it is removed.
         OSError: the disk is full.
     """
     check_space(root, space_needed(jobs))
@@ -138,11 +134,7 @@ def _fetch_one(job: Job, root: Path, progress: Progress, notify: Notify) -> list
 
 
 def _verify(archive: Archive, part: Path, progress: Progress) -> None:
-    """Compare the checksum with the published one.
-
-    Raises:
-        InputError: they differ; what came is removed.
-    """
+    """Compare the checksum with the published one."""
     kind = "sha256" if archive.sha256 else "md5"
     published = (archive.sha256 or archive.md5).lower()
     running = hashlib.new(kind, usedforsecurity=False)
@@ -200,11 +192,7 @@ def _read_record(root: Path) -> set[str]:
 
 @contextmanager
 def folder_lock(root: Path) -> Iterator[None]:
-    """Keep a second fetch out of the same folder, where the system has locks.
-
-    Raises:
-        InputError: one is at work there.
-    """
+    """Keep a second fetch out of the same folder, where the system has locks."""
     lock = root / ".atrous" / "lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:

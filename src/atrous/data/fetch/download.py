@@ -59,9 +59,6 @@ def remote_size(url: str, size: int | None, timeout: float | None = None) -> int
 
     Returns:
         The bytes; None if neither the server nor `size` says.
-
-    Raises:
-        InputError: the server does not have the file, or in another size, or cannot be reached.
     """
     try:
         with _opened(url, {"Range": "bytes=0-0"}, timeout) as response:
@@ -81,8 +78,6 @@ def download(url: str, part: Path, size: int | None, progress: Progress, notify:
         notify: told of breaks and fresh starts.
 
     Raises:
-        InputError: the server does not have the file, gives it in another size, or breaks off
-            again and again; what has come is kept.
         OSError: the disk is full.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +205,7 @@ def _broken(reason: object) -> _BrokenError:
 def _remote(
     response: http.client.HTTPResponse, url: str, published: int | None
 ) -> tuple[int, _Remote]:
-    """The first byte that is sent, -1 if the server does not say; and what it says of the file.
-
-    Raises:
-        InputError: its size is not `published`.
-    """
+    """The first byte that is sent, -1 if the server does not say; and what it says of the file."""
     start, length = 0, response.headers.get("Content-Length", "")
     if response.status != http.HTTPStatus.OK:
         given = response.headers.get("Content-Range", "")

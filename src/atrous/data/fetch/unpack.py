@@ -74,7 +74,6 @@ def unpack(
 
     Raises:
         DamagedArchiveError: it is cut off, broken, hostile, encrypted, or no archive.
-        InputError: nothing in it is asked for.
         OSError: it does not fit on the disk.
     """
     written: list[Path] = []

@@ -63,7 +63,6 @@ def pack(
         progress: told of each sample that is done, and of how many.
 
     Raises:
-        InputError: a file of the dataset is not what it should be, or `out` is not empty.
         OSError: the disk is full or the folder cannot be written.
     """
     chosen = {name: _packable(dataset, name) for name in splits}

@@ -62,11 +62,7 @@ class Shards(Sequence[Sample]):
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Read sample `index`.
-
-        Raises:
-            InputError: the image or the label is damaged, sizes differ, or an id is no train id.
-        """
+        """Read sample `index`."""
         key = self.keys[operator.index(index)]  # no slices
         path, content = self._content(index, 0, key)
         image, has_data = read_pixels(path, self.bands, content)
@@ -77,11 +73,7 @@ class Shards(Sequence[Sample]):
         return (self[index] for index in range(len(self)))
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """The label of sample `index` alone, (H, W) train ids.
-
-        Raises:
-            InputError: it is damaged, or an id is no train id.
-        """
+        """The label of sample `index` alone, (H, W) train ids."""
         path, content = self._content(index, 0, self.keys[index])
         return without_data_ignored(self._label(index), where_data(path, self.bands, content))
 
@@ -136,9 +128,6 @@ def open_shards(
         split: what to call the samples in an error.
         num_classes: K of the train ids in the labels.
         bands: how the images are read.
-
-    Raises:
-        InputError: there are none, or one of them is no tar of samples.
     """
     try:
         paths = tuple(sorted(path for path in folder.glob(pattern) if path.is_file()))
@@ -172,11 +161,7 @@ def member_stem(key: str) -> str:
 
 
 def check_key(key: str, source: Path) -> None:
-    """Refuse a key that would lead out of a folder or garble a terminal.
-
-    Raises:
-        InputError: `key` is such; the line names `source`.
-    """
+    """Refuse a key that would lead out of a folder or garble a terminal."""
     outside = key.startswith("/") or ".." in key.split("/")
     if outside or not is_listable(key) or len(key) > _MAX_KEY:
         raise InputError(f"{source}: {key[:80]!r} cannot be a sample's key; rename its files")

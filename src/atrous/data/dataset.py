@@ -13,12 +13,11 @@ from atrous.data.schema import (
     SplitFiles,
     builtin_names,
     builtin_text,
-    encoding_of,
     parse,
-    taxonomy_of,
 )
 from atrous.data.shards.read import Shards, open_shards
 from atrous.data.split import Split, find_split
+from atrous.data.train_ids import encoding_of, taxonomy_of
 from atrous.errors import InputError
 from atrous.files import read_text
 from atrous.images.bands import Bands
@@ -108,7 +107,8 @@ class Dataset:
         bands = self.bands  # to know them, the split may have been searched
         if shards := self.splits[name].shards:
             return open_shards(self.folder, shards, name, self.taxonomy.num_classes, bands)
-        return replace(self._searched.pop(name, None) or self._search(name), bands=bands)
+        found = self._searched.pop(name, None)
+        return replace(found or self._search(name), bands=bands)
 
     @property
     def bands(self) -> Bands:

@@ -1,7 +1,6 @@
 """What a dataset.toml says: one description of labels, splits, images and archives.
 
-`parse` reads a description and `to_toml` writes it; `taxonomy_of` and `encoding_of` tell what its
-[labels] mean. docs/datasets.md describes the file.
+`parse` reads a description and `to_toml` writes it. docs/datasets.md describes the file.
 """
 
 import json
@@ -11,31 +10,23 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from reprlib import repr as short
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
-from atrous.data.encodings.masks import (
-    COLORS,
-    IDS,
-    NO_DATA,
-    UNKNOWN,
-    Encoding,
-    color_name,
-    lookup_table,
-    nearest_ids,
-    plain_name,
-)
+from atrous.data.encodings.masks import IDS
 from atrous.data.fetch.archives import Archive
 from atrous.data.lists import is_listable
 from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.images.bands import Bands
 from atrous.images.label_maps import TRANSPARENT
-from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
 from atrous.text import did_you_mean
+
+if TYPE_CHECKING:
+    from atrous.data.encodings.masks import Encoding
+    from atrous.taxonomy import Taxonomy
 
 __all__ = [
     "ClassEntry",
@@ -45,9 +36,7 @@ __all__ = [
     "SplitFiles",
     "builtin",
     "builtin_names",
-    "encoding_of",
     "parse",
-    "taxonomy_of",
     "to_toml",
 ]
 
@@ -60,9 +49,9 @@ Id = int | Color
 """What stands for a class in a mask: a number, a name, or a colour."""
 _Path = Annotated[str, Meta(min_length=1, max_length=255)]
 
-_BY_NAME = ("polygons", "binary-masks")
+BY_NAME = ("polygons", "binary-masks")
 """Encodings that know classes by their names."""
-_PICTURES = ("index", "palette", "mat", "rgb")
+PICTURES = ("index", "palette", "mat", "rgb")
 """Encodings whose masks hold a value, or a colour, for each pixel."""
 _ENCODINGS_WITH = {
     "divisor": ("index",),
@@ -77,13 +66,14 @@ _SPLIT_FIELDS = {
 }
 """What a split must say, where that is not images and labels."""
 _LONGEST_TEXT = 1000
-_DIGITS = re.compile("0|[1-9][0-9]{0,4}")
 _FIX = "docs/datasets.md has an example"
 
 
-class ClassEntry(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A table of a dataset.toml."""
+
+
+class ClassEntry(_Table, frozen=True, kw_only=True):
     """One class, as `classes` lists it."""
 
     name: str
@@ -101,9 +91,7 @@ class ClassEntry(
             _text("the group of a class", self.group)
 
 
-class Labels(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class Labels(_Table, frozen=True, kw_only=True):
     """How masks are stored, and what their ids mean."""
 
     encoding: EncodingName
@@ -130,8 +118,8 @@ class Labels(
             if self.encoding not in encodings and getattr(self, field.name) != field.default:
                 there = " or ".join(encodings)
                 raise ValueError(f"{field.name} goes with {there}, not with {self.encoding}")
-        if self.unknown == "nearest" and self.encoding not in _PICTURES:
-            raise ValueError(f"unknown = 'nearest' goes with {', '.join(_PICTURES)}")
+        if self.unknown == "nearest" and self.encoding not in PICTURES:
+            raise ValueError(f"unknown = 'nearest' goes with {', '.join(PICTURES)}")
         _text("variable", self.variable)
 
     def entries(self) -> tuple[ClassEntry, ...]:
@@ -147,9 +135,7 @@ class Labels(
         return self.ignore if isinstance(self.ignore, tuple) else (self.ignore,)
 
 
-class SplitFiles(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class SplitFiles(_Table, frozen=True, kw_only=True):
     """Where the files of a split lie, from the folder of the data set; "" where it has none."""
 
     images: _Path = ""
@@ -191,16 +177,14 @@ class SplitFiles(
             raise ValueError("labels has no {class} in it")
 
 
-class Manual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manual(_Table, frozen=True, kw_only=True):
     """How to put a set together that cannot be fetched."""
 
     page: str
     text: str
 
 
-class Description(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class Description(_Table, frozen=True, kw_only=True):
     """What a dataset.toml says; its name, licence and source are "" where it does not say."""
 
     name: str = ""
@@ -306,119 +290,7 @@ def builtin(name: str) -> Description:
     return parse(builtin_text(name), name)
 
 
-def taxonomy_of(labels: Labels, name: str) -> Taxonomy:
-    """Return names, colours, things and groups of the classes of [labels]."""
-    entries = labels.entries()
-    defaults = distinct_colors(len(entries))
-    colors = (entry.color or color for entry, color in zip(entries, defaults, strict=True))
-    return Taxonomy(
-        name=name,
-        classes=tuple(entry.name for entry in entries),
-        colors=tuple(_rgb(color) for color in colors),
-        things=frozenset(i for i, entry in enumerate(entries) if entry.thing),
-        groups=tuple(one_line(entry.group) for entry in entries if entry.group is not None),
-    )
-
-
-def encoding_of(labels: Labels) -> Encoding:
-    """Return what reads the masks that [labels] describe."""
-    by_color, entries = labels.encoding == "rgb", labels.entries()
-    train_ids, ignored = _colors(labels, entries) if by_color else _ids(labels, entries)
-    for dataset_id in ignored:
-        if train_ids.get(dataset_id, IGNORE_INDEX) != IGNORE_INDEX:
-            named = color_name(dataset_id) if by_color else dataset_id
-            raise ValueError(f"labels.ignore names {named}, which is a class; choose one")
-    if labels.encoding in _PICTURES and not by_color:
-        ignored.append(IGNORE_INDEX)
-    known = [i for i in (*train_ids, *ignored) if i not in (TRANSPARENT, NO_DATA)]
-    table = lookup_table(
-        train_ids,
-        (i for i in ignored if i != NO_DATA),
-        unknown=IGNORE_INDEX if labels.unknown == "ignore" else UNKNOWN,
-        size=COLORS if by_color else IDS,
-    )
-    if labels.unknown == "nearest" and not by_color:  # colours are too many; see `read_rgb`
-        table[:-1] = table[nearest_ids(np.arange(IDS), known)]
-    return Encoding(
-        name=labels.encoding,
-        table=table,
-        names=_names(labels, entries) if labels.encoding in _BY_NAME else {},
-        background=_background(labels, entries),
-        nearest=tuple(known) if labels.unknown == "nearest" else (),
-        transparency=by_color and TRANSPARENT in (*train_ids, *ignored),
-        no_data=not by_color and NO_DATA in ignored,
-        divisor=labels.divisor,
-        variable=labels.variable,
-        foreground=labels.foreground,
-    )
-
-
-def _ids(labels: Labels, entries: Sequence[ClassEntry]) -> tuple[dict[int, int], list[int]]:
-    """Return the train ids of dataset ids that are integers, and the ids to ignore."""
-    is_picture, by_name = labels.encoding in _PICTURES, labels.encoding in _BY_NAME
-    pairs = labels.map or {str(i): i for i in range(len(entries))}
-    train_ids = {
-        _id(key): _train_id(key, value, entries)
-        for key, value in pairs.items()
-        if not by_name or _DIGITS.fullmatch(key)  # names have no place in this table
-    }
-    ignored = [
-        _id(value, least=NO_DATA if is_picture else 0)
-        for value in labels.ignored()
-        if not (by_name and isinstance(value, str))
-    ]
-    return train_ids, ignored
-
-
-def _colors(labels: Labels, entries: Sequence[ClassEntry]) -> tuple[dict[int, int], list[int]]:
-    """Return the train ids of the colours of classes and map, and the colours to ignore."""
-    pairs: list[tuple[Id, int]] = [(e.color, i) for i, e in enumerate(entries) if e.color]
-    train_ids: dict[int, int] = {}
-    for color, value in (*pairs, *labels.map.items()):
-        train_id = _train_id(color, value, entries)
-        if train_ids.setdefault(color_code(color), train_id) != train_id:
-            raise ValueError(f"{short(color)} stands for two classes")
-    for i, entry in enumerate(entries):
-        if i not in train_ids.values():
-            raise ValueError(f"class {short(entry.name)} has no color, by which rgb masks are read")
-    return train_ids, [color_code(color) for color in labels.ignored()]
-
-
-def _names(labels: Labels, entries: Sequence[ClassEntry]) -> dict[str, int]:
-    """Return the train ids of names: of the classes, of the map, and those to ignore."""
-    spelt = plain_name if labels.encoding == "polygons" else str  # binary masks: names of files
-    names = {spelt(entry.name): i for i, entry in enumerate(entries)}
-    for name, value in labels.map.items():
-        names[plain_name(name)] = _train_id(name, value, entries)
-    for name in (plain_name(value) for value in labels.ignored() if isinstance(value, str)):
-        if names.setdefault(name, IGNORE_INDEX) != IGNORE_INDEX:
-            raise ValueError(f"labels.ignore names {short(name)}, which is a class; choose one")
-    return names
-
-
-def _background(labels: Labels, entries: Sequence[ClassEntry]) -> int:
-    names = [entry.name for entry in entries]
-    if labels.background is None:
-        return IGNORE_INDEX
-    if labels.background not in names:
-        raise ValueError(f"labels.background: no class {short(labels.background)}")
-    return names.index(labels.background)
-
-
-def _id(value: Id, least: int = 0) -> int:
-    number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
-    if not isinstance(number, int) or not least <= number < IDS:
-        raise ValueError(f"{short(value)} is no id; ids are integers from 0 to {IDS - 1}")
-    return number
-
-
-def _train_id(key: Id, value: int, entries: Sequence[ClassEntry]) -> int:
-    if value != IGNORE_INDEX and not 0 <= value < len(entries):
-        raise ValueError(f"labels.map sends {short(key)} to {short(value)}, which is no class")
-    return value
-
-
-def _rgb(color: Id) -> tuple[int, int, int]:
+def rgb(color: Id) -> tuple[int, int, int]:
     """Read "#rrggbb" or (r, g, b)."""
     if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
         color = tuple(bytes.fromhex(color[1:]))
@@ -436,7 +308,7 @@ def color_code(color: Id) -> int:
     """
     if color == "transparent":
         return TRANSPARENT
-    red, green, blue = _rgb(color)
+    red, green, blue = rgb(color)
     return red + 256 * green + 65536 * blue
 
 
@@ -453,20 +325,25 @@ def _text(what: str, value: str) -> str:
     return line
 
 
+# Old names of `Labels.entries`, `taxonomy_of` and `encoding_of`, until the doctor and the weights
+# use these.
+
+
 def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the classes of a table [labels]; until the doctor and weights use `Labels`."""
+    """Return the classes of a table [labels]."""
     return [msgspec.to_builtins(entry) for entry in convert(labels, Labels, "labels", "").entries()]
 
 
-def read_taxonomy(name: str, classes: Sequence[Mapping[str, Any]]) -> Taxonomy:
-    """Return the taxonomy of `read_classes`; until the doctor and weights use `taxonomy_of`."""
-    return taxonomy_of(Labels(encoding="index", classes=_entries(classes)), name)
+def read_taxonomy(name: str, classes: Sequence[Mapping[str, Any]]) -> "Taxonomy":
+    """Return the taxonomy of `read_classes`."""
+    from atrous.data.train_ids import taxonomy_of
+
+    labels = convert({"encoding": "mat", "classes": classes}, Labels, "labels", "")
+    return taxonomy_of(labels, name)
 
 
-def read_encoding(labels: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> Encoding:
-    """Return the encoding of a table [labels]; until the doctor uses `encoding_of`."""
-    return encoding_of(convert({**labels, "classes": _entries(classes)}, Labels, "labels", ""))
+def read_encoding(labels: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> "Encoding":
+    """Return the encoding of a table [labels]."""
+    from atrous.data.train_ids import encoding_of
 
-
-def _entries(classes: Sequence[Mapping[str, Any]]) -> tuple[ClassEntry, ...]:
-    return tuple(convert(entry, ClassEntry, "labels.classes", "") for entry in classes)
+    return encoding_of(convert({**labels, "classes": classes}, Labels, "labels", ""))

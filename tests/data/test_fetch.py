@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections import namedtuple
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from atrous.data.fetch.dataset import fetch, plan, space_needed
 from atrous.data.fetch.download import _SafeRedirects
 from atrous.decode import convert
 from atrous.errors import InputError
+from atrous.progress import Track
 
 CONTENT = {
     f"{split}2017/{i}.jpg": os.urandom(60_000) for split in ("train", "val") for i in range(3)
@@ -305,13 +307,17 @@ def test_a_page_in_place_of_an_archive(server, tmp_path):
 
 KILLED = """
 import sys, time
+from contextlib import contextmanager
 from pathlib import Path
 from atrous.data.fetch.archives import Archive
 from atrous.data.fetch.dataset import fetch, plan
 
-def stop(what, done, total):
-    if what.startswith("unpack") and done > 150_000:
-        time.sleep(300)  # until it is killed
+@contextmanager
+def stop(step):
+    def progress(done, total):
+        if step.startswith("unpack") and done > 150_000:
+            time.sleep(300)  # until it is killed
+    yield progress
 
 root = Path(sys.argv[2])
 fetch(plan([Archive(url=sys.argv[1])], root), root, stop)
@@ -348,11 +354,22 @@ def test_a_killed_unpacking_is_done_again(server, tmp_path):
     assert server.ranges == [None]
 
 
-def test_an_interrupted_check_downloads_nothing_again(server, tmp_path):
-    def interrupt(what, done, total):
-        if what.startswith("verify"):
-            raise KeyboardInterrupt
+def interrupting(step: str, least: int) -> Track:
+    """Raises KeyboardInterrupt once more than `least` bytes of a step are done."""
 
+    @contextmanager
+    def track(name: str):
+        def progress(done: int, total: int | None) -> None:
+            if name.startswith(step) and done > least:
+                raise KeyboardInterrupt
+
+        yield progress
+
+    return track
+
+
+def test_an_interrupted_check_downloads_nothing_again(server, tmp_path):
+    interrupt = interrupting("verify", 0)
     archive = archive_of(server, sha256=hashlib.sha256(ZIP).hexdigest())
     with pytest.raises(KeyboardInterrupt):
         fetch(plan([archive], tmp_path), tmp_path, interrupt)
@@ -362,10 +379,7 @@ def test_an_interrupted_check_downloads_nothing_again(server, tmp_path):
 
 
 def test_an_interrupted_unpacking_downloads_nothing_again(server, tmp_path):
-    def interrupt(what, done, total):
-        if what.startswith("unpack") and done > 100_000:
-            raise KeyboardInterrupt
-
+    interrupt = interrupting("unpack", 100_000)
     with pytest.raises(KeyboardInterrupt):
         fetch(plan([archive_of(server)], tmp_path), tmp_path, interrupt)
     written = files_in(tmp_path)

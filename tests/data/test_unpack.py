@@ -5,7 +5,7 @@ import io
 import os
 import tarfile
 import zipfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from atrous.data.fetch.archives import inner_path
 from atrous.data.fetch.unpack import DamagedArchiveError
 from atrous.data.fetch.unpack import unpack as unpack_with_progress
 from atrous.errors import InputError
+from atrous.progress import untracked
 
 FILES = {"VOC/a.jpg": os.urandom(3000), "VOC/sub/b.png": b"b" * 512, "VOC/empty.txt": b""}
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -27,7 +28,7 @@ fresh = pytest.fixture(lambda tmp_path_factory: lambda: tmp_path_factory.mktemp(
 modest = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-unpack = partial(unpack_with_progress, progress=lambda what, done, total: None)
+unpack = partial(unpack_with_progress, track=untracked)
 
 
 def packed(kind: str, files: dict[str, bytes]) -> bytes:
@@ -309,6 +310,12 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
 
 def test_progress_counts_the_bytes(tmp_path):
     (tmp_path / "a.tar").write_bytes(packed("pax", FILES))
-    seen = []
-    unpack_with_progress(tmp_path / "a.tar", tmp_path / "out", lambda *step: seen.append(step))
-    assert seen[-1] == ("unpack a.tar", 3512, 3512)
+    steps, seen = [], []
+
+    @contextmanager
+    def track(step):
+        steps.append(step)
+        yield lambda *count: seen.append(count)
+
+    unpack_with_progress(tmp_path / "a.tar", tmp_path / "out", track)
+    assert steps == ["unpack a.tar"] and seen[-1] == (3512, 3512)

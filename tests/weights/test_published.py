@@ -18,6 +18,7 @@ from torchvision.models import segmentation
 from atrous.data.fetch import download as download_module
 from atrous.data.schema import builtin_names
 from atrous.errors import InputError
+from atrous.progress import untracked
 from atrous.run import load_run
 from atrous.weights import published as published_module
 from atrous.weights.convert import LAYOUTS
@@ -54,7 +55,7 @@ def published(server, content):
 
 
 def fetch(published, out, said=None):
-    fetch_run(published, out, lambda *_: None, (said if said is not None else []).append)
+    fetch_run(published, out, untracked, (said if said is not None else []).append)
 
 
 def left_over(folder):
@@ -108,7 +109,7 @@ def test_a_stalled_server_is_asked_again(server, published, tmp_path, monkeypatc
     def say(line):
         monkeypatch.setattr(download_module, "TIMEOUT", 300)  # what comes now may take its time
 
-    fetch_run(published, tmp_path / "run", lambda *_: None, say)
+    fetch_run(published, tmp_path / "run", untracked, say)
     assert server.ranges[-1].startswith("bytes=")
     assert server.ranges[-1] != "bytes=0-"
 
@@ -183,10 +184,11 @@ def test_a_page_for_people_is_named(published, tmp_path):
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_from_there(server, published, content, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from atrous.weights.published import *;"
+        "import sys; from pathlib import Path; from atrous.progress import untracked;"
+        "from atrous.weights.published import *;"
         "fetch_run(Published(name='vainf/small', url=sys.argv[1], sha256=sys.argv[2],"
         "data='voc2012', miou=0.7, protocol='val', licence='MIT'), Path(sys.argv[3]),"
-        "lambda *_: None, print)"
+        "untracked, print)"
     )
     command = [sys.executable, "-c", code, published.url, published.sha256, str(tmp_path / "run")]
     server.faults = ["stall"]

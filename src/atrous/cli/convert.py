@@ -76,8 +76,8 @@ def fetched(model: str) -> str:
 
     if model not in PUBLISHED:
         return model
-    with watched_bytes() as (progress, notify):
-        return str(published_run(model, progress, notify))
+    with watched_bytes() as (track, notify):
+        return str(published_run(model, track, notify))
 
 
 def _copy(run: Path, out: Path) -> None:

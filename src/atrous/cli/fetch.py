@@ -58,8 +58,8 @@ def fetch(
     if not yes and not _agreed(jobs, root):
         print("nothing is downloaded")
         return 1
-    with watched_bytes() as (progress, notify):
-        written = run(jobs, root, progress, notify)
+    with watched_bytes() as (track, notify):
+        written = run(jobs, root, track, notify)
     print("wrote  " + "  ".join(str(path) for path in written))
     chosen = split[0] if split else next(iter(dataset.splits))
     print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from atrous.progress import Notify, Progress
+from atrous.progress import Notify, Progress, Track
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn
-
-    from atrous.data.fetch.unpack import Progress as ByteProgress
 
 PATIENCE = 2.0
 """Seconds before the bar appears."""
@@ -40,26 +38,24 @@ def watched(what: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def watched_bytes() -> "Iterator[tuple[ByteProgress, Notify]]":
-    """Yield two functions: one for the bytes of a step, one for lines that stay.
+def watched_bytes() -> Iterator[tuple[Track, Notify]]:
+    """Yield two functions: one for the bytes of each step, one for lines that stay.
 
-    The first is called with what is done, how many of its bytes, and of how many if that is known;
-    it shows the rate and the time left.
+    A step's bar shows the rate and the time left.
     """
     bar = _byte_bar()
+    task = bar.tasks[0].id
 
-    def progress(what: str, done: int, total: int | None) -> None:
-        task = bar.tasks[0]
-        if task.description != what:
-            bar.reset(task.id, description=what, completed=done, total=total, visible=True)
-        else:
-            bar.update(task.id, completed=done, total=total)
+    @contextmanager
+    def track(step: str) -> Iterator[Progress]:
+        bar.reset(task, description=step, total=None, visible=True)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def notify(line: str) -> None:
         bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with bar:
-        yield progress, notify
+        yield track, notify
 
 
 def _byte_bar() -> "Bar":

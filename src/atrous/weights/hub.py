@@ -2,23 +2,22 @@
 
 from pathlib import Path
 
-from atrous.data.fetch.unpack import Progress
 from atrous.errors import InputError
-from atrous.progress import Notify, unheard
+from atrous.progress import Notify, Track, unheard, untracked
 from atrous.weights.cache import cache_folder
 from atrous.weights.published import PUBLISHED, fetch_run
 
 
 def published_run(
     name: str,
-    progress: Progress = lambda what, done, total: None,
+    track: Track = untracked,
     notify: Notify = unheard,
 ) -> Path:
     """Return the run folder of a published checkpoint, fetched and converted when first asked for.
 
     Args:
         name: a key of `PUBLISHED`.
-        progress: told the bytes that have come.
+        track: told the bytes that have come.
         notify: told of breaks.
 
     Raises:
@@ -31,5 +30,5 @@ def published_run(
     except RuntimeError:
         raise InputError(f"{name}: no home to keep it in; set XDG_CACHE_HOME to a folder") from None
     if not (folder / "run.json").exists():
-        fetch_run(PUBLISHED[name], folder, progress, notify)
+        fetch_run(PUBLISHED[name], folder, track, notify)
     return folder

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from atrous.data.fetch.dataset import folder_lock
 from atrous.data.fetch.download import discard, download, remote_size
-from atrous.data.fetch.unpack import Progress
 from atrous.data.schema import builtin_text, read_classes, read_taxonomy
 from atrous.errors import InputError
 from atrous.files import no_such_file
-from atrous.progress import Notify
+from atrous.progress import Notify, Track
 
 PATIENCE = 5.0
 """Seconds until a server that does not answer counts as out of reach."""
@@ -179,7 +178,7 @@ def no_such_weights(name: str) -> InputError:
     return InputError(f"{name}: no such file or published weights. Did you mean {near[0]}?")
 
 
-def fetch_run(published: Published, out: Path, progress: Progress, notify: Notify) -> None:
+def fetch_run(published: Published, out: Path, track: Track, notify: Notify) -> None:
     """Download a checkpoint, verify and convert it; `out` is a whole run folder, or is not there.
 
     Killed at any moment, the same call goes on from there.
@@ -187,7 +186,7 @@ def fetch_run(published: Published, out: Path, progress: Progress, notify: Notif
     Args:
         published: an entry of `PUBLISHED`.
         out: the run folder, which must not be there.
-        progress: told the bytes of each step.
+        track: told the bytes of each step.
         notify: told of breaks.
 
     Raises:
@@ -217,7 +216,7 @@ def fetch_run(published: Published, out: Path, progress: Progress, notify: Notif
     with folder_lock(out.parent):
         if (out / "run.json").exists():  # another process was first
             return
-        _download(published, part, size, progress, notify)
+        _download(published, part, size, track, notify)
         shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
         try:
             imported = import_weights(part, published.layout)
@@ -244,7 +243,7 @@ def _asked(published: Published) -> int | None:
 
 
 def _download(
-    published: Published, part: Path, size: int | None, progress: Progress, notify: Notify
+    published: Published, part: Path, size: int | None, track: Track, notify: Notify
 ) -> None:
     """Bring the file to `part` and verify it.
 
@@ -252,7 +251,7 @@ def _download(
         InputError: that cannot be done; what differs from the published file is removed.
     """
     try:
-        download(published.url, part, size, progress, notify)
+        download(published.url, part, size, track, notify)
     except InputError as error:
         reason = str(error).partition("; ")[0]
         raise InputError(

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from atrous.data.fetch.archives import Archive, check_url
 from atrous.data.fetch.download import discard, download, remote_size
-from atrous.data.fetch.unpack import DamagedArchiveError, Progress, check_space, unpack
+from atrous.data.fetch.unpack import DamagedArchiveError, check_space, unpack
 from atrous.errors import InputError
 from atrous.files import replacing
-from atrous.progress import Notify, unheard
+from atrous.progress import Notify, Track, unheard, untracked
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def space_needed(jobs: Sequence[Job]) -> int:
 def fetch(
     jobs: Sequence[Job],
     root: Path,
-    progress: Progress = lambda what, done, total: None,
+    track: Track = untracked,
     notify: Notify = unheard,
 ) -> list[Path]:
     """Download, verify and unpack; return the files and folders in `root` that were written.
@@ -96,30 +96,28 @@ def fetch(
     Args:
         jobs: from `plan`.
         root: the folder of the set; made if it is not there.
-        progress: told the bytes of each step.
+        track: told the bytes of each step.
         notify: told what is finished, and of breaks.
 
-    Raises:
-        OSError: the disk is full.
     """
     check_space(root, space_needed(jobs))
     with folder_lock(root):
         todo = [job for job in jobs if not job.done]
-        written = [path for job in todo for path in _fetch_one(job, root, progress, notify)]
+        written = [path for job in todo for path in _fetch_one(job, root, track, notify)]
     return list(dict.fromkeys(root / path.relative_to(root).parts[0] for path in written))
 
 
-def _fetch_one(job: Job, root: Path, progress: Progress, notify: Notify) -> list[Path]:
+def _fetch_one(job: Job, root: Path, track: Track, notify: Notify) -> list[Path]:
     archive = job.archive
     whole, part = _paths(root, archive)
     if not whole.exists():
-        download(job.url, part, archive.size, progress, notify)
-        _verify(archive, part, progress)
+        download(job.url, part, archive.size, track, notify)
+        _verify(archive, part, track)
         part.replace(whole)
     size = whole.stat().st_size
     try:
         folder = root / archive.into
-        files = unpack(whole, folder, progress, job.only, archive.strip, archive.nested)
+        files = unpack(whole, folder, track, job.only, archive.strip, archive.nested)
     except DamagedArchiveError:
         shutil.rmtree(whole.parent)
         raise
@@ -133,16 +131,16 @@ def _fetch_one(job: Job, root: Path, progress: Progress, notify: Notify) -> list
     return files
 
 
-def _verify(archive: Archive, part: Path, progress: Progress) -> None:
+def _verify(archive: Archive, part: Path, track: Track) -> None:
     """Compare the checksum with the published one."""
     kind = "sha256" if archive.sha256 else "md5"
     published = (archive.sha256 or archive.md5).lower()
     running = hashlib.new(kind, usedforsecurity=False)
     size = part.stat().st_size
-    with part.open("rb") as file:
+    with part.open("rb") as file, track(f"verify {archive.name}") as progress:
         while published and (chunk := file.read(1 << 20)):
             running.update(chunk)
-            progress(f"verify {archive.name}", file.tell(), size)
+            progress(file.tell(), size)
         os.fsync(file.fileno())
     if published not in ("", running.hexdigest()):
         discard(part)

@@ -17,10 +17,10 @@ from typing import IO, NamedTuple
 
 from atrous import __version__
 from atrous.data.fetch.archives import file_name
-from atrous.data.fetch.unpack import Progress, free_space
+from atrous.data.fetch.unpack import free_space
 from atrous.errors import InputError
 from atrous.files import replacing
-from atrous.progress import Notify
+from atrous.progress import Notify, Progress, Track
 
 TIMEOUT = 30.0
 """Seconds without a byte until a connection counts as stalled."""
@@ -32,8 +32,6 @@ TRIES = 6
 _STEP = 1 << 16
 _CHUNK = 1 << 18
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-
-"""Called with a line for the person who waits."""
 
 
 class _Remote(NamedTuple):
@@ -67,34 +65,33 @@ def remote_size(url: str, size: int | None, timeout: float | None = None) -> int
         raise InputError(f"{url}: {error}; try again later, or give --mirror") from None
 
 
-def download(url: str, part: Path, size: int | None, progress: Progress, notify: Notify) -> None:
+def download(url: str, part: Path, size: int | None, track: Track, notify: Notify) -> None:
     """Download `url` to `part`, from where it stopped the last time.
 
     Args:
         url: http or https.
         part: the file; the server's words about it go into PART.json.
         size: the bytes that it must have, if that is known.
-        progress: told the bytes that have come.
+        track: told the bytes that have come.
         notify: told of breaks and fresh starts.
 
-    Raises:
-        OSError: the disk is full.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
     failures, longest = 0, _length(part)
-    while True:
-        try:
-            return _attempt(url, part, size, progress, notify)
-        except _BrokenError as error:
-            if _length(part) >= longest + _STEP:
-                failures, longest = 0, _length(part)
-            failures += 1
-            if failures == TRIES:
-                kept = "what has come is kept: the same command goes on from there"
-                raise InputError(f"{url}: {error}; {kept}") from None
-            pause = PAUSE * 2 ** (failures - 1)
-            notify(f"{file_name(url)}: {error}; next try in {pause:.0f} s")
-            time.sleep(pause)
+    with track(f"download {file_name(url)}") as progress:
+        while True:
+            try:
+                return _attempt(url, part, size, progress, notify)
+            except _BrokenError as error:
+                if _length(part) >= longest + _STEP:
+                    failures, longest = 0, _length(part)
+                failures += 1
+                if failures == TRIES:
+                    kept = "what has come is kept: the same command goes on from there"
+                    raise InputError(f"{url}: {error}; {kept}") from None
+                pause = PAUSE * 2 ** (failures - 1)
+                notify(f"{file_name(url)}: {error}; next try in {pause:.0f} s")
+                time.sleep(pause)
 
 
 def discard(part: Path) -> None:
@@ -135,7 +132,7 @@ def _receive(
         done = file.tell()
         for chunk in _chunks(response):
             done += file.write(chunk)
-            progress(f"download {name}", done, size)
+            progress(done, size)
             if done > limit:
                 break
     if done > limit:

@@ -12,7 +12,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from errno import EINVAL, ENOSPC
 from fnmatch import fnmatchcase
 from functools import partial
@@ -22,6 +22,7 @@ from typing import NamedTuple
 from atrous.data.fetch.archives import inner_path
 from atrous.data.tar import tar_members
 from atrous.errors import InputError
+from atrous.progress import Track
 
 _CHUNK = 1 << 20
 _MOST_DIRECTORY = 1 << 25  # bytes of a zip's directory; that of COCO's train2017 has 11 MB
@@ -32,9 +33,6 @@ _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
     *(ValueError, OverflowError, RuntimeError, OSError),  # all of these, zipfile raises
 )
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is done, how many of its bytes, and of how many if that is known."""
 
 
 class DamagedArchiveError(InputError):
@@ -55,7 +53,7 @@ class _Member(NamedTuple):
 def unpack(
     archive: Path,
     folder: Path,
-    progress: Progress,
+    track: Track,
     only: Sequence[str] = ("*",),
     strip: int = 0,
     nested: Sequence[str] = (),
@@ -67,7 +65,7 @@ def unpack(
     Args:
         archive: the file.
         folder: made if it is not there.
-        progress: told the bytes that are written.
+        track: told the bytes that are written.
         only: globs of the members to take, by their full names; * stands for "/" too.
         strip: leading parts of each name to drop; a name that has no more is left out.
         nested: globs of members that are archives: unpacked beside themselves, then removed.
@@ -80,12 +78,13 @@ def unpack(
     inner: list[Path] = []
     try:
         total, done = _checked_size(archive, folder, only, strip), 0
-        for member in _members(archive):
-            if target := _target(member.name, folder, only, strip):
-                for count in _write(member, target):
-                    done += count
-                    progress(f"unpack {archive.name}", done, total)
-                (inner if _matches(member.name, nested) else written).append(target)
+        with track(f"unpack {archive.name}") as progress:
+            for member in _members(archive):
+                if target := _target(member.name, folder, only, strip):
+                    for count in _write(member, target):
+                        done += count
+                        progress(done, total)
+                    (inner if _matches(member.name, nested) else written).append(target)
     except InputError:
         raise
     except _DAMAGE as error:
@@ -96,7 +95,7 @@ def unpack(
             "another mirror"
         ) from None
     for path in inner:
-        written += unpack(path, path.parent, progress)
+        written += unpack(path, path.parent, track)
         path.unlink()
     return written
 

@@ -16,19 +16,35 @@ from pathlib import Path
 from atrous.errors import InputError
 from atrous.text import nearest
 
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins as that of UTF-16 does
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
-def read_text(path: Path) -> str:
-    """Read a text file that any program may have written: UTF-8, or UTF-16 that says so.
 
-    Raises:
-        InputError: it is of another encoding, of which there is no telling which, or no text.
+def read_text(path: Path, fallback: str | None = None) -> str:
+    """Read a text file that any program may have written: UTF-8, UTF-16 or UTF-32.
+
+    Args:
+        path: the file.
+        fallback: the encoding of text that is none of these; None: such a file is refused, since
+            nothing tells its encoding.
     """
     content = path.read_bytes()
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
+    if not encoding:
+        low, high = content[::2].count(0), content[1::2].count(0)
+        is_utf16 = 4 * max(low, high) > len(content) // 2  # without a mark
+        encoding = ("utf-16-le" if high > low else "utf-16-be") if is_utf16 else "utf-8"
     try:
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from None
+        if fallback is None:
+            raise not_utf8(path, error) from None
+        text = content.decode(fallback, "replace")
     if "\0" in text:
         raise InputError(f"{path}: not a text file; save it as UTF-8 text")
     return text

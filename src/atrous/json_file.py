@@ -6,9 +6,6 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from atrous.errors import InputError
 from atrous.files import no_such_file, not_utf8
 
@@ -42,27 +39,3 @@ def read_json(path: Path, change: Callable[[dict[str, Any]], Any] | None = None)
     if not isinstance(table, dict):
         raise InputError(f"{path}: {short(table)}, where an object was expected; export it again")
     return table
-
-
-def objects(table: dict[str, Any], field: str) -> list[dict[str, Any]]:
-    """The list of objects that `table` has under `field`.
-
-    Raises:
-        ValueError: it has something else there.
-    """
-    entries = table[field]
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{field} is {short(entries)}, where a list of objects was expected")
-    return entries
-
-
-def numbers(values: Any) -> NDArray[Any] | None:
-    """A flat list of numbers as an array (N,) of integers or floats; None if it is no such list."""
-    # Types come first: beside one long text numpy would make room for all to be as long.
-    if not isinstance(values, list) or not {*map(type, values)} <= {int, float}:
-        return None
-    try:
-        array = np.array(values)
-    except OverflowError:
-        return None
-    return array if array.dtype.kind in "iuf" else None

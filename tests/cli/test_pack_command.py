@@ -72,7 +72,7 @@ def test_some_splits_in_small_shards(here: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["shapes", "--out", "shapes"], "shapes: is there already; remove it"),
+        (["shapes", "--out", "shapes"], "shapes: exists already; remove it"),
         (["shapes", "--out", "x", "--split", "tset"], "no split 'tset'; it has train, val"),
         (["shapes", "--out", "x", "--shard-size-mb", "0"], "--shard-size-mb is 0; give 1 or more"),
         (["nothing", "--out", "x"], "nothing: no such file"),

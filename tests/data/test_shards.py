@@ -335,7 +335,7 @@ def test_a_bad_dataset_stops_the_packing_and_leaves_nothing(shapes: Path, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").touch()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         packed(shapes, tmp_path / "out")
     (tmp_path / "out/mine").unlink()
     assert len(packed(shapes, tmp_path / "out").split("val")) == 3

@@ -1,4 +1,4 @@
-"""File names in a JSON that was written elsewhere -> the files that are here.
+"""Match file names in a JSON of another machine with the files that are here.
 
 A name may be a Windows path, an address (`https://host/x%20y.jpg?token`, `s3://`, `file://`), or
 begin with the folder of a server (`/data/upload/1/`). Label Studio puts eight hexadecimal digits
@@ -18,7 +18,7 @@ _SPLIT = re.compile(r"(?<![a-z])(train|val|test)")
 
 
 def match_files(names: Iterable[str], paths: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """The files that each name may mean.
+    """Return the files that each name can mean.
 
     Outer folders of a name may be of the machine that wrote it, so they are left out where that
     helps; the last one only where no name fits otherwise, and not for a file of another split.
@@ -48,7 +48,7 @@ def match_files(names: Iterable[str], paths: Iterable[str]) -> dict[str, list[tu
 
 
 def slashes(name: str) -> str:
-    r"""A path with "/" where Windows has "\\"; without a host, a drive or a query.
+    r"""Return a path with "/" where Windows has "\\"; without a host, a drive or a query.
 
     >>> slashes("C:\\photos\\x.jpg"), slashes("s3://bucket/photos/x.jpg")
     ('photos/x.jpg', 'photos/x.jpg')
@@ -75,7 +75,7 @@ _Spelling = Callable[[str], Iterable[str]]
 
 
 def _endings_of(spell: Callable[[str], str], least: int) -> _Spelling:
-    """The endings of a name that have so many parts at least."""
+    """Return what spells the endings of a name, of `least` parts or more."""
 
     def endings(name: str) -> Iterable[str]:
         parts = spell(name).split("/")
@@ -94,7 +94,7 @@ _ALONE: Sequence[_Spelling] = tuple(_endings_of(spell, 1) for spell in _SPELLING
 
 
 def _endings(names: Iterable[str], spellings: Sequence[_Spelling]) -> dict[str, tuple[int, str]]:
-    """What each ending of a path stands for, with the rank of its spelling; "" for two names."""
+    """Return the name of each ending of a path, and its spelling's rank; "" where two share it."""
     found: dict[str, tuple[int, str]] = {}
     for rank, spell in enumerate(spellings):
         owners: dict[str, set[str]] = defaultdict(set)
@@ -107,6 +107,6 @@ def _endings(names: Iterable[str], spellings: Sequence[_Spelling]) -> dict[str, 
 
 
 def _same_split(name: str, path: str) -> bool:
-    """Whether the folders of both do not name different splits."""
+    """Return False where the folders of both name different splits."""
     a, b = (set(_SPLIT.findall(text.lower().rpartition("/")[0])) for text in (slashes(name), path))
     return not (a and b) or bool(a & b)

@@ -1,11 +1,10 @@
-"""List files: the keys that a text file names, whatever program wrote it.
+"""Read list files: the keys that a text file names, whatever program wrote it.
 
 An entry is a key, the image's or the mask's path from any root, or its file name, alone on its line
 or in a column of it. Only what is there can tell "my photo.jpg 1" with a second column from a name
 with spaces, so entries are read against the keys that there are.
 """
 
-import codecs
 import csv
 import json
 import re
@@ -19,7 +18,7 @@ from urllib.parse import unquote
 
 from atrous.data.patterns import alternatives
 from atrous.errors import InputError
-from atrous.files import is_file
+from atrous.files import is_file, read_text
 from atrous.images.photos import IMAGE_SUFFIXES
 
 SPLIT_FOLDER = re.compile(
@@ -33,16 +32,9 @@ SPLIT_WORDS = {
 }
 _MOST_BYTES = 1 << 28
 _MOST_LETTERS = 4096
-"""Of a line; no path is longer."""
+"""The letters of a line that are read; no path is longer."""
 _MOST_SPACES = 16
-"""A line with more is no name, and at most its first word is."""
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16 does
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+"""A line with more spaces is no name; at most its first word is one."""
 _JOINERS = "\u200c\u200d"
 _SUFFIXES = (*IMAGE_SUFFIXES, ".mat", ".json", ".txt", ".xml")
 _INNER_SUFFIX = re.compile(
@@ -56,12 +48,12 @@ _ROOT = re.compile(r"(?:[a-z][a-z0-9+.-]+:)?//[^/]*", re.I)
 
 @dataclass(frozen=True)
 class Named:
-    """What a list names."""
+    """The keys that a list names."""
 
     keys: dict[str, str]
-    """Each with the entry that names it, in the order of the list."""
+    """Keys with the entry that names each, in the order of the list."""
     missing: tuple[str, ...]
-    """Entries that name nothing."""
+    """Entries that name no key."""
     crossed: dict[str, str]
     """Keys of images whose entry has the mask of another image in another column."""
 
@@ -74,16 +66,16 @@ class Place:
     images: str
     """Pattern, from the folder."""
     labels: str
-    """Likewise; "" where masks are no files."""
+    """Pattern, from the folder; "" where masks are no files."""
     has: Callable[[str], bool]
-    """Whether there is a key."""
+    """Returns whether a key exists."""
     keys: Callable[[], Iterable[str]]
-    """All of them; asked for only where an entry is none of them as it is written."""
+    """Returns all keys; called only where an entry is no key as it is written."""
     any_folder: bool = False
     """Whether the last folder of an entry may be another than that of the files."""
 
     def named(self, lines: Iterable[str]) -> Named:
-        """The keys that the lines of a list name.
+        """Return the keys that the lines of a list name.
 
         A line may be split into columns where no line names a key as a whole, where the first
         column is the name of a file, or where a second one names the same key. Where no entry's
@@ -114,7 +106,7 @@ class Place:
         return Named(found, tuple(missing), crossed)
 
     def key(self, entry: str) -> str | None:
-        """The key that an entry of one column names, if it is a single one."""
+        """Return the key that an entry of one column names, if it is a single one."""
         texts = _variants(entry[:_MOST_LETTERS])
         exact = (self._exact(text, self.images) for text in texts)
         keys = (text for text in texts if self._is_key(text))
@@ -126,7 +118,7 @@ class Place:
     def _in_columns(
         self, line: str, column: int | None, *, sure: bool
     ) -> tuple[str | None, Sequence[str]]:
-        """The key that one of a line's columns names, and the other columns."""
+        """Return the key that one of a line's columns names, and the other columns."""
         for fields in _splittings(line[:_MOST_LETTERS]):
             places = range(len(fields)) if column is None else range(column, len(fields))[:1]
             for place in sorted(places, key=lambda place: not _is_file_name(fields[place])):
@@ -139,7 +131,7 @@ class Place:
         return None, ()
 
     def _exact(self, text: str, pattern: str) -> str | None:
-        """The key of the file whose path, from any root, is `text`."""
+        """Return the key of the file whose path, from any root, is `text`."""
         keys = (key for one in alternatives(pattern) for key in _candidates(text, one))
         return next((key for key in keys if self._is_key(key) and self._fits(text, key)), None)
 
@@ -147,7 +139,7 @@ class Place:
         return not {"", "."} & {*text.split("/")} and self.has(text)
 
     def _near(self, text: str) -> str | None:
-        """The one key that has the end of `text`; letter case, accents' form and suffix apart."""
+        """Return the one key whose path ends as `text`; case, accents and suffix may differ."""
         if _INNER_SUFFIX.search(text):
             return None
         written = _parts(_normal(text))
@@ -182,7 +174,7 @@ class Place:
         return [pattern.replace("{key}", key) for pattern in patterns if "{key}" in pattern]
 
     def _fits(self, text: str, key: str) -> bool:
-        """Whether the folders in `text` can be those of the files of `key`.
+        """Return whether the folders in `text` can be those of the files of `key`.
 
         They cannot if they are named after another split, or lie here and are other folders.
         """
@@ -202,7 +194,7 @@ class Place:
         )
 
     def _folders(self, key: str) -> list[str]:
-        """Where the image and the mask of `key` lie."""
+        """Return the folders of the image and the mask of `key`."""
         return ["/".join(_parts(path)[:-1]) for path in self._paths(key)]
 
     def _is_folder(self, path: str) -> bool:
@@ -222,7 +214,7 @@ class Place:
 
 
 def is_listable(path: str) -> bool:
-    """Whether a line of a list can hold a path, and a terminal show it.
+    """Return whether a line of a list can hold a path, and a terminal can show it.
 
     A name may have spaces of any kind and joined letters, but no line breaks, control characters or
     undecodable bytes.
@@ -234,20 +226,20 @@ def is_listable(path: str) -> bool:
 
 
 def split_of(path: str) -> str:
-    """The split that the folders, or the file, of a path are named after; "" if none."""
+    """Return the split that a path names by a folder or by its file name; "" if none."""
     found = SPLIT_FOLDER.findall(path.lower())
     return SPLIT_WORDS[found[-1]] if found else ""
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list file, less the blank ones; or the texts that a list in JSON holds."""
+    """Return the lines of a list file that are not blank, or the strings of a JSON list."""
     if not is_file(path):
         fault = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {fault}, where the list of a split was expected")
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise InputError(f"{path}: {size} bytes, too large for a list; divide it")
     try:
-        text = _decoded(path.read_bytes())
+        text = read_text(path, fallback="cp1252")  # the code page of Western Windows
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; check the list that the split names") from None
     if text.lstrip().startswith("["):
@@ -256,24 +248,8 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
 
 
-def _decoded(data: bytes) -> str:
-    """Text in UTF-8, UTF-16, UTF-32, or else in the code page of Western Windows."""
-    for bom, encoding in _BOMS:
-        if data.startswith(bom):
-            return data.decode(encoding, "replace")
-    low, high = data[::2].count(0), data[1::2].count(0)
-    if 4 * max(low, high) > len(data) // 2:  # UTF-16 without a mark
-        return data.decode("utf-16-le" if high > low else "utf-16-be", "replace")
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1")
-
-
 def _header(line: str) -> int | None:
-    """The column of images, if a line is a table's header."""
+    """Return the column of images, if a line is the header of a table."""
     whole = [] if re.search("[\t;,]", line) else [[line]]
     for fields in (*whole, *_splittings(line)):
         for place, field in enumerate(fields):
@@ -284,7 +260,7 @@ def _header(line: str) -> int | None:
 
 
 def _splittings(line: str) -> Iterator[list[str]]:
-    """The columns of a line: by each separator, and by the spaces that it has, the last ones first.
+    """Yield the columns of a line: by each separator, then by each run of spaces from the last on.
 
     >>> list(_splittings("a b.jpg;1"))
     [['a b.jpg', '1'], ['a', 'b.jpg;1']]
@@ -298,7 +274,7 @@ def _splittings(line: str) -> Iterator[list[str]]:
 
 
 def _variants(entry: str) -> list[str]:
-    """An entry as it is, and with what other systems add to a path taken off.
+    """Return an entry as it is, and without what other systems add to a path.
 
     >>> _variants("file:///set/a%20b.jpg ")[2:]
     ['/set/a b.jpg']
@@ -311,12 +287,12 @@ def _variants(entry: str) -> list[str]:
 
 
 def key_of(path: str, pattern: str) -> str:
-    """The key of the file that `path` is the path of, from any root; else `path` itself."""
+    """Return the key of a path from any root; `path` itself if it fits no pattern."""
     return next((key for one in alternatives(pattern) for key in _candidates(path, one)), path)
 
 
 def _candidates(entry: str, pattern: str) -> Iterator[str]:
-    """The keys of the files that `entry` may be the path of, the likeliest first.
+    """Yield the keys of the files whose path `entry` may be, the likeliest first.
 
     An entry may lack the pattern's outer folders, but not the one that its images lie in, or it
     has none at all.
@@ -342,6 +318,6 @@ def _parts(path: str) -> list[str]:
 
 
 def _normal(path: str) -> str:
-    """A path without its suffix, in composed letters."""
+    """Return a path without its suffix, in composed letters."""
     suffix = next((end for end in _SUFFIXES if path.lower().endswith(end)), "")
     return unicodedata.normalize("NFC", path[: len(path) - len(suffix)])

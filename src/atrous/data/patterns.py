@@ -1,7 +1,7 @@
-"""Patterns: where the file of each key lies, from the folder of a data set.
+"""Patterns: the path of the file of each key, from the folder of a data set.
 
-`images/{key}.jpg` has one path for a key, `images/{key}.{jpg,png}` has two: the file that exists is
-the one that is meant.
+`images/{key}.jpg` has one path for a key, `images/{key}.{jpg,png}` has two: the one that exists
+counts.
 """
 
 import re
@@ -17,7 +17,7 @@ _CHOICE = re.compile(r"\.\{(?P<suffixes>[\w.]+(?:,[\w.]+)+)\}$")
 
 @lru_cache
 def alternatives(pattern: str) -> tuple[str, ...]:
-    """The patterns of one suffix each that a pattern stands for.
+    """Return the patterns, of one suffix each, that a pattern stands for.
 
     >>> alternatives("images/{key}.{jpg,png}")
     ('images/{key}.jpg', 'images/{key}.png')
@@ -30,7 +30,7 @@ def alternatives(pattern: str) -> tuple[str, ...]:
 
 
 def with_suffixes(start: str, suffixes: Iterable[str]) -> str:
-    """The pattern that begins with `start` and ends in one of `suffixes`, which begin with a dot.
+    """Return the pattern of paths that begin with `start` and end in one of `suffixes`.
 
     >>> with_suffixes("images/{key}", [".jpg", ".png"]), with_suffixes("{key}", [".jpg"])
     ('images/{key}.{jpg,png}', '{key}.jpg')
@@ -40,7 +40,7 @@ def with_suffixes(start: str, suffixes: Iterable[str]) -> str:
 
 
 def path_of(folder: Path, pattern: str, key: str) -> str:
-    """The path of the file of `key`; where there is none, the first that it could have."""
+    """Return the path of the file of `key`; where no file exists, the first possible path."""
     paths = [one.replace("{key}", key) for one in alternatives(pattern)]
     if len(paths) == 1:
         return paths[0]

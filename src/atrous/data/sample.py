@@ -1,4 +1,4 @@
-"""Sample: one image with its labels, wherever it was read from."""
+"""Sample: one labelled image."""
 
 from dataclasses import dataclass
 
@@ -28,9 +28,9 @@ def paired(
     image_name: str,
     has_data: NDArray[np.bool_] | None,
 ) -> Sample:
-    """The sample of an image (H, W, C) and its label (H, W), which the names are for.
+    """Return the sample of an image (H, W, C) and its label (H, W); errors use the names.
 
-    Where the image has no data, (H, W), the label is ignored.
+    The label is ignored where the image has no data, (H, W).
     """
     if image.shape[:2] != label.shape:
         raise InputError(
@@ -43,7 +43,7 @@ def paired(
 def without_data_ignored(
     label: NDArray[np.uint8], has_data: NDArray[np.bool_] | None
 ) -> NDArray[np.uint8]:
-    """Return a label (H, W) that is ignored where the image has no data; None: it has everywhere.
+    """Return a label (H, W) that is ignored where the image has no data (None: data everywhere).
 
     A label of another size stays as it is.
     """

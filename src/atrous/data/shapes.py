@@ -1,4 +1,4 @@
-"""A small generated dataset on disk: shapes on a noisy ground, for tests and tutorials."""
+"""Write a small generated data set: shapes on a noisy ground, for tests and tutorials."""
 
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,11 @@ def write_shapes(
     The outline of each shape is one ignored pixel wide; the same seed gives the same files.
 
     Args:
-        folder: where to write; made if it is not there.
+        folder: where to write; created if missing.
         num_train: images in the split "train".
         num_val: images in the split "val".
         size: (height, width) in pixels.
-        seed: of everything random.
+        seed: seed of all random numbers.
     """
     for split, count in (("train", num_train), ("val", num_val)):
         for index in range(count):
@@ -76,7 +76,7 @@ def _rgb(values: NDArray[np.integer[Any]]) -> tuple[int, int, int]:
 def _draw(
     rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One image (H, W, 3) and its label (H, W)."""
+    """Draw one image (H, W, 3) and its label (H, W)."""
     height, width = size
     picture = Image.new("RGB", (width, height), _rgb(rng.integers(40, 140, 3)))
     label = Image.new("L", (width, height), 0)

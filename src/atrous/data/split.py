@@ -1,4 +1,4 @@
-"""Split: the samples of one part of a dataset, read from the files as they lie."""
+"""Split: the samples of one part of a data set, read from their original files."""
 
 import operator
 import re
@@ -46,23 +46,23 @@ from atrous.taxonomy import IGNORE_INDEX
 
 @dataclass(frozen=True, eq=False)
 class Split(Sequence[Sample]):
-    """The samples of a split, in a fixed order; each is read when it is asked for."""
+    """The samples of a split, in a fixed order; each is read on access."""
 
     folder: Path
     images: str
     """Pattern with {key}, from `folder`."""
     labels: str
-    """Likewise; or the one file that holds all labels. Of binary masks with {class}, too."""
+    """Pattern with {key}, and {class} of binary masks; or the one file that holds all labels."""
     keys: tuple[str, ...]
     encoding: Encoding
     things: frozenset[int] = frozenset()
     """Train ids."""
     missing: int = 0
-    """How many of the listed images are not there."""
+    """Number of listed images that are not there."""
     annotations: Mapping[str, Any] = field(default_factory=dict)
-    """What the JSON says of each key: a `PanopticEntry`, or a `CocoImage`."""
+    """By key, the `PanopticEntry` or `CocoImage` of the JSON."""
     valid: str = ""
-    """Pattern of masks whose 0 marks pixels to ignore, such as those out of the field of view."""
+    """Pattern with {key} of masks whose 0 marks pixels to ignore, as outside the field of view."""
     bands: Bands = COLORS
     """How the images are read."""
 
@@ -81,31 +81,31 @@ class Split(Sequence[Sample]):
         return (self[index] for index in range(len(self)))
 
     def channels(self) -> Channels:
-        """What the channels of the images are, as the first one says it."""
+        """Return the channels of the images, as the first one declares them."""
         return channels_of(self.image_path(self.keys[0]), self.bands)
 
     def image(self, key: str) -> str:
-        """The path of the image of `key`, from the folder."""
+        """Return the path of an image from the folder; two files of one key are refused."""
         return path_of(self.folder, self.images, key)
 
     def mask(self, key: str) -> str:
-        """The path of the label of `key`, from the folder."""
+        """Return the path of a label from the folder."""
         return path_of(self.folder, self.labels, key)
 
     def image_path(self, key: str) -> Path:
-        """Where the image of `key` lies."""
+        """Return the path of an image."""
         return self.folder / self.image(key)
 
     def label_path(self, key: str) -> Path:
-        """Where the label of `key` lies."""
+        """Return the path of a label."""
         return self.folder / self.mask(key)
 
     def valid_path(self, key: str) -> Path:
-        """Where the mask of the valid pixels of `key` lies."""
+        """Return the path of the mask of the valid pixels."""
         return self.folder / self.valid.replace("{key}", key)
 
     def class_masks(self, key: str) -> list[tuple[int, Path]]:
-        """The train id and the file of each binary mask that there is of `key`."""
+        """Return train id and path of each binary mask of `key` that exists."""
         names = ((i, self.labels.replace("{class}", n)) for n, i in self.encoding.names.items())
         paths = ((i, self.folder / path_of(self.folder, p, key)) for i, p in names)
         return [(train_id, path) for train_id, path in paths if is_file(path)]
@@ -117,7 +117,7 @@ class Split(Sequence[Sample]):
         return without_data_ignored(label, where_data(self.image_path(key), self.bands))
 
     def _label(self, key: str) -> NDArray[np.uint8]:
-        """The label of `key` as its files have it, whatever its image lacks."""
+        """Read the label of `key`, also where its image has no data."""
         label = _READERS[self.encoding.name](self, key)
         if self.valid:
             path = self.valid_path(key)
@@ -190,7 +190,7 @@ def find_split(
 
 
 def _listed(folder: Path, files: SplitFiles) -> tuple[tuple[str, ...], int]:
-    """The keys that the list of a split names, and how many of its entries are not there."""
+    """Return the keys that the list of a split names, and the number of missing images."""
     path = folder / files.list_file
     named = _place(folder, files.images, files.labels or files.annotations).named(read_lines(path))
     for line in named.crossed.values():
@@ -236,7 +236,7 @@ _READERS: dict[str, Callable[[Split, str], NDArray[np.uint8]]] = {
         split.label_path(key), split.annotations[key], split.encoding
     ),
 }
-"""What reads a label, (H, W) train ids, in each encoding."""
+"""Readers of a label, (H, W) train ids, by encoding."""
 
 
 def _read_segments(path: Path, entry: PanopticEntry, encoding: Encoding) -> NDArray[np.uint8]:
@@ -249,7 +249,7 @@ def _read_segments(path: Path, entry: PanopticEntry, encoding: Encoding) -> NDAr
 
 
 def _panoptic_train_ids(truth: Panoptic, encoding: Encoding, path: Path) -> Panoptic:
-    """Exchange categories for train ids; what is ignored becomes void."""
+    """Replace categories by train ids; ignored segments become void."""
     segments, void = [], []
     for segment in truth.segments:
         train_id = encoding.train_id(segment["category_id"], str(path))
@@ -262,7 +262,7 @@ def _panoptic_train_ids(truth: Panoptic, encoding: Encoding, path: Path) -> Pano
 
 
 def _annotated(folder: Path, files: SplitFiles, encoding: Encoding) -> tuple[dict[str, Any], int]:
-    """What a COCO JSON says of each key whose image is there; and how many are not there."""
+    """Return the entry of each key whose image exists, and the number of missing images."""
     path = folder / files.annotations
     if encoding.name == "coco-json":
         images = {image.file_name: image for image in read_instances(path)}
@@ -279,9 +279,9 @@ def _annotated(folder: Path, files: SplitFiles, encoding: Encoding) -> tuple[dic
 
 
 def _named_keys(names: Collection[str], folder: Path, pattern: str) -> dict[str, str]:
-    """The keys of the images that a JSON names, with their names, in its order.
+    """Return the keys of the images that a JSON names, with their names, in its order.
 
-    Of two files that one name may mean, the one in the higher folder is meant.
+    Of two files that a name can mean, the one in the higher folder counts.
     """
     keys = {path_of(folder, pattern, key): key for key in _matching_keys(folder, pattern)}
     found: dict[str, str] = {}
@@ -293,7 +293,7 @@ def _named_keys(names: Collection[str], folder: Path, pattern: str) -> dict[str,
 
 
 def _place(folder: Path, images: str, labels: str) -> Place:
-    """The images that entries of a list, or of a JSON, may name."""
+    """Return the place of the images that entries of a list or JSON may name."""
     paths = alternatives(images)
     return Place(
         folder,
@@ -305,7 +305,7 @@ def _place(folder: Path, images: str, labels: str) -> Place:
 
 
 def _matching_keys(folder: Path, images: str) -> tuple[str, ...]:
-    """The keys of all files that match; one that stands at the start of a name may have folders."""
+    """Return the keys of all files that match; a key at the start of a name may have folders."""
     before = images.split("{key}", 1)[0]
     prefix = before[before.rfind("/") + 1 :]
     afters = "|".join(re.escape(one.split("{key}", 1)[1]) for one in alternatives(images))

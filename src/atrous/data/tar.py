@@ -1,4 +1,4 @@
-"""The members of a tar that a stranger wrote, walked in bounded memory.
+"""Walk the members of an untrusted tar in bounded memory.
 
 The standard library reads one header well, and that is used here. Its walk is not: it takes a
 damaged header for the end, reads headers of any size into memory, calls itself for each of a run of
@@ -21,7 +21,7 @@ _KINDS = {*_EXTENSIONS, *tarfile.SUPPORTED_TYPES} - {tarfile.GNUTYPE_SPARSE}
 
 
 def tar_members(file: io.BufferedIOBase | BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Walk over all members, folders and links too; ustar, GNU and pax, but no sparse files.
+    """Yield all members, folders and links too, of ustar, GNU and pax tars; no sparse files.
 
     Args:
         file: at its start. Whoever is given a member may read on: its content comes next.
@@ -54,10 +54,9 @@ def tar_members(file: io.BufferedIOBase | BinaryIO) -> Iterator[tarfile.TarInfo]
 
 
 def _complete(info: tarfile.TarInfo, before: dict[bytes, bytes]) -> None:
-    """Add to a header what those before it say.
+    """Complete a header by the extension headers before it.
 
-    Raises:
-        tarfile.TarError: it is damaged, or of a kind that is not read.
+    A damaged header, or a kind that is not read, raises tarfile.TarError.
     """
     if info.type not in _KINDS:
         raise tarfile.ReadError(f"{info.name[:200]!r} is of a kind that is not read here")
@@ -81,7 +80,7 @@ def _complete(info: tarfile.TarInfo, before: dict[bytes, bytes]) -> None:
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keywords and values of a pax header: "LENGTH KEYWORD=VALUE", and a new line."""
+    """Yield the keywords and values of a pax header: "LENGTH KEYWORD=VALUE", and a new line."""
     while data:
         match = re.match(rb"([0-9]{1,5}) ([^=]+)=", data)
         end = int(match[1]) if match else 0

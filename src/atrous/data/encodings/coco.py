@@ -34,7 +34,7 @@ _MOST_OUTLINE = 4_000_000
 _FIX = "is it a COCO JSON?"
 _DIGITS = re.compile("0|[1-9][0-9]{0,17}")
 _POINTS = [[a, b] for a in (int, float) for b in (int, float)]
-_EACH = 40  # an outline or object takes as long as so many pixels of outline, or thousand painted
+_EACH = 40  # overhead of an outline in pixels of its length, of an object in 1000 pixels painted
 
 
 class Mask:
@@ -132,7 +132,7 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
 
 
 def empty_objects(image: CocoImage) -> list[int]:
-    """The categories of the objects whose masks cover no pixel."""
+    """Return the categories of the objects whose masks cover no pixel."""
     both = zip(image.objects, _checked_masks(image), strict=True)
     return [category_id for (category_id, _), mask in both if not _area(mask)]
 
@@ -186,10 +186,9 @@ def _numbers(values: Any) -> NDArray[Any] | None:
 
 
 def _masks(objects: list[tuple[int, Mask]], height: int, width: int) -> list[list[Counts]]:
-    """The runs of each object; several if it has several outlines.
+    """Return the runs of each object, one for each of its outlines.
 
-    Raises:
-        ValueError: one is not as it should be, or all together would take minutes to paint.
+    A wrong mask, or masks that would take minutes to paint, are refused by a ValueError.
     """
     masks = []
     outline_left, painted_left = float(_MOST_OUTLINE), _MOST_PAINTED
@@ -210,7 +209,7 @@ def _masks(objects: list[tuple[int, Mask]], height: int, width: int) -> list[lis
 
 
 def _runs(mask: Mask, height: int, width: int) -> Counts:
-    """The counts of a run-length mask, compressed or not."""
+    """Return the counts of a run-length mask, compressed or not."""
     size, counts = mask.size, mask.counts
     if size != [height, width]:
         raise ValueError(f"a mask of size {short(size)}, where [{height}, {width}] fits")
@@ -246,7 +245,7 @@ def _uncompressed(text: str) -> Counts:
 
 
 def _outlines(mask: Mask, height: int, width: int) -> list[NDArray[np.float64]]:
-    """The outlines of an object, (N, 2) x and y each; those of one or two points are left out."""
+    """Return the outlines of an object, (N, 2) x and y each; drop those of fewer than 3 points."""
     if mask.outlines is None:
         raise ValueError("an object without a mask")
     outlines = []
@@ -265,12 +264,12 @@ def _outlines(mask: Mask, height: int, width: int) -> list[NDArray[np.float64]]:
 
 
 def _length(outline: NDArray[np.float64]) -> float:
-    """In pixels."""
+    """Return the length of an outline in pixels."""
     return float(np.abs(outline - np.roll(outline, 1, 0)).max(1).sum())
 
 
 def _filled(outline: NDArray[np.float64], height: int, width: int) -> Counts:
-    """The runs of the pixels that COCO counts as within an outline."""
+    """Return the runs of the pixels that COCO counts as within an outline."""
     from pycocotools import mask
 
     [filled] = mask.frPyObjects([outline.ravel()], height, width)
@@ -286,5 +285,5 @@ def _paint(label: NDArray[np.uint8], counts: Counts, train_id: int) -> None:
 
 
 def _inner(counts: Counts) -> Counts:
-    """The runs of an object from the first to the last one inside."""
+    """Return the runs of an object from the first to the last one inside."""
     return counts[1 : counts.size // 2 * 2]

@@ -21,34 +21,34 @@ from atrous.images.label_maps import (
 from atrous.taxonomy import IGNORE_INDEX
 
 UNKNOWN = -1
-"""Stands in a table for what the dataset does not say."""
+"""Stands in a table for an id that is neither a class nor ignored."""
 
 NO_DATA = -1
 """Stands for all negative ids, which some programs write where there are no data."""
 
 IDS = 1 << 16
-"""Dataset ids are below it."""
+"""Dataset ids are smaller."""
 
 COLORS = 1 << 24
 """Colours are 24-bit codes, R + 256 G + 65536 B; the one beyond them is `TRANSPARENT`."""
 
 BRIGHT = 128
-"""What is inside of a binary mask that is drawn in black and white, blurred or not."""
+"""The least value inside a binary mask that is drawn in black and white, blurred or not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoding:
-    """How masks are stored and what becomes of their ids: the [labels] of a dataset.toml."""
+    """How masks are stored and which train ids their ids have: the meaning of [labels]."""
 
     name: str
     table: NDArray[np.int16]
     """From `lookup_table`: the train id of each dataset id, or colour."""
     names: Mapping[str, int] = field(default_factory=dict)
-    """The train id of each name: of LabelMe's shapes, or of the files of binary masks."""
+    """Train ids of the names of shapes (LabelMe) or of files (binary masks)."""
     background: int = IGNORE_INDEX
     """Train id of the pixels that no polygon, or no binary mask, covers."""
     nearest: tuple[int, ...] = ()
-    """Known ids or colours, of which an unknown one counts as the nearest; empty: it does not."""
+    """Known ids or colours, if unknown ones count as the nearest of them; else empty."""
     transparency: bool = False
     """Whether transparent pixels of a mask in colours have a class, or are ignored."""
     no_data: bool = False
@@ -56,12 +56,12 @@ class Encoding:
     divisor: int | None = None
     """Ids from it on are category * divisor + instance."""
     variable: str = "S"
-    """Of a MATLAB file."""
+    """Name of the label map in a MATLAB file."""
     foreground: int = 1
     """The least value of a binary mask that belongs to its class."""
 
     def train_id(self, dataset_id: int | str, where: str) -> int:
-        """Look one id or name up; `where` begins the line if it is unknown."""
+        """Return the train id of one id or name; `where` begins the error if it is unknown."""
         beyond = int(self.table[-1])
         if isinstance(dataset_id, str):
             train_id = self.names.get(dataset_id, beyond)
@@ -73,7 +73,7 @@ class Encoding:
 
 
 def plain_name(name: str) -> str:
-    """The form in which names of classes are compared: no stray spaces, no invisible letters.
+    """Return a class name as names are compared: without stray spaces and invisible letters.
 
     >>> plain_name(" traffic  light\u200b")
     'traffic light'
@@ -85,7 +85,7 @@ def plain_name(name: str) -> str:
 def lookup_table(
     train_ids: Mapping[int, int], ignore: Iterable[int], unknown: int = UNKNOWN, size: int = IDS
 ) -> NDArray[np.int16]:
-    """The train id of each dataset id, (size + 1,) int16; the last entry is for all ids beyond.
+    """Return the train id of each dataset id, (size + 1,) int16; the last is for all larger ids.
 
     Args:
         train_ids: dataset id -> train id.
@@ -103,12 +103,12 @@ def lookup_table(
 def to_train_ids(
     ids: NDArray[np.integer[Any]], table: NDArray[np.int16], path: Path, *, no_data: bool = False
 ) -> NDArray[np.uint8]:
-    """Look each id of a mask up: (H, W) integers -> (H, W) uint8 train ids.
+    """Look up each id of a mask: (H, W) integers -> (H, W) uint8 train ids.
 
     Args:
-        ids: those of the mask.
+        ids: ids of the mask.
         table: from `lookup_table`.
-        path: of the mask.
+        path: the mask, for messages.
         no_data: whether negative ids are ignored.
     """
     beyond = table.size - 1
@@ -200,8 +200,8 @@ def read_binary_masks(
 
     Args:
         masks: the train id of each file.
-        where: begins the line if there is none.
-        encoding: tells the foreground of a mask, and the background.
+        where: begins the error if there is no mask.
+        encoding: gives foreground and background.
     """
     label: NDArray[np.uint8] | None = None
     for train_id, inside in binary_masks(masks, encoding.foreground):
@@ -214,7 +214,7 @@ def read_binary_masks(
 
 
 def check_same_size(one: NDArray[Any], other: NDArray[Any], path: Path) -> None:
-    """Check that two masks of an image, (H, W), have one size; `path` is that of the first."""
+    """Check that two masks (H, W) of an image have one size; `path` is the first's."""
     if one.shape != other.shape:
         (height, width), (rows, columns) = one.shape, other.shape
         raise InputError(
@@ -224,13 +224,13 @@ def check_same_size(one: NDArray[Any], other: NDArray[Any], path: Path) -> None:
 
 
 def nearest_ids(ids: NDArray[np.integer[Any]], known: Sequence[int]) -> NDArray[np.int64]:
-    """The known id that is nearest to each (N,); of two as near, the larger."""
+    """Return the nearest known id of each id (N,); of two that are equally near, the larger."""
     ordered = np.sort(np.array(known, np.int64))
     return ordered[np.searchsorted((ordered[:-1] + ordered[1:]) / 2, ids, side="right")]
 
 
 def nearest_colors(codes: NDArray[np.integer[Any]], known: Sequence[int]) -> NDArray[np.int64]:
-    """The known colour that is nearest to each (N,) in red, green and blue."""
+    """Return the nearest known colour of each code (N,), by distance in RGB."""
     colors = np.array(known, np.int64)  # (C,)
     channels = channels_of(colors)
     nearest = np.empty(codes.shape, np.int64)

@@ -49,7 +49,7 @@ def read_mat(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
 
 
 def _matrix(data: memoryview, wanted: str) -> NDArray[np.int64]:
-    """The matrix called `wanted`, (H, W) integers."""
+    """Return the matrix called `wanted`, (H, W) integers."""
     order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER - 2 : _HEADER]))
     if order is None:
         raise ValueError("no MATLAB file of version 5 to 7")
@@ -68,7 +68,7 @@ def _matrix(data: memoryview, wanted: str) -> NDArray[np.int64]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """The type and the content of each element; the last may be cut short."""
+    """Yield the type and the content of each element; the last may be cut short."""
     start = 0
     while start + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, start)
@@ -81,7 +81,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _unpacked(content: memoryview, most: int) -> memoryview:
-    """The content of the matrix in a compressed element, `most` bytes of it."""
+    """Return the content of the matrix in a compressed element, `most` bytes of it."""
     return memoryview(zlib.decompressobj().decompress(content, most))[8:]
 
 

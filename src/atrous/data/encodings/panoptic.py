@@ -183,7 +183,7 @@ def write_panoptic(
 
 
 def _described(panoptic: Panoptic, categories: Set[int]) -> list[dict[str, int]]:
-    """The segments as the JSON lists them."""
+    """Return the segments as the JSON lists them."""
     check_segments(panoptic.segments, categories)
     area = check_panoptic(panoptic).tolist()
     if panoptic.ids.max(initial=0) > _MAX_ID:

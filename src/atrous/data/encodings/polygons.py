@@ -261,7 +261,7 @@ def _bitmap(png: bytes, width: int, height: int) -> Image.Image:
 
 
 def _yolo(path: Path, height: int, width: int) -> Iterator[_Shape]:
-    """The polygons of a YOLO file: a class and x y x y ... from 0 to 1 on each line."""
+    """Yield the polygons of a YOLO file: a class and x y x y ... from 0 to 1 on each line."""
     for line in path.read_text("utf-8", errors="replace").splitlines():
         if not (words := line.split()):
             continue

@@ -45,7 +45,7 @@ class Archive(
         return file_name(self.url)
 
     def globs(self, splits: Sequence[str] | None) -> tuple[str, ...]:
-        """Those of the members that `splits` need (None: all splits); empty if they need none."""
+        """Return the globs of the members that `splits` need (None: all splits), perhaps none."""
         if splits is not None and self.splits and not set(splits) & set(self.splits):
             return ()
         if not isinstance(self.only, dict):

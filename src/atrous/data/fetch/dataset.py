@@ -1,7 +1,7 @@
-"""Published data sets onto the disk: download, verify, unpack; resumed where it stopped.
+"""Fetch published data sets: download, verify, unpack; resume where it stopped.
 
-What a set consists of is data, the `[[archives]]` of its TOML file; docs/datasets.md describes
-them. ROOT/.atrous holds what is under way, and the record of what is done.
+The `[[archives]]` of a dataset.toml say what a set consists of (docs/datasets.md). ROOT/.atrous
+holds unfinished downloads, and the record of what is done.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ from atrous.progress import Notify, Track, unheard, untracked
 
 @dataclass(frozen=True)
 class Job:
-    """An archive to fetch, and what is known of it before the work."""
+    """An archive to fetch."""
 
     archive: Archive
     only: tuple[str, ...]
-    """Globs of the members that are needed."""
+    """Globs of the members to take."""
     url: str
-    """Where it is taken from: the archive's own, or a mirror's."""
+    """The archive's own address, or a mirror's."""
     size: int | None
     """Bytes to download in all."""
     have: int
-    """Bytes of them that are here."""
+    """Bytes that are downloaded."""
     done: bool
-    """Whether all that is chosen has been unpacked by an earlier run."""
+    """Whether an earlier run has unpacked all of `only`."""
 
     @property
     def is_all(self) -> bool:
@@ -49,13 +49,13 @@ def plan(
     splits: Sequence[str] | None = None,
     mirror: str | None = None,
 ) -> list[Job]:
-    """Find out what there is to do; writes nothing.
+    """Return the archives to fetch; write nothing.
 
     Args:
-        archives: those of the set.
+        archives: archives of the set.
         root: the folder of the set.
-        splits: those that are wanted; None: all.
-        mirror: an address that takes the place of each archive's scheme and host.
+        splits: splits to fetch; None: all.
+        mirror: an address in place of each archive's scheme and host.
     """
     record = _read_record(root)
     jobs = []
@@ -76,7 +76,7 @@ def plan(
 
 
 def space_needed(jobs: Sequence[Job]) -> int:
-    """Bytes that `jobs` take at least: all that is unpacked, and the largest archive beside it."""
+    """Return the least space in bytes: all that is unpacked, and the largest archive beside it."""
     todo = [job for job in jobs if not job.done]
     unpacked = sum(job.size or 0 for job in todo if job.only == ("*",))
     largest = max((job.size or 0 for job in todo), default=0)
@@ -91,13 +91,13 @@ def fetch(
 ) -> list[Path]:
     """Download, verify and unpack; return the files and folders in `root` that were written.
 
-    Killed at any moment, the same call goes on from there.
+    After an interruption, the same call continues.
 
     Args:
         jobs: from `plan`.
         root: the folder of the set; made if it is not there.
-        track: told the bytes of each step.
-        notify: told what is finished, and of breaks.
+        track: follows the bytes of each step.
+        notify: told of finished archives and broken connections.
 
     """
     check_space(root, space_needed(jobs))
@@ -132,7 +132,7 @@ def _fetch_one(job: Job, root: Path, track: Track, notify: Notify) -> list[Path]
 
 
 def _verify(archive: Archive, part: Path, track: Track) -> None:
-    """Compare the checksum with the published one."""
+    """Compare the checksum with the published one, if any."""
     kind = "sha256" if archive.sha256 else "md5"
     published = (archive.sha256 or archive.md5).lower()
     running = hashlib.new(kind, usedforsecurity=False)
@@ -162,7 +162,7 @@ def _mirrored(url: str, mirror: str | None) -> str:
 
 
 def _paths(root: Path, archive: Archive) -> tuple[Path, Path]:
-    """Where an archive lies until it is unpacked: whole and verified, and before that."""
+    """Return the paths of an archive before it is unpacked: verified, and still growing."""
     key = hashlib.sha256(archive.url.encode()).hexdigest()[:8]
     folder = root / ".atrous" / key
     return folder / archive.name, folder / f"{archive.name}.part"
@@ -173,7 +173,7 @@ def _record(root: Path) -> Path:
 
 
 def _rows(archive: Archive, only: Sequence[str]) -> set[str]:
-    """What the record says of an archive: a line for each glob, so that splits can follow."""
+    """Return the lines of an archive in the record, one for each glob: splits may follow."""
     return {
         json.dumps([archive.url, archive.into, archive.strip, archive.nested, glob])
         for glob in only
@@ -181,7 +181,7 @@ def _rows(archive: Archive, only: Sequence[str]) -> set[str]:
 
 
 def _read_record(root: Path) -> set[str]:
-    """What is done; nothing if that cannot be read."""
+    """Return the lines of the record; none if it cannot be read."""
     try:
         return {str(row) for row in json.loads(_record(root).read_text("utf-8"))}
     except (OSError, ValueError, TypeError, RecursionError):
@@ -190,7 +190,7 @@ def _read_record(root: Path) -> set[str]:
 
 @contextmanager
 def folder_lock(root: Path) -> Iterator[None]:
-    """Keep a second fetch out of the same folder, where the system has locks."""
+    """Keep a second fetch out of a folder, where the system has locks."""
     lock = root / ".atrous" / "lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:

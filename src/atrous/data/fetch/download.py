@@ -1,7 +1,7 @@
-"""One file over HTTP, to the last byte: resumed after any break, and never two versions mixed.
+"""Download one file over HTTP: resume after any break, and never mix two versions.
 
-Beside the file that grows, NAME.part, lies NAME.part.json with what the server said of it: its
-length, and its ETag or Last-Modified. What has come is continued only if it still says the same.
+NAME.part is the growing file. NAME.part.json holds what the server said of it: its length, and its
+ETag or Last-Modified. A download is continued only if these are unchanged.
 """
 
 import http.client
@@ -27,7 +27,7 @@ TIMEOUT = 30.0
 PAUSE = 1.0
 """Seconds before the second try; each further pause is twice as long."""
 TRIES = 6
-"""Tries in a row that bring less than `_STEP` bytes, until it is given up."""
+"""Tries in a row that bring less than `_STEP` bytes before the download is given up."""
 
 _STEP = 1 << 16
 _CHUNK = 1 << 18
@@ -40,23 +40,23 @@ class _Remote(NamedTuple):
     size: int | None
     """Bytes of the whole file."""
     version: str
-    """What tells it from other versions: strong ETag or Last-Modified; empty if there is none."""
+    """Strong ETag or Last-Modified; empty if there is none."""
 
 
 class _BrokenError(Exception):
-    """A failure that another try may mend."""
+    """A failure that another try may fix."""
 
 
 def remote_size(url: str, size: int | None, timeout: float | None = None) -> int | None:
-    """Ask a server for the bytes of a file, by its first byte: some answer no HEAD.
+    """Ask a server for the size of a file, by a request of its first byte: some answer no HEAD.
 
     Args:
         url: http or https.
-        size: the bytes that it must have, if that is known.
-        timeout: seconds until a server that is silent counts as out of reach; `TIMEOUT` if None.
+        size: bytes that the file must have, if known.
+        timeout: seconds until a silent server counts as out of reach; None: `TIMEOUT`.
 
     Returns:
-        The bytes; None if neither the server nor `size` says.
+        Bytes; None if neither the server nor `size` says.
     """
     try:
         with _opened(url, {"Range": "bytes=0-0"}, timeout) as response:
@@ -66,14 +66,14 @@ def remote_size(url: str, size: int | None, timeout: float | None = None) -> int
 
 
 def download(url: str, part: Path, size: int | None, track: Track, notify: Notify) -> None:
-    """Download `url` to `part`, from where it stopped the last time.
+    """Download `url` to `part`, and continue what is there.
 
     Args:
         url: http or https.
-        part: the file; the server's words about it go into PART.json.
-        size: the bytes that it must have, if that is known.
-        track: told the bytes that have come.
-        notify: told of breaks and fresh starts.
+        part: the file to write.
+        size: bytes that the file must have, if known.
+        track: follows the bytes.
+        notify: told of broken connections and fresh starts.
 
     """
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,13 @@ def download(url: str, part: Path, size: int | None, track: Track, notify: Notif
 
 
 def discard(part: Path) -> None:
-    """Remove what has come, and what is known of it."""
+    """Remove a partial download and its notes."""
     part.unlink(missing_ok=True)
     _notes(part).unlink(missing_ok=True)
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: Progress, notify: Notify) -> None:
-    """Ask for what is missing, once."""
+    """Request the missing bytes, once."""
     known, come = _read_notes(part), _length(part)
     if come and come == known.size:
         return
@@ -165,7 +165,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 def _opened(
     url: str, headers: dict[str, str], timeout: float | None = None
 ) -> Iterator[http.client.HTTPResponse]:
-    """Open `url`; failures become a `_BrokenError`, or an InputError if no try can mend them."""
+    """Open `url`; raise `_BrokenError` for what another try may fix, else InputError."""
     headers = {"User-Agent": f"atrous/{__version__}", **headers}
     try:
         request = urllib.request.Request(url, headers=headers)
@@ -202,7 +202,7 @@ def _broken(reason: object) -> _BrokenError:
 def _remote(
     response: http.client.HTTPResponse, url: str, published: int | None
 ) -> tuple[int, _Remote]:
-    """The first byte that is sent, -1 if the server does not say; and what it says of the file."""
+    """Return the position of the first byte sent (-1: unknown), and what the server says."""
     start, length = 0, response.headers.get("Content-Length", "")
     if response.status != http.HTTPStatus.OK:
         given = response.headers.get("Content-Range", "")
@@ -228,7 +228,7 @@ def _notes(part: Path) -> Path:
 
 
 def _read_notes(part: Path) -> _Remote:
-    """What the server said when the download began; nothing if that cannot be read."""
+    """Return what the server said when the download began; nothing if it cannot be read."""
     try:
         size, version = json.loads(_notes(part).read_text("utf-8"))
         return _Remote(None if size is None else int(size), str(version))

@@ -1,7 +1,7 @@
-"""Safe unpacking of zip, tar and tar.gz: nothing outside, no links, no bombs, no half files.
+"""Unpack zip, tar and tar.gz safely: nothing outside, no links, no bombs, no half files.
 
-An archive is read twice: to check what it would write, then to write it. So one that is hostile,
-cut off or too large for the disk writes nothing.
+An archive is read twice: to check what it would write, then to write it. A hostile, truncated or
+too large archive therefore writes nothing.
 """
 
 import gzip
@@ -36,18 +36,18 @@ _DAMAGE = (
 
 
 class DamagedArchiveError(InputError):
-    """An archive that is of no use: cut off, broken, hostile, or no archive at all."""
+    """An archive that is truncated, damaged, hostile or no archive at all."""
 
 
 class _Member(NamedTuple):
     name: str
-    """As the archive has it; that of a folder ends in "/"."""
+    """As in the archive; a folder's ends in "/"."""
     size: int
-    """Bytes, unpacked, as the archive states them."""
+    """Unpacked bytes, as stated by the archive."""
     fault: str
-    """Why it must not be unpacked; empty where it may."""
+    """Reason not to unpack the member; empty if there is none."""
     chunks: Iterator[bytes]
-    """Its bytes, to be read before the next member is asked for."""
+    """Content; read it before the next member is asked for."""
 
 
 def unpack(
@@ -65,14 +65,13 @@ def unpack(
     Args:
         archive: the file.
         folder: made if it is not there.
-        track: told the bytes that are written.
+        track: follows the bytes written.
         only: globs of the members to take, by their full names; * stands for "/" too.
         strip: leading parts of each name to drop; a name that has no more is left out.
         nested: globs of members that are archives: unpacked beside themselves, then removed.
 
     Raises:
-        DamagedArchiveError: it is cut off, broken, hostile, encrypted, or no archive.
-        OSError: it does not fit on the disk.
+        DamagedArchiveError: another download may help.
     """
     written: list[Path] = []
     inner: list[Path] = []
@@ -101,7 +100,7 @@ def unpack(
 
 
 def _target(name: str, folder: Path, only: Sequence[str], strip: int) -> Path | None:
-    """Where the member `name` goes; None for folders, what macOS adds, and all not asked for."""
+    """Return where a member goes; None for folders, macOS' extras and members not asked for."""
     if name.endswith("/") or name.startswith("__MACOSX/") or not _matches(name, only):
         return None
     parts = inner_path(name).parts[strip:]
@@ -113,7 +112,7 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 
 def _checked_size(archive: Path, folder: Path, only: Sequence[str], strip: int) -> int:
-    """Return the bytes that unpacking writes, once all of it is known to be good and to fit."""
+    """Check a whole archive, and the free space; return the bytes that unpacking writes."""
     limit = _ALWAYS_ALLOWED + _MOST_RATIO * archive.stat().st_size
     unpacked = total = replaced = found = 0
     for count, member in enumerate(_members(archive), start=1):
@@ -133,11 +132,7 @@ def _checked_size(archive: Path, folder: Path, only: Sequence[str], strip: int) 
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse what does not fit.
-
-    Raises:
-        OSError: fewer than `needed` bytes are free where `folder` is or will be.
-    """
+    """Raise OSError where fewer than `needed` bytes are free for `folder`."""
     free = free_space(folder)
     if needed > free:
         line = f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
@@ -145,7 +140,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that are free on the disk where `folder` is or will be."""
+    """Return the free bytes on the disk where `folder` is or will be."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
@@ -153,8 +148,8 @@ def free_space(folder: Path) -> int:
 def _write(member: _Member, target: Path) -> Iterator[int]:
     """Write one file, whole or not at all; yield the length of each piece.
 
-    Not `replacing`: to bring each of COCO's 120,000 files to the disk by itself would take long;
-    `fetch` does it once for all.
+    Not by `replacing`: a flush for each of COCO's 120,000 files would take long; `fetch` syncs once
+    for all.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(".atrous.tmp")
@@ -170,7 +165,7 @@ def _write(member: _Member, target: Path) -> Iterator[int]:
 
 
 def _members(archive: Path) -> Iterator[_Member]:
-    """What is in a zip, tar or tar.gz, in its order; raises any of `_DAMAGE`."""
+    """Yield what is in a zip, tar or tar.gz, in its order; raises any of `_DAMAGE`."""
     with archive.open("rb") as raw:
         start = raw.read(2)
     if start == b"PK":
@@ -189,7 +184,7 @@ def _tar_members(file: io.BufferedIOBase) -> Iterator[_Member]:
 
 
 class _SparingFile(io.FileIO):
-    """A file that is not read in one large piece, however large a zip says its directory is."""
+    """A file that refuses large reads, since a zip may lie about the size of its directory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MOST_DIRECTORY:

@@ -15,11 +15,12 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from atrous.data.dataset import Dataset
-from atrous.data.schema import ClassEntry, Description, Labels, SplitFiles, to_toml
+from atrous.data.schema import Description, Labels, SplitFiles, to_toml
 from atrous.data.shards.read import MAX_MEMBER_BYTES, Shards, check_key, member_stem
 from atrous.data.split import Split
 from atrous.errors import InputError
@@ -33,13 +34,13 @@ _AHEAD = 16  # samples that wait in memory for their turn
 
 
 class Packed(NamedTuple):
-    """What `pack` wrote of one split."""
+    """Counts of one split that `pack` wrote."""
 
     split: str
     samples: int
     shards: int
     missing: int
-    """Entries of its list whose image was not there."""
+    """Entries of the split's list whose image is missing."""
 
 
 Members = list[tuple[str, bytes]]
@@ -53,21 +54,18 @@ def pack(
     shard_bytes: int,
     progress: Progress = silent,
 ) -> list[Packed]:
-    """Write `splits` of `dataset` into the new folder `out`, each in an order drawn at random.
+    """Write `splits` of `dataset` into the new folder `out`, each in random order.
 
     Args:
-        dataset: what to pack.
+        dataset: the data set to pack.
         splits: names of its splits.
-        out: the folder; it must be empty, if it is there at all.
+        out: the folder; it must be empty if it exists.
         shard_bytes: the size of a shard; only a sample that is larger by itself exceeds it.
-        progress: told of each sample that is done, and of how many.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
+        progress: called after each sample.
     """
     chosen = {name: _packable(dataset, name) for name in splits}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is there already; remove it, or give another --out")
+        raise InputError(f"{out}: exists already; remove it, or give another --out")
     out = out.resolve()
     part = out.with_name(f"{out.name}.part")
     try:
@@ -91,7 +89,7 @@ def pack(
 
 
 def _packable(dataset: Dataset, name: str) -> Split:
-    """The split `name`, after all has been checked that can be without reading an image."""
+    """Return a split; check first all that can be checked without reading an image."""
     split = dataset.split(name)
     if isinstance(split, Shards):
         raise InputError(f"{dataset.folder}: split {name!r} is packed already; copy its shards")
@@ -108,7 +106,7 @@ def _packable(dataset: Dataset, name: str) -> Split:
 
 
 def _samples(split: Split, taxonomy: Taxonomy, tick: Callable[[], None]) -> Iterator[Members]:
-    """Every sample, in an order drawn at random, so that reading in sequence is mixed."""
+    """Yield every sample in random order, so that reading in sequence is mixed."""
     order = np.random.default_rng(0).permutation(len(split)).tolist()
     palette = taxonomy.palette().tobytes()
 
@@ -132,7 +130,7 @@ def _samples(split: Split, taxonomy: Taxonomy, tick: Callable[[], None]) -> Iter
 
 
 def _write_shards(samples: Iterator[Members], folder: Path, split: str, shard_bytes: int) -> int:
-    """Write them into SPLIT-000000.tar and so on; return how many tars it took."""
+    """Write samples into SPLIT-000000.tar and so on; return the number of tars."""
     number, pending = 0, next(samples, None)
     while pending:
         with (
@@ -154,16 +152,11 @@ def _room(sample: Members) -> int:
 
 
 def _description(dataset: Dataset, splits: Sequence[str]) -> Description:
-    """Describe the shards."""
-    taxonomy = dataset.taxonomy
+    """Describe the shards, whose labels hold train ids."""
+    entries = dataset.description.labels.entries()
     classes = tuple(
-        ClassEntry(
-            name=name,
-            color=taxonomy.colors[i],
-            thing=i in taxonomy.things,
-            group=taxonomy.groups[i] if taxonomy.groups else None,
-        )
-        for i, name in enumerate(taxonomy.classes)
+        msgspec.structs.replace(entry, color=color)
+        for entry, color in zip(entries, dataset.taxonomy.colors, strict=True)
     )
     return Description(
         name=dataset.name,

@@ -1,4 +1,4 @@
-"""Shards: the samples of a split in a few large tar files, as webdataset lays them out.
+"""Read shards: the samples of a split in a few large tar files, as webdataset lays them out.
 
 A sample is two members of one tar: KEY.jpg (or another image) and KEY.label.png, which holds train
 ids. Nothing is unpacked: the headers are walked once, and from then on a sample is two reads at
@@ -41,7 +41,7 @@ _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 
 @dataclass(frozen=True, eq=False)
 class Shards(Sequence[Sample]):
-    """The samples of a packed split; each is read when it is asked for.
+    """The samples of a packed split; each is read on access.
 
     It holds no open file, so threads, forked and spawned processes may share it.
     """
@@ -50,9 +50,9 @@ class Shards(Sequence[Sample]):
     keys: tuple[str, ...]
     """In the order of the tars."""
     shards: NDArray[np.int32]
-    """(N,) which of the paths holds each."""
+    """(N,) index in `paths` of each sample."""
     spans: NDArray[np.int64]
-    """(N, 2, 2) start and size of the image, and of the label, in bytes."""
+    """(N, 2, 2) start and size in bytes of the image and of the label."""
     num_classes: int
     bands: Bands = COLORS
     """How the images are read."""
@@ -73,7 +73,7 @@ class Shards(Sequence[Sample]):
         return (self[index] for index in range(len(self)))
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """The label of sample `index` alone, (H, W) train ids."""
+        """Return the label of sample `index` alone, (H, W) train ids."""
         path, content = self._content(index, 0, self.keys[index])
         return without_data_ignored(self._label(index), where_data(path, self.bands, content))
 
@@ -89,21 +89,21 @@ class Shards(Sequence[Sample]):
         return label.astype(np.uint8)
 
     def channels(self) -> Channels:
-        """What the channels of the images are, as the first one says it."""
+        """Return the channels of the images, as the first one declares them."""
         path, content = self._content(0, 0, self.keys[0])
         return channels_of(path, self.bands, content)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """A permutation that a disk can follow: shards at random, samples mixed among a few.
+        """Return a random order that suits a disk: shards at random, samples mixed among a few.
 
-        It goes from one `WINDOW` of shards to the next and draws from all shards in it.
+        Samples are drawn from all shards of a `WINDOW`, one window after the other.
         """
         window = rng.permutation(len(self.paths))[self.shards] // WINDOW  # (N,)
         samples = rng.permutation(len(self))
         return samples[np.argsort(window[samples], kind="stable")]
 
     def _content(self, index: int, half: int, name: str) -> tuple[Path, bytes]:
-        """Image (half 0) or label (half 1) of a sample; and what to call it in a message."""
+        """Return name, for messages, and content of an image (half 0) or a label (half 1)."""
         path = self.paths[self.shards[index]]
         start, size = self.spans[index, half].tolist()
         try:
@@ -152,7 +152,7 @@ def open_shards(
 
 
 def member_stem(key: str) -> str:
-    """`key` as the name of its members, without their suffix; unlike that of any other key.
+    """Return the name of a key's members without suffix; no two keys share one.
 
     >>> member_stem("bonn/a.b")
     'bonn%2Fa%2Eb'
@@ -168,7 +168,7 @@ def check_key(key: str, source: Path) -> None:
 
 
 def _scan(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """Start and size of "image" and "label" of each key in one tar; others are passed over."""
+    """Return start and size of "image" and "label" of each key in a tar; skip other members."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with path.open("rb", buffering=tarfile.BLOCKSIZE) as file:  # bodies are not read

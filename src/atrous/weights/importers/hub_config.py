@@ -1,10 +1,10 @@
 """Folders of segmentation_models.pytorch's save_pretrained: weights, and a config.json beside."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from atrous.decode import read_json
 from atrous.errors import InputError
-from atrous.json_file import read_json
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -33,7 +33,7 @@ def options_beside(path: Path) -> Beside:
     config = path.with_name("config.json")
     if path.name not in _WEIGHTS or not config.is_file():
         return Beside()
-    options = read_json(config)
+    options = read_json(config, dict[str, Any])
     encoder = options.get("encoder_name")
     if not isinstance(encoder, str):  # of another library
         return Beside()

@@ -15,8 +15,9 @@ from atrous.data.schema import (
     builtin_text,
     parse,
 )
+from atrous.data.search import find_split
 from atrous.data.shards.read import Shards, open_shards
-from atrous.data.split import Split, find_split
+from atrous.data.split import Split
 from atrous.data.train_ids import encoding_of, taxonomy_of
 from atrous.errors import InputError
 from atrous.files import read_text

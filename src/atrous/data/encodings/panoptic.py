@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from atrous.data.encodings.masks import Encoding
 from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.files import replacing
@@ -30,6 +32,7 @@ from atrous.metrics.segments import (
     runs,
 )
 from atrous.progress import Progress
+from atrous.taxonomy import IGNORE_INDEX
 
 _MAX_ID = (1 << 24) - 1  # three bytes of colour
 _FIELDS = ("id", "category_id", "iscrowd", "area")
@@ -116,6 +119,29 @@ def read_panoptic(path: Path | str, segments: Segments) -> Panoptic:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return panoptic
+
+
+def read_segments(path: Path, entry: PanopticEntry, encoding: Encoding) -> NDArray[np.uint8]:
+    """Read a PNG of segment ids as a label, (H, W) train ids."""
+    ids, segments = read_panoptic(path, entry.segments)
+    table = np.zeros(1 << 24, np.uint8)  # only the pages that are used take memory
+    table[0] = IGNORE_INDEX
+    for segment in segments:
+        table[segment["id"]] = encoding.train_id(segment["category_id"], str(path))
+    return table[ids]
+
+
+def with_train_ids(truth: Panoptic, encoding: Encoding, path: Path) -> Panoptic:
+    """Replace categories by train ids; ignored segments become void."""
+    segments, void = [], []
+    for segment in truth.segments:
+        train_id = encoding.train_id(segment["category_id"], str(path))
+        if train_id == IGNORE_INDEX:
+            void.append(segment["id"])
+        else:
+            segments.append({**segment, "category_id": train_id})
+    ids = np.where(np.isin(truth.ids, void), 0, truth.ids) if void else truth.ids
+    return Panoptic(ids, segments)
 
 
 def instance_ids_to_panoptic(ids: Ids, divisor: int, things: Set[int]) -> Panoptic:

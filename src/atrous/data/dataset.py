@@ -19,7 +19,7 @@ from atrous.data.search import find_split
 from atrous.data.shards.read import Shards, open_shards
 from atrous.data.split import Split
 from atrous.data.train_ids import encoding_of, taxonomy_of
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.files import read_text
 from atrous.images.bands import Bands
 from atrous.images.pixels import fourth_is_alpha, may_be_tiff
@@ -70,11 +70,9 @@ class Dataset:
         """Return the data set of a description, whose errors begin with `path`."""
         folder = Path(folder)
         name = description.name or folder.resolve().name or "data"
-        try:
+        with named(path, "docs/datasets.md has an example"):
             taxonomy = taxonomy_of(description.labels, name)
             encoding = encoding_of(description.labels)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}; docs/datasets.md has an example") from None
         return cls(description, name, folder, taxonomy, encoding)
 
     @property

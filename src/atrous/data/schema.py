@@ -19,7 +19,7 @@ from atrous.data.encodings.masks import IDS
 from atrous.data.fetch.archives import Archive
 from atrous.data.lists import is_listable
 from atrous.decode import convert
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.images.bands import Bands
 from atrous.images.label_maps import TRANSPARENT
 from atrous.text import did_you_mean
@@ -224,10 +224,8 @@ def parse(text: str, path: Path | str) -> Description:
         table["splits"] = {name: _split(name, splits[name], path) for name in splits}
     description = convert(table, Description, path, _FIX)
     for name, files in description.splits.items():
-        try:
+        with named(f"{path}: splits.{name}", _FIX):
             files.check(description.labels.encoding)
-        except ValueError as error:
-            raise InputError(f"{path}: splits.{name}: {error}; {_FIX}") from None
     return description
 
 

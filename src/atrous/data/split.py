@@ -29,7 +29,7 @@ from atrous.data.encodings.panoptic import (
 from atrous.data.encodings.polygons import read_polygons
 from atrous.data.patterns import path_of
 from atrous.data.sample import Sample, paired, without_data_ignored
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.files import is_file
 from atrous.images.bands import COLORS, Bands, Channels
 from atrous.images.label_maps import read_brightness, read_label
@@ -136,10 +136,8 @@ class Split(Sequence[Sample]):
         elif encoding.divisor is not None:
             things = np.flatnonzero(np.isin(encoding.table, sorted(self.things)))
             ids = read_label(path)
-            try:
+            with named(path):
                 truth = instance_ids_to_panoptic(ids, encoding.divisor, set(things.tolist()))
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
         else:
             raise InputError(
                 f"{path}: encoding {encoding.name!r} holds no segments; panoptic truth is "

@@ -8,14 +8,14 @@ project's own protocol; nothing here has been measured by us.
 import hashlib
 import os
 import shutil
-import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from atrous.data.fetch.dataset import folder_lock
 from atrous.data.fetch.download import discard, download, remote_size
-from atrous.data.schema import builtin_text, read_classes, read_taxonomy
+from atrous.data.schema import builtin
+from atrous.data.train_ids import taxonomy_of
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.progress import Notify, Track
@@ -204,12 +204,12 @@ def fetch_run(published: Published, out: Path, track: Track, notify: Notify) -> 
 
     part = out.with_name(f".{out.name}.pth.part")
     unfinished = out.with_name(f".{out.name}.tmp")
-    data = tomllib.loads(builtin_text(published.data))
-    taxonomy = read_taxonomy(data["name"], read_classes(data["labels"]))
+    data = builtin(published.data)
+    taxonomy = taxonomy_of(data.labels, data.name)
     about = {
-        "name": data["name"],
+        "name": data.name,
         "data": published.data,
-        "licence": f"{published.licence}; data: {data['licence']}",
+        "licence": f"{published.licence}; data: {data.licence}",
         "source": published.url,
         "published": {"miou": published.miou, "protocol": published.protocol},
     }

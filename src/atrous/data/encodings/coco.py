@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from atrous.data.encodings.masks import Encoding
 from atrous.decode import read_json
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.images.photos import MAX_PIXELS
 from atrous.metrics.segments import check_once
 
@@ -104,7 +104,7 @@ def read_instances(path: Path) -> list[CocoImage]:
         str(image.id): CocoImage(path, image.file_name, (image.height, image.width), [])
         for image in document.images
     }
-    try:
+    with named(path, _FIX):
         check_once("two images have the id", [str(image.id) for image in document.images])
         check_once("two images have the file_name", [image.file_name for image in document.images])
         for annotation in document.annotations:
@@ -113,8 +113,6 @@ def read_instances(path: Path) -> list[CocoImage]:
             if (image := images.get(str(annotation.image_id))) is None:
                 raise InputError(f"image {short(annotation.image_id)} is not among its images")
             image.objects.append((annotation.category_id, annotation.segmentation or Mask(None)))
-    except InputError as error:
-        raise InputError(f"{path}: {error}; {_FIX}") from None
     return list(images.values())
 
 
@@ -153,10 +151,8 @@ def _where(image: CocoImage) -> str:
 
 
 def _checked_masks(image: CocoImage) -> list[list[Counts]]:
-    try:
+    with named(_where(image), "export the annotations again"):
         return _masks(image.objects, *image.size)
-    except ValueError as error:
-        raise InputError(f"{_where(image)}: {error}; export the annotations again") from None
 
 
 def _area(mask: list[Counts]) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from atrous.data.encodings.masks import Encoding
 from atrous.decode import read_json
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.files import replacing
 from atrous.images.label_maps import read_colors
 from atrous.images.photos import write_image
@@ -87,21 +87,17 @@ def read_annotations(
             not list any.)
     """
     document = read_json(Path(path), _Document, "is it a COCO panoptic JSON?")
-    try:
-        if categories is None:
-            categories = document.categories
+    if categories is None:
+        categories = document.categories
+    with named(path):
         check_categories(categories)
         known = {category["id"] for category in categories}
         for entry in document.annotations:
-            try:
+            with named(entry.file_name):
                 check_segments(entry.segments, known)
-            except InputError as error:
-                raise InputError(f"{entry.file_name}: {error}") from None
         check_once("two annotations have the image_id", [e.image_id for e in document.annotations])
         keys = [str(PurePosixPath(e.file_name).with_suffix("")) for e in document.annotations]
         check_once("two annotations have the file_name", keys)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     images = dict(zip(keys, document.annotations, strict=True))
     return PanopticAnnotations([dict(category) for category in categories], images)
 
@@ -114,10 +110,8 @@ def read_panoptic(path: Path | str, segments: Segments) -> Panoptic:
         segments: what the JSON lists for it, as `read_annotations` gives them.
     """
     panoptic = Panoptic(read_colors(path), segments)
-    try:
+    with named(path):
         check_panoptic(panoptic)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     return panoptic
 
 
@@ -194,10 +188,8 @@ def write_panoptic(
     known = {category["id"] for category in categories}
     annotations = []
     for key, image_id, panoptic in entries:
-        try:
+        with named(key):
             segments = _described(panoptic, known)
-        except InputError as error:
-            raise InputError(f"{key}: {error}") from None
         colors = np.stack([panoptic.ids >> shift & 255 for shift in (0, 8, 16)], axis=-1)  # (H,W,3)
         write_image(Path(folder) / f"{key}.png", colors.astype(np.uint8))
         annotations.append(
@@ -253,10 +245,8 @@ def evaluate_panoptic_files(
         path = Path(prediction_folder) / predicted.file_name
         prediction = read_panoptic(path, predicted.segments)
         true = read_panoptic(Path(truth_folder) / entry.file_name, entry.segments)
-        try:
+        with named(path):
             quality.update(prediction, true)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         if progress is not None:
             progress(done, len(truth.images))
     return quality

@@ -16,7 +16,7 @@ from pathlib import Path
 from atrous.data.fetch.archives import Archive, check_url
 from atrous.data.fetch.download import discard, download, remote_size
 from atrous.data.fetch.unpack import DamagedArchiveError, check_space, unpack
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.files import replacing
 from atrous.progress import Notify, Track, unheard, untracked
 
@@ -154,10 +154,8 @@ def _mirrored(url: str, mirror: str | None) -> str:
     if mirror is None:
         return url
     url = f"{mirror.rstrip('/')}/{url.split('/', 3)[3]}"
-    try:
+    with named(f"--mirror {mirror!r}"):
         check_url(url)
-    except ValueError as error:
-        raise InputError(f"--mirror {mirror!r}: {error}") from None
     return url
 
 

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data.dataset import Dataset, builtin_names
+from atrous.data import dataset as dataset_module
+from atrous.data.dataset import Dataset, Split, builtin_names
 from atrous.data.encodings.masks import lookup_table, to_train_ids
 from atrous.data.fetch.archives import Archive
+from atrous.data.search import find_split
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 
@@ -421,6 +423,27 @@ def test_keys_lead_through_folders(tmp_path: Path) -> None:
     rewrite(tmp_path, "left/train/{key}", f"{tmp_path}/left/train/ulm/{{key}}")
     rewrite(tmp_path, "fine/train/{key}", "fine/train/ulm/{key}")
     assert Dataset.open(tmp_path).split("train").keys == ("1", "2")
+
+
+def test_the_files_of_tiffs_are_searched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To tell what a fourth band is, the split is searched for before it is asked for."""
+    (tmp_path / "dataset.toml").write_text(HEAD.format(more="").replace("{key}.png", "{key}.tif"))
+    save(tmp_path / "images/a.tif", np.zeros((2, 3, 3), np.uint8))
+    save(tmp_path / "masks/a.tif", np.zeros((2, 3), np.uint8))
+    searched = []
+
+    def find(name: str, *arguments: Any) -> Split:
+        searched.append(name)
+        return find_split(name, *arguments)
+
+    monkeypatch.setattr(dataset_module, "find_split", find)
+    dataset = Dataset.open(tmp_path)
+    assert dataset.split("train").keys == ("a",) and searched == ["train"]
+    save(tmp_path / "images/b.tif", np.zeros((2, 3, 3), np.uint8))
+    save(tmp_path / "masks/b.tif", np.zeros((2, 3), np.uint8))
+    assert dataset.split("train").keys == ("a", "b")  # asked again, it is searched for again
 
 
 def test_a_key_may_stand_in_the_middle(tmp_path: Path) -> None:

@@ -291,11 +291,17 @@ def test_objects_that_cover_nothing_are_named(tmp_path: Path, outline: list[floa
         (cast("0{}".format, categories="id"), "category 'car' has the id '01'; number"),
         (cast(lambda i: 10**6 + i, categories="id"), "has the id 1000001; number"),
         (lambda t: t.update(categories=[], annotations=[]), "no categories"),
-        (lambda t: t["images"].append({**t["images"][0], "id": 9}), "two images have the file_name '0.jpg'"),
+        (
+            lambda t: t["images"].append({**t["images"][0], "id": 9}),
+            "two images have the file_name '0.jpg'",
+        ),
         (lambda t: t["categories"].append({"id": 1, "name": "bus"}), "category 1 is 'bus', but"),
         (lambda t: t["annotations"][0].update(image_id=99), "image 99 is not among"),
         (lambda t: t["annotations"][0].update(category_id=99), "category 99 is not among"),
-        (lambda t: t["annotations"][0].update(category_id=1.5), "category_id: expected int, got float"),
+        (
+            lambda t: t["annotations"][0].update(category_id=1.5),
+            "category_id: expected int, got float",
+        ),
     ],
 )
 def test_what_cannot_be_read_for_certain_is_one_line(

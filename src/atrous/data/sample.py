@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.taxonomy import IGNORE_INDEX
 
+__all__ = ["Sample"]
+
 
 @dataclass(frozen=True)
 class Sample:

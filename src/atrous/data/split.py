@@ -38,6 +38,8 @@ from atrous.images.rasters import channels_of
 from atrous.metrics.panoptic_quality import Panoptic
 from atrous.taxonomy import IGNORE_INDEX
 
+__all__ = ["Split"]
+
 
 @dataclass(frozen=True, eq=False)
 class Split(Sequence[Sample]):

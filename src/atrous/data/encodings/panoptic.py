@@ -31,7 +31,7 @@ from atrous.metrics.segments import (
     check_segments,
     runs,
 )
-from atrous.progress import Progress
+from atrous.progress import Progress, silent
 from atrous.taxonomy import IGNORE_INDEX
 
 _MAX_ID = (1 << 24) - 1  # three bytes of colour
@@ -180,9 +180,6 @@ def write_panoptic(
         json_path: where the JSON goes.
         entries: of each image the stem of its PNG, the image id, and the segmentation.
         categories: `id`, `name`, `isthing` of those that there are.
-
-    Raises:
-        OSError: the disk is full or a folder cannot be written.
     """
     check_categories(categories)
     known = {category["id"] for category in categories}
@@ -222,7 +219,7 @@ def evaluate_panoptic_files(
     truth_folder: Path | str,
     prediction_json: Path | str,
     prediction_folder: Path | str,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PanopticQuality:
     """Score predicted files against true ones; one image is in memory at a time.
 
@@ -247,6 +244,5 @@ def evaluate_panoptic_files(
         true = read_panoptic(Path(truth_folder) / entry.file_name, entry.segments)
         with named(path):
             quality.update(prediction, true)
-        if progress is not None:
-            progress(done, len(truth.images))
+        progress(done, len(truth.images))
     return quality

@@ -1,0 +1,1 @@
+"""Being here, this file lets the tests in the folders below import `describing`."""

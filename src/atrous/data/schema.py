@@ -6,11 +6,11 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from reprlib import repr as short
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,10 +23,6 @@ from atrous.errors import InputError, named
 from atrous.images.bands import Bands
 from atrous.images.label_maps import TRANSPARENT
 from atrous.text import did_you_mean
-
-if TYPE_CHECKING:
-    from atrous.data.encodings.masks import Encoding
-    from atrous.taxonomy import Taxonomy
 
 __all__ = [
     "ClassEntry",
@@ -321,27 +317,3 @@ def _text(what: str, value: str) -> str:
     if not line.isprintable() or not 0 < len(line) <= _LONGEST_TEXT:
         raise ValueError(f"{what} is {short(value)}, where printable text was expected")
     return line
-
-
-# Old names of `Labels.entries`, `taxonomy_of` and `encoding_of`, until the doctor and the weights
-# use these.
-
-
-def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the classes of a table [labels]."""
-    return [msgspec.to_builtins(entry) for entry in convert(labels, Labels, "labels", "").entries()]
-
-
-def read_taxonomy(name: str, classes: Sequence[Mapping[str, Any]]) -> "Taxonomy":
-    """Return the taxonomy of `read_classes`."""
-    from atrous.data.train_ids import taxonomy_of
-
-    labels = convert({"encoding": "mat", "classes": classes}, Labels, "labels", "")
-    return taxonomy_of(labels, name)
-
-
-def read_encoding(labels: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> "Encoding":
-    """Return the encoding of a table [labels]."""
-    from atrous.data.train_ids import encoding_of
-
-    return encoding_of(convert({**labels, "classes": classes}, Labels, "labels", ""))

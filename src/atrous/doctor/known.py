@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from atrous.data.schema import builtin_text, read_classes, read_encoding, read_taxonomy
+from atrous.data.schema import builtin_text
+from atrous.data.train_ids import read_classes, read_encoding, read_taxonomy
 from atrous.doctor.class_names import NamedClass, clean
 from atrous.doctor.findings import Finding, some
 from atrous.doctor.scheme import Scheme

@@ -8,13 +8,7 @@ from pathlib import Path
 
 from atrous.data.encodings.masks import Encoding
 from atrous.data.sample import Sample
-from atrous.data.schema import (
-    Description,
-    SplitFiles,
-    builtin_names,
-    builtin_text,
-    parse,
-)
+from atrous.data.schema import Description, SplitFiles, builtin, builtin_names, parse
 from atrous.data.search import find_split
 from atrous.data.shards.read import Shards, open_shards
 from atrous.data.split import Split
@@ -53,7 +47,7 @@ class Dataset:
         if str(data) in builtin_names() and not Path(data).exists():
             if root is None:
                 raise InputError(f"{data}: where is it? Pass --root with the folder that holds it")
-            return cls.of(parse(builtin_text(str(data)), data), root, data)
+            return cls.of(builtin(str(data)), root, data)
         path = Path(data)
         if path.is_dir():
             path = path / "dataset.toml"

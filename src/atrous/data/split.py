@@ -1,7 +1,7 @@
 """Split: the samples of one part of a data set, read from their original files."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,23 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.encodings import masks, panoptic
 from atrous.data.encodings.coco import draw
-from atrous.data.encodings.masks import (
-    BRIGHT,
-    Encoding,
-    check_same_size,
-    read_binary_masks,
-    read_index,
-    read_palette,
-    read_rgb,
-)
+from atrous.data.encodings.masks import Encoding
 from atrous.data.encodings.mat import read_mat
-from atrous.data.encodings.panoptic import (
-    instance_ids_to_panoptic,
-    read_panoptic,
-    read_segments,
-    with_train_ids,
-)
 from atrous.data.encodings.polygons import read_polygons
 from atrous.data.patterns import path_of
 from atrous.data.sample import Sample, paired, without_data_ignored
@@ -115,14 +102,33 @@ class Split(Sequence[Sample]):
 
     def _label(self, key: str) -> NDArray[np.uint8]:
         """Read the label of `key`, also where its image has no data."""
-        label = _READERS[self.encoding.name](self, key)
+        label = self._label_of_files(key)
         if self.valid:
             path = self.valid_path(key)
             bright = read_brightness(path)
-            valid = bright >= (BRIGHT if bright.max(initial=0) >= BRIGHT else 1)  # JPEG is noisy
-            check_same_size(valid, label, path)
-            label = np.where(valid, label, np.uint8(IGNORE_INDEX))
+            least = masks.BRIGHT if bright.max(initial=0) >= masks.BRIGHT else 1  # JPEG is noisy
+            masks.check_same_size(bright, label, path)
+            label = np.where(bright >= least, label, np.uint8(IGNORE_INDEX))
         return label
+
+    def _label_of_files(self, key: str) -> NDArray[np.uint8]:
+        path, encoding = self.label_path(key), self.encoding
+        match encoding.name:
+            case "index":
+                return masks.read_index(path, encoding)
+            case "palette":
+                return masks.read_palette(path, encoding)
+            case "rgb":
+                return masks.read_rgb(path, encoding)
+            case "mat":
+                return read_mat(path, encoding)
+            case "polygons":
+                return read_polygons(path, self.image_path(key), encoding)
+            case "binary-masks":
+                return masks.read_binary_masks(self.class_masks(key), str(path), encoding)
+            case "coco-json":
+                return draw(self.annotations[key], encoding)
+        return panoptic.read_segments(path, self.annotations[key], encoding)
 
     def panoptic(self, index: int) -> Panoptic:
         """Read the segments of sample `index`, their categories in train ids.
@@ -134,34 +140,17 @@ class Split(Sequence[Sample]):
         if self.valid:
             raise InputError(f"{path}: a split with `valid` masks has no panoptic truth")
         if encoding.name == "coco-panoptic":
-            truth = read_panoptic(path, self.annotations[key].segments)
+            truth = panoptic.read_panoptic(path, self.annotations[key].segments)
         elif encoding.divisor is not None:
-            things = np.flatnonzero(np.isin(encoding.table, sorted(self.things)))
+            things = set(np.flatnonzero(np.isin(encoding.table, sorted(self.things))).tolist())
             ids = read_label(path)
             with named(path):
-                truth = instance_ids_to_panoptic(ids, encoding.divisor, set(things.tolist()))
+                truth = panoptic.instance_ids_to_panoptic(
+                    ids, encoding.divisor, set(things.tolist())
+                )
         else:
             raise InputError(
                 f"{path}: encoding {encoding.name!r} holds no segments; panoptic truth is "
                 'read by "coco-panoptic", or by "index" with a divisor'
             )
-        return with_train_ids(truth, encoding, path)
-
-
-_READERS: dict[str, Callable[[Split, str], NDArray[np.uint8]]] = {
-    "index": lambda split, key: read_index(split.label_path(key), split.encoding),
-    "palette": lambda split, key: read_palette(split.label_path(key), split.encoding),
-    "rgb": lambda split, key: read_rgb(split.label_path(key), split.encoding),
-    "mat": lambda split, key: read_mat(split.label_path(key), split.encoding),
-    "polygons": lambda split, key: read_polygons(
-        split.label_path(key), split.image_path(key), split.encoding
-    ),
-    "binary-masks": lambda split, key: read_binary_masks(
-        split.class_masks(key), str(split.label_path(key)), split.encoding
-    ),
-    "coco-json": lambda split, key: draw(split.annotations[key], split.encoding),
-    "coco-panoptic": lambda split, key: read_segments(
-        split.label_path(key), split.annotations[key], split.encoding
-    ),
-}
-"""Readers of a label, (H, W) train ids, by encoding."""
+        return panoptic.with_train_ids(truth, encoding, path)

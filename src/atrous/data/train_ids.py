@@ -8,17 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from atrous.data.encodings.masks import (
-    COLORS,
-    IDS,
-    NO_DATA,
-    UNKNOWN,
-    Encoding,
-    color_name,
-    lookup_table,
-    nearest_ids,
-    plain_name,
-)
+from atrous.data.encodings import masks
+from atrous.data.encodings.masks import IDS, NO_DATA, Encoding, plain_name
 from atrous.data.schema import BY_NAME, PICTURES, ClassEntry, Id, Labels, color_code, one_line, rgb
 from atrous.decode import convert
 from atrous.images.label_maps import TRANSPARENT
@@ -47,19 +38,19 @@ def encoding_of(labels: Labels) -> Encoding:
     train_ids, ignored = _colors(labels, entries) if by_color else _ids(labels, entries)
     for dataset_id in ignored:
         if train_ids.get(dataset_id, IGNORE_INDEX) != IGNORE_INDEX:
-            named = color_name(dataset_id) if by_color else dataset_id
+            named = masks.color_name(dataset_id) if by_color else dataset_id
             raise ValueError(f"labels.ignore names {named}, which is a class; choose one")
     if labels.encoding in PICTURES and not by_color:
         ignored.append(IGNORE_INDEX)
     known = [i for i in (*train_ids, *ignored) if i not in (TRANSPARENT, NO_DATA)]
-    table = lookup_table(
+    table = masks.lookup_table(
         train_ids,
         (i for i in ignored if i != NO_DATA),
-        unknown=IGNORE_INDEX if labels.unknown == "ignore" else UNKNOWN,
-        size=COLORS if by_color else IDS,
+        unknown=IGNORE_INDEX if labels.unknown == "ignore" else masks.UNKNOWN,
+        size=masks.COLORS if by_color else IDS,
     )
     if labels.unknown == "nearest" and not by_color:  # colours are too many; see `read_rgb`
-        table[:-1] = table[nearest_ids(np.arange(IDS), known)]
+        table[:-1] = table[masks.nearest_ids(np.arange(IDS), known)]
     return Encoding(
         name=labels.encoding,
         table=table,

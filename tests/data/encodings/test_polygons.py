@@ -47,7 +47,7 @@ def painted(boxes: list[Any], size: tuple[int, int], background: int) -> np.ndar
 def test_labelme(tmp_path: Path, boxes: list[Any], as_polygon: bool) -> None:
     names = ["sky", "road", "auto", "tree"]
     shapes = [
-        {"label": names[i], "points": [[x, y], [u, y], [u, v], [x, v]], "shape_type": "polygon"}
+        {"label": names[i], "points": [[x, y], [u, y], [u, v], [x, v]], "mask": None}
         if as_polygon
         else {"label": names[i], "points": [[x, y], [u, v]], "shape_type": "rectangle"}
         for i, (x, y), (u, v) in boxes

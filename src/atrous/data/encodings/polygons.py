@@ -5,7 +5,6 @@ one. LabelMe draws its own the same way, down to the pixel. Only what has an are
 a point among the shapes is an error, since leaving it out would lose a label in silence.
 """
 
-import base64
 import io
 import zlib
 from collections.abc import Iterator, Sequence
@@ -43,11 +42,12 @@ class _LabelMeShape(msgspec.Struct):
     label: str
     points: _Corners
     shape_type: str | None = None
-    mask: str | None = None
+    mask: bytes | None = None
+    """A PNG, in base64."""
 
 
 class _Bitmap(msgspec.Struct):
-    data: str
+    data: bytes
     """A PNG, compressed by zlib, in base64."""
     origin: tuple[float, float]
 
@@ -143,10 +143,9 @@ def _read_drawing(path: Path) -> _Drawing:
 def _json_shapes(path: Path, height: int, width: int) -> Iterator[_Shape]:
     drawing = _read_drawing(path)
     size = drawing.size or drawing
-    for given, real in ((size.width, width), (size.height, height)):
-        if given and given != real:
-            drawn = f"{size.width or '?':g}x{size.height or '?':g}"
-            raise ValueError(f"drawn on {drawn}, but its image is {width}x{height}")
+    drawn = size.width or width, size.height or height
+    if drawn != (width, height):
+        raise ValueError(f"drawn on {drawn[0]:g}x{drawn[1]:g}, but its image is {width}x{height}")
     shapes = (_labelme(shape, height, width) for shape in drawing.shapes or ())
     read = _supervisely(drawing.objects, height, width) if drawing.objects else shapes
     for shape in read:
@@ -158,16 +157,13 @@ def _json_shapes(path: Path, height: int, width: int) -> Iterator[_Shape]:
 
 
 def _labelme(shape: _LabelMeShape, height: int, width: int) -> _Shape:
-    name, kind, points = (
-        plain_name(shape.label),
-        shape.shape_type or "polygon",
-        _points(shape.points),
-    )
+    name, points = plain_name(shape.label), _points(shape.points)
+    kind = shape.shape_type or "polygon"
     if kind == "mask":
         if len(points) != 2:
             raise ValueError(f"a mask of {len(points)} points")
         [origin, last] = np.nan_to_num(points).astype(int)  # both corners are of its box
-        picture = _bitmap(_base64(shape.mask or ""), width, height)
+        picture = _bitmap(shape.mask or b"", width, height)
         if (last - origin + 1 != picture.size).any():
             raise ValueError(f"a mask of {short(name)} whose size is not that of its box")
         return _placed(name, picture, origin, (width, height))
@@ -220,18 +216,11 @@ def _placed(name: str, picture: Image.Image, origin: NDArray[Any], size: tuple[i
     return _Shape(name, "bitmap", np.stack([origin, last]).astype(np.float64), (), picture)
 
 
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text)
-    except ValueError:
-        raise ValueError("a mask that is no base64") from None
-
-
-def _inflated(text: str, most: int) -> bytes:
+def _inflated(data: bytes, most: int) -> bytes:
     """Decompress the PNG of a bitmap, if it has no more than `most` bytes."""
     inflater = zlib.decompressobj()
     try:
-        content = inflater.decompress(_base64(text), max(most, 1))
+        content = inflater.decompress(data, max(most, 1))
     except zlib.error:
         raise ValueError("a bitmap that is not compressed by zlib") from None
     if inflater.unconsumed_tail:

@@ -145,9 +145,7 @@ class Split(Sequence[Sample]):
             things = set(np.flatnonzero(np.isin(encoding.table, sorted(self.things))).tolist())
             ids = read_label(path)
             with named(path):
-                truth = panoptic.instance_ids_to_panoptic(
-                    ids, encoding.divisor, set(things.tolist())
-                )
+                truth = panoptic.instance_ids_to_panoptic(ids, encoding.divisor, things)
         else:
             raise InputError(
                 f"{path}: encoding {encoding.name!r} holds no segments; panoptic truth is "

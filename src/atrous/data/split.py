@@ -1,7 +1,6 @@
 """Split: the samples of one part of a data set, read from their original files."""
 
-import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ from atrous.data.encodings.masks import Encoding
 from atrous.data.encodings.mat import read_mat
 from atrous.data.encodings.polygons import read_polygons
 from atrous.data.patterns import path_of
-from atrous.data.sample import Sample, paired, without_data_ignored
+from atrous.data.sample import Samples
 from atrous.errors import InputError, named
 from atrous.files import is_file
-from atrous.images.bands import COLORS, Bands, Channels
+from atrous.images.bands import COLORS, Bands
 from atrous.images.label_maps import read_brightness, read_label
-from atrous.images.pixels import read_pixels, where_data
-from atrous.images.rasters import channels_of
 from atrous.metrics.panoptic_quality import Panoptic
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -29,7 +26,7 @@ __all__ = ["Split"]
 
 
 @dataclass(frozen=True, eq=False)
-class Split(Sequence[Sample]):
+class Split(Samples):
     """The samples of a split, in a fixed order; each is read on access."""
 
     folder: Path
@@ -49,24 +46,6 @@ class Split(Sequence[Sample]):
     """Pattern with {key} of masks whose 0 marks pixels to ignore, as outside the field of view."""
     bands: Bands = COLORS
     """How the images are read."""
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Read sample `index`."""
-        key = self.keys[operator.index(index)]  # no slices
-        path = self.image_path(key)
-        image, has_data = read_pixels(path, self.bands)
-        label = self._label(key)
-        return paired(image, label, key, str(self.label_path(key)), path.name, has_data)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    def channels(self) -> Channels:
-        """Return the channels of the images, as the first one declares them."""
-        return channels_of(self.image_path(self.keys[0]), self.bands)
 
     def image(self, key: str) -> str:
         """Return the path of an image from the folder; two files of one key are refused."""
@@ -94,14 +73,11 @@ class Split(Sequence[Sample]):
         paths = ((i, self.folder / path_of(self.folder, p, key)) for i, p in names)
         return [(train_id, path) for train_id, path in paths if is_file(path)]
 
-    def label(self, index: int) -> NDArray[np.uint8]:
-        """Read the label of sample `index`, (H, W) train ids; a photo is not decoded for it."""
-        key = self.keys[index]
-        label = self._label(key)
-        return without_data_ignored(label, where_data(self.image_path(key), self.bands))
+    def _image(self, index: int) -> tuple[Path, None]:
+        return self.image_path(self.keys[index]), None
 
-    def _label(self, key: str) -> NDArray[np.uint8]:
-        """Read the label of `key`, also where its image has no data."""
+    def _label(self, index: int) -> tuple[str, NDArray[np.uint8]]:
+        key = self.keys[index]
         label = self._label_of_files(key)
         if self.valid:
             path = self.valid_path(key)
@@ -109,7 +85,7 @@ class Split(Sequence[Sample]):
             least = masks.BRIGHT if bright.max(initial=0) >= masks.BRIGHT else 1  # JPEG is noisy
             masks.check_same_size(bright, label, path)
             label = np.where(bright >= least, label, np.uint8(IGNORE_INDEX))
-        return label
+        return str(self.label_path(key)), label
 
     def _label_of_files(self, key: str) -> NDArray[np.uint8]:
         path, encoding = self.label_path(key), self.encoding

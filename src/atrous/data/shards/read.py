@@ -6,10 +6,8 @@ known places, so that any order and any resume is exact. The tar may be a strang
 checked, nothing in it names a file that is opened, and no more is read than is there.
 """
 
-import operator
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.lists import is_listable
-from atrous.data.sample import Sample, paired, without_data_ignored
+from atrous.data.sample import Samples
 from atrous.data.tar import tar_members
 from atrous.errors import InputError
-from atrous.images.bands import COLORS, Bands, Channels
+from atrous.images.bands import COLORS, Bands
 from atrous.images.label_maps import read_label
 from atrous.images.photos import IMAGE_SUFFIXES
-from atrous.images.pixels import read_pixels, where_data
-from atrous.images.rasters import channels_of
 from atrous.taxonomy import IGNORE_INDEX
 
 WINDOW = 4
@@ -40,7 +36,7 @@ _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 
 
 @dataclass(frozen=True, eq=False)
-class Shards(Sequence[Sample]):
+class Shards(Samples):
     """The samples of a packed split; each is read on access.
 
     It holds no open file, so threads, forked and spawned processes may share it.
@@ -58,26 +54,10 @@ class Shards(Sequence[Sample]):
     """How the images are read."""
     missing: ClassVar[int] = 0
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    def _image(self, index: int) -> tuple[Path, bytes]:
+        return self._content(index, 0, self.keys[index])
 
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """Read sample `index`."""
-        key = self.keys[operator.index(index)]  # no slices
-        path, content = self._content(index, 0, key)
-        image, has_data = read_pixels(path, self.bands, content)
-        name = f"{self.paths[self.shards[index]]}: the label of {key}"
-        return paired(image, self._label(index), key, name, path.name, has_data)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    def label(self, index: int) -> NDArray[np.uint8]:
-        """Return the label of sample `index` alone, (H, W) train ids."""
-        path, content = self._content(index, 0, self.keys[index])
-        return without_data_ignored(self._label(index), where_data(path, self.bands, content))
-
-    def _label(self, index: int) -> NDArray[np.uint8]:
+    def _label(self, index: int) -> tuple[str, NDArray[np.uint8]]:
         path, content = self._content(index, 1, f"{self.keys[index]}.label.png")
         label = read_label(path, content)
         strays = label[((label < 0) | (label >= self.num_classes)) & (label != IGNORE_INDEX)]
@@ -86,12 +66,9 @@ class Shards(Sequence[Sample]):
                 f"{path}: id {strays[0]}, where 0 to {self.num_classes - 1} and {IGNORE_INDEX} "
                 "can be; shards hold train ids: pack the data set again"
             )
-        return label.astype(np.uint8)
-
-    def channels(self) -> Channels:
-        """Return the channels of the images, as the first one declares them."""
-        path, content = self._content(0, 0, self.keys[0])
-        return channels_of(path, self.bands, content)
+        return f"{self.paths[self.shards[index]]}: the label of {self.keys[index]}", label.astype(
+            np.uint8
+        )
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return a random order that suits a disk: shards at random, samples mixed among a few.

@@ -515,6 +515,10 @@ def test_a_wrong_description_is_told(table, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_is_recorded_in_one_spelling():
+    assert Archive(url="http://a/b", into="./images/").into == "images"
+
+
 @pytest.mark.parametrize("name", builtin_names())
 def test_built_in_descriptions_are_right(name, tmp_path):
     dataset = Dataset.open(name, tmp_path)

@@ -37,7 +37,7 @@ class Archive(
     def __post_init__(self) -> None:
         check_url(self.url)
         if self.into:
-            inner_path(self.into)
+            msgspec.structs.force_setattr(self, "into", str(inner_path(self.into)))
 
     @property
     def name(self) -> str:

@@ -98,7 +98,6 @@ def fetch(
         root: the folder of the set; made if it is not there.
         track: follows the bytes of each step.
         notify: told of finished archives and broken connections.
-
     """
     check_space(root, space_needed(jobs))
     with folder_lock(root):

@@ -74,7 +74,6 @@ def download(url: str, part: Path, size: int | None, track: Track, notify: Notif
         size: bytes that the file must have, if known.
         track: follows the bytes.
         notify: told of broken connections and fresh starts.
-
     """
     part.parent.mkdir(parents=True, exist_ok=True)
     failures, longest = 0, _length(part)

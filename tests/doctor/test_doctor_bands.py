@@ -69,7 +69,7 @@ def test_bands_and_range_are_proposed_where_they_are_needed(
     diagnosis.write()
     dataset = Dataset.open(folder)
     assert dataset.bands.numbers == tuple(bands or ())
-    assert dataset.alpha == alpha
+    assert dataset.description.alpha == alpha
     if value_range is None:
         assert dataset.bands.value_range is None
     else:
@@ -107,12 +107,12 @@ def test_a_file_of_fewer_bands_is_one_line(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("bands = 4", "bands is 4; give numbers"),
-        ("bands = ['a']", "bands is "),
+        ("bands = 4", "bands: expected array, got int"),
+        ("bands = ['a']", r"bands\[0\]: expected int, got str"),
         ("range = [5, 5]", "range 5 5: give black, then white"),
-        ("range = [0, nan]", r"range is \[0, nan\]; give two values"),
-        ("alpha = 'no'", "alpha is 'no'; true or false"),
-        ("alpha = 1", "alpha is 1; true or false"),
+        ("range = [0, nan]", "range 0 nan: give black, then white"),
+        ("alpha = 'no'", "alpha: expected bool"),
+        ("alpha = 1", "alpha: expected bool"),
     ],
 )
 def test_what_a_dataset_toml_says_of_bands_is_checked(

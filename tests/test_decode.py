@@ -59,6 +59,13 @@ def test_refuses_in_one_line(content: bytes, line: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_refuses_half_of_a_surrogate_pair() -> None:
+    with pytest.raises(
+        InputError, match=r"^a\.json: holds half of a surrogate pair, no text; mend$"
+    ):
+        decode_json(b'"\\ud800"', list[str], "a.json", "mend")
+
+
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "points.json").touch()
     with pytest.raises(InputError, match=r"no such file. Did you mean .*points\.json"):

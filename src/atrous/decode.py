@@ -97,6 +97,8 @@ def convert(
         raise _misfit(name, error, kind, fix) from None
     except RecursionError:
         raise InputError(f"{name}: nested too deeply; {fix}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{name}: holds half of a surrogate pair, no text; {fix}") from None
 
 
 def _lenient(content: bytes, name: Path | str, fix: str) -> Any:

@@ -336,7 +336,7 @@ def test_sites_with_images_of_their_own_are_no_classes(tmp_path: Path) -> None:
             save(tmp_path / f"site{site}/images/{number}.png", photo(number + 10 * site))
             save(tmp_path / f"site{site}/masks/{number}.png", binary(number, "car"))
     diagnosis = examine(tmp_path)
-    assert diagnosis.scheme.encoding == "index" and "unused-image" in codes(diagnosis, "problem")
+    assert diagnosis.labels.encoding == "index" and "unused-image" in codes(diagnosis, "problem")
 
 
 def write_retina(folder: Path, patterns: tuple[str, ...], splits: tuple[str, ...]) -> None:
@@ -430,7 +430,7 @@ def test_a_word_in_a_path_makes_no_field_of_view(tmp_path: Path) -> None:
         save(tmp_path / f"images/{number}.png", photo(number))
         save(tmp_path / f"masks/{number}.png", mask(number))
     save(tmp_path / "manual/figure.png", photo(99))
-    assert len(examine(tmp_path).readings) == COUNT
+    assert len(examine(tmp_path).pairs) == COUNT
 
 
 def test_views_without_manual_masks_are_no_labels(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from doctor_folders import mask, photo, save
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrous.doctor.layout import find_layout
+from atrous.doctor.layout.pairing import find_layout
 from atrous.errors import InputError
 from atrous.files import walk
 

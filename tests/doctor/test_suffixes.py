@@ -82,7 +82,7 @@ def test_mixed_suffixes(
         assert (files.images, files.labels) == (images, labels)
     assert diagnosis.layout.same_key == () and diagnosis.left_out == 0
     again = examine(tmp_path)  # as its dataset.toml describes it
-    assert again.described and len(again.readings) == COUNT
+    assert again.described and len(again.pairs) == COUNT
 
 
 def test_lists_and_shards_of_mixed_suffixes(tmp_path: Path) -> None:

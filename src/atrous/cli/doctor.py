@@ -85,14 +85,14 @@ def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
     """The report, 80 columns wide."""
     from atrous.doctor.findings import many
 
-    readings, layout = diagnosis.readings, diagnosis.layout
-    images = len(readings) + len(layout.unpaired_images)
-    masks = len(readings) + len(layout.unpaired_masks)
+    pairs, layout = diagnosis.pairs, diagnosis.layout
+    images = len(pairs) + len(layout.unpaired_images)
+    masks = len(pairs) + len(layout.unpaired_masks)
     first = next(iter(layout.splits.values()))
     where = f"{first.images} <-> {first.labels or first.annotations}".replace("{key}", "*")
     counts = f"{many(images, 'image')}, {many(masks, 'mask')}, paired by name:"
     yield textwrap.fill(f"{counts} {where}", 80, subsequent_indent="  ", break_long_words=False)
-    yield from _labelled("encoding", [_ENCODINGS[diagnosis.scheme.encoding]])
+    yield from _labelled("encoding", [_ENCODINGS[diagnosis.labels.encoding]])
     yield from _labelled("classes", [_classes(diagnosis)])
     yield from _labelled("splits", [_splits(diagnosis)])
     for title, severity in (("problems", "problem"), ("notes", "note")):
@@ -104,7 +104,7 @@ def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
 def _finding(finding: "Finding") -> Iterator[str]:
     yield finding.message
     if finding.severity == "problem":
-        yield f"  -> {finding.mend}"
+        yield f"  -> {finding.fix}"
         for example in finding.examples[:_MOST_EXAMPLES]:
             yield f"  {example}"
         if (more := len(finding.examples) - _MOST_EXAMPLES) > 0:
@@ -112,7 +112,7 @@ def _finding(finding: "Finding") -> Iterator[str]:
 
 
 def _classes(diagnosis: "Diagnosis") -> str:
-    names = diagnosis.scheme.classes
+    names = diagnosis.labels.classes
     some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     source = f"; names from {diagnosis.names_file}" if diagnosis.names_file else ""
     return f"{len(names)}: {some}{source}"

@@ -1,23 +1,30 @@
 """What is wrong with a folder of labelled images, before it costs a night of training.
 
-From the top to the bottom; `diagnosis` tells the story:
+    files  --layout-->  pairs and splits  --scan-->  statistics of every pair
+           --labels-->  what the values of the masks mean
+           --checks-->  findings  --proposal-->  dataset.toml and lists
 
-layout         names of files -> pairs and splits (suffixes: several in one pattern)
-choices        whose masks are they? rivals: of several folders that fit, or one of each class
-list_files     which lists divide the pairs
-coco_folder    the same for a COCO JSON; foreign names formats that are not read
-survey         pairs -> readings: every file decoded once, every mask tallied
-reading        picks what reads the masks, and returns what was `seen`: annotations (shapes, .mat),
-               binary (a mask of each class); described does so for a folder with a dataset.toml
-class_names    files that name classes
-census         the tallies of all masks together (levels, far_colors: classes in blurred masks)
-scheme         census, class_names -> what the values mean
-known          published sets, whose classes are known
+diagnosis      the story, from top to bottom: `examine`
+layout/        which mask belongs to which image, and in which split
+  pairing      names of files -> pairs (suffixes: several in one pattern)
+  mask_sets    masks of every split; mask_choice: which of several that fit, or one of each class
+  lists        list files that divide the pairs
+  coco         the same for COCO JSONs; foreign names formats that are not read
 bands          which bands and values of the images count
-*_faults, places   all of this -> findings
-proposal       -> dataset.toml and lists
+scan/          pairs: every file decoded once; mask_stats: what a mask holds; blur
+  value_stats  the values of all masks together (levels, far_colors: classes in blurred masks)
+  scan         `Scan`, all that is known of a folder
+labels/        how masks are stored, and what their values mean
+  readers      what reads the masks: drawn (shapes, .mat), binary (a mask of each class)
+  described    the same by a dataset.toml
+  class_names  files that name classes; known: published sets, whose classes are known
+  spec         `LabelSpec`: values and names -> the [labels] of a dataset.toml
+checks/        a scan -> findings; `CHECKS` is the table of all
+findings       `Finding`; findings.toml holds the words
+proposal       dataset.toml and lists
 """
 
 from atrous.doctor.diagnosis import Diagnosis, examine
+from atrous.doctor.findings import Finding
 
-__all__ = ["Diagnosis", "examine"]
+__all__ = ["Diagnosis", "Finding", "examine"]

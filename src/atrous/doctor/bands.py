@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.doctor.findings import Case, Finding, many
-from atrous.doctor.splits import Layout
+from atrous.doctor.layout.files import Layout
 from atrous.errors import InputError
 from atrous.images.bands import COLORS, Bands, has_value
 from atrous.images.photos import largest_of_16_bits
@@ -111,31 +110,3 @@ def _range(looks: Sequence[_Look], *, are_photos: bool) -> tuple[float, float] |
 
 def _plain(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def band_findings(case: Case) -> list[Finding]:
-    """What was taken for granted of the bands of images, for a person to correct."""
-    bands = next(iter(case.layout.splits.values())).bands
-    if case.described or bands == COLORS:
-        return []
-    parts = []
-    if bands.numbers:
-        parts.append(f"{many(len(bands.numbers), 'band')}, and the network shall take all")
-    if bands.value_range is not None:
-        black, white = bands.value_range
-        parts.append(
-            f"values of other than 8 bits: black is {black:g} and white {white:g}, a guess by "
-            "what nearly all values lie between"
-        )
-    if not bands.alpha:
-        parts.append("a fourth band that is no transparency")
-    return [
-        Finding(
-            code="bands",
-            severity="note",
-            count=len(case.readings),
-            message=f"images with {'; '.join(parts)}; correct bands and range in dataset.toml",
-            examples=(),
-            mend="correct bands and range in dataset.toml, if they are others",
-        )
-    ]

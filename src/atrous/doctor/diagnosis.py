@@ -11,50 +11,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.doctor.bands import band_findings, with_bands
-from atrous.doctor.class_faults import class_findings, class_name_findings
-from atrous.doctor.class_names import NamedClass, find_class_names
-from atrous.doctor.coco_folder import find_coco
-from atrous.doctor.described import read_described
-from atrous.doctor.file_faults import file_findings
-from atrous.doctor.findings import Case, Finding, class_counts
-from atrous.doctor.folder_faults import folder_findings
-from atrous.doctor.foreign import foreign_labels
-from atrous.doctor.known import as_known, names_of_layout
-from atrous.doctor.layout import NothingPairedError, find_layout
-from atrous.doctor.list_files import with_lists
-from atrous.doctor.mask_faults import mask_findings
-from atrous.doctor.places import place_findings
+from atrous.doctor.bands import with_bands
+from atrous.doctor.checks import check, classes
+from atrous.doctor.findings import Finding
+from atrous.doctor.labels.class_names import NO_NAMES, find_class_names
+from atrous.doctor.labels.described import read_described
+from atrous.doctor.labels.known import as_known
+from atrous.doctor.labels.readers import read_folder
+from atrous.doctor.labels.spec import LabelSpec
+from atrous.doctor.layout.coco import find_coco
+from atrous.doctor.layout.files import UNDIVIDED, Files, Layout
+from atrous.doctor.layout.foreign import foreign_labels
+from atrous.doctor.layout.lists import with_lists
+from atrous.doctor.layout.pairing import NothingPairedError, find_layout
 from atrous.doctor.proposal import VAL_SHARE, describe, divide, write
-from atrous.doctor.reading import read_folder
-from atrous.doctor.scheme import Scheme, with_nearest
-from atrous.doctor.seen import Seen, census_of, with_views
-from atrous.doctor.splits import UNDIVIDED, Files, Layout
-from atrous.doctor.survey import Pair, Reading
+from atrous.doctor.scan.pairs import Pair, PairStats
+from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.files import walk
-from atrous.progress import Progress
+from atrous.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
     """What `examine` found, and what it proposes."""
 
-    folder: Path
     layout: Layout
-    scheme: Scheme
-    readings: Sequence[Reading]
+    labels: LabelSpec
+    pairs: Sequence[PairStats]
     findings: Sequence[Finding]
     splits: Mapping[str, Files]
     """Without the pairs that are left out."""
     pixels: Mapping[str, NDArray[np.int64]]
-    """(K + 1,) of each split: of each class, and last of none."""
+    """(K + 1,) of each split: pixels of each class, and last of none."""
     names_file: str
     """Where the names of the classes are from; empty where they are made up."""
     seed: int | None
     """Of the proposed division into train and val; None where the folder has its own."""
     toml: str
     """The dataset.toml that is there, or is proposed."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self.layout.folder
 
     @property
     def described(self) -> bool:
@@ -64,15 +64,10 @@ class Diagnosis:
     @property
     def left_out(self) -> int:
         """Pairs that are in no proposed split, since they are faulty."""
-        return len(self.readings) - sum(len(files.keys) for files in self.splits.values())
+        return len(self.pairs) - sum(len(files.keys) for files in self.splits.values())
 
     def write(self) -> list[Path]:
-        """Write the proposed dataset.toml and the lists of its splits; return the files.
-
-        Raises:
-            InputError: there is a dataset.toml already, nothing can be used, or the folder cannot
-                be written.
-        """
+        """Write the proposed dataset.toml and the lists of its splits; return the files."""
         if not self.splits:
             raise InputError(f"{self.folder}: no pair can be used, so nothing is written")
         return write(self.folder, self.toml, self.splits)
@@ -81,9 +76,9 @@ class Diagnosis:
         """The form that docs/doctor.md describes."""
         return {
             "folder": str(self.folder),
-            "pairs": len(self.readings),
-            "encoding": self.scheme.encoding,
-            "classes": list(self.scheme.classes),
+            "pairs": len(self.pairs),
+            "encoding": self.labels.encoding,
+            "classes": list(self.labels.classes),
             "splits": {split: len(files.keys) for split, files in self.splits.items()},
             "proposed_seed": self.seed,
             "left_out": self.left_out,
@@ -92,89 +87,61 @@ class Diagnosis:
         }
 
 
-def examine(folder: Path, progress: Progress = lambda done, total: None) -> Diagnosis:
+def examine(folder: Path, progress: Progress = silent) -> Diagnosis:
     """Find out what a folder holds and what is wrong with it.
 
     Args:
         folder: of images and masks, in any of the usual layouts, or with a dataset.toml.
-        progress: told how many pairs are read, and of how many.
-
-    Raises:
-        InputError: it is no folder, no mask in it belongs to an image, none can be read, or its
-            dataset.toml is wrong.
+        progress: is called with the number of pairs that are read, and of all.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that holds images and masks")
     if (folder / "dataset.toml").is_file():
-        layout, seen, faults = read_described(folder, progress)
+        scan = read_described(folder, progress)
         toml = (folder / "dataset.toml").read_text("utf-8", errors="replace")
-        return _diagnose(layout, seen, faults, "", toml)
+        return _diagnose(scan, toml)
+    return _diagnose(_read_undescribed(folder, progress))
+
+
+def _read_undescribed(folder: Path, progress: Progress) -> Scan:
+    """Pair the files of a folder, read them, and tell what the masks mean."""
     paths = list(walk(folder))
-    coco = find_coco(folder, paths)
-    try:
-        layout, scheme, faults = coco or (find_layout(folder, paths), None, [])
-    except NothingPairedError as error:
-        raise foreign_labels(folder, paths) or error from None
-    if coco:
+    labels, notes, names = None, list[Finding](), NO_NAMES
+    if coco := find_coco(folder, paths):
+        layout, labels, notes = coco
         layout = with_lists(layout, paths)
-    names_file: str = ""
-    named: tuple[NamedClass, ...] = ()
-    if scheme is None:
-        names_file, named = names_of_layout(folder, paths, layout)
-    if scheme is None and not named:
-        names_file, named = find_class_names(folder, paths)
-    layout = with_bands(layout)
-    seen = with_views(layout, read_folder(layout, scheme, named, progress))
-    seen, notes = as_known(layout, seen, named)
-    return _diagnose(layout, seen, [*faults, *seen.findings, *notes], names_file, "", named)
+    else:
+        try:
+            layout = find_layout(folder, paths)
+        except NothingPairedError as error:
+            raise foreign_labels(folder, paths) or error from None
+        first = next(iter(layout.splits.values()))
+        names = find_class_names(folder, paths, first.mask(first.keys[0]))
+    scan = read_folder(with_bands(layout), labels, names.entries, progress)
+    scan = replace(scan, findings=[*notes, *scan.findings], names=names)
+    return as_known(scan.with_checked_views())
 
 
-def _diagnose(
-    layout: Layout,
-    seen: Seen,
-    faults: Sequence[Finding],
-    names_file: str,
-    toml: str,
-    named: Sequence[NamedClass] = (),
-) -> Diagnosis:
-    """Judge what was seen; `toml` is the dataset.toml, if there is one."""
-    census = census_of(seen.readings, seen.blurred, seen.scheme.encoding)
-    num_classes = len(seen.scheme.classes)
-    places = with_nearest(seen.scheme, seen.places, census.values)
-    counts = {r.pair: class_counts(r, places, num_classes) for r in seen.readings}
-    case = Case(
-        folder=layout.folder,
-        layout=layout,
-        scheme=seen.scheme,
-        places=seen.places,
-        readings=seen.readings,
-        blurred=seen.blurred,
-        counts=counts,
-        census=census,
-        described=bool(toml),
-        no_data=seen.no_data,
-    )
-    findings = [*faults, *class_name_findings(case, names_file, named), *file_findings(case)]
-    findings += [*place_findings(case), *band_findings(case)]
-    findings += [*folder_findings(case), *mask_findings(case)]
+def _diagnose(scan: Scan, toml: str = "") -> Diagnosis:
+    """Judge a scan and propose splits; `toml` is the dataset.toml, if there is one."""
+    findings = [*scan.findings, *check(scan)]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
-    given = layout.splits if toml else _without(layout.splits, bad)
-    splits, seed = (dict(given), None) if toml else _divided(given, counts)
-    pixels = {name: _sum(counts, given, name, files) for name, files in splits.items()}
-    holders = np.sum([count[:-1] > 0 for count in counts.values()], axis=0)
-    findings += class_findings(case, pixels, holders, proposed=seed is not None)
-    findings.sort(key=lambda finding: finding.severity == "note")
+    given = scan.layout.splits if toml else _without(scan.layout.splits, bad)
+    splits, seed = (dict(given), None) if toml else _divided(given, scan)
+    pixels = {name: _pixels(scan, given, name, files) for name, files in splits.items()}
+    findings += classes.of_splits(scan, pixels, proposed=seed is not None)
+    names = {entry.name for entry in scan.names.entries}
+    remarks = _remarks(len(bad), seed)
     return Diagnosis(
-        folder=layout.folder,
-        layout=layout,
-        scheme=seen.scheme,
-        readings=seen.readings,
-        findings=findings,
+        layout=scan.layout,
+        labels=scan.labels,
+        pairs=scan.pairs,
+        findings=sorted(findings, key=lambda finding: finding.severity == "note"),
         splits=splits,
         pixels=pixels,
-        names_file=names_file if {e.name for e in named} & {*seen.scheme.classes} else "",
+        names_file=scan.names.file if names & {*scan.labels.classes} else "",
         seed=seed,
-        toml=toml or describe(layout.folder, seen.scheme, splits, _remarks(len(bad), seed)),
+        toml=toml or describe(scan.folder, scan.labels, splits, remarks),
     )
 
 
@@ -188,32 +155,28 @@ def _without(splits: Mapping[str, Files], bad: set[Pair]) -> dict[str, Files]:
     return {name: files for name, files in kept.items() if files.keys}
 
 
-def _divided(
-    splits: Mapping[str, Files], counts: Mapping[Pair, NDArray[np.int64]]
-) -> tuple[dict[str, Files], int | None]:
+def _divided(splits: Mapping[str, Files], scan: Scan) -> tuple[dict[str, Files], int | None]:
     """Propose train and val where there are no splits, or no val; the seed, if that was done."""
     whole = UNDIVIDED if UNDIVIDED in splits else "train"
     if whole not in splits or "val" in splits:
         return dict(splits), None
     files = splits[whole]
-    present = {pair.key: count[:-1] > 0 for pair, count in counts.items() if pair.split == whole}
+    present = {p.key: own[:-1] > 0 for p, own in scan.class_pixels.items() if p.split == whole}
     train, val, seed = divide(files.keys, np.stack([present[key] for key in files.keys]))
     sides = {"train": replace(files, keys=tuple(train)), "val": replace(files, keys=tuple(val))}
     others = {name: kept for name, kept in splits.items() if name != whole}
     return {name: kept for name, kept in {**sides, **others}.items() if kept.keys}, seed
 
 
-def _sum(
-    counts: Mapping[Pair, NDArray[np.int64]], given: Mapping[str, Files], name: str, files: Files
-) -> NDArray[np.int64]:
+def _pixels(scan: Scan, given: Mapping[str, Files], name: str, files: Files) -> NDArray[np.int64]:
     """The pixels of each class in a split, (K + 1,); a proposed one is part of a given one."""
-    sources = [name] if name in given else [UNDIVIDED, "train"]
-    keys = set(files.keys)
-    chosen = [c for pair, c in counts.items() if pair.split in sources and pair.key in keys]
+    sources, keys = [name] if name in given else [UNDIVIDED, "train"], {*files.keys}
+    chosen = [own for p, own in scan.class_pixels.items() if p.split in sources and p.key in keys]
     return np.asarray(np.sum(chosen, axis=0), np.int64)
 
 
 def _remarks(num_bad: int, seed: int | None) -> list[str]:
+    """The comments at the top of the proposed dataset.toml."""
     remarks = ["Written by `atrous data doctor`; docs/datasets.md describes this file."]
     if num_bad:
         remarks.append(

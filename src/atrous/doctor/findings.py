@@ -1,18 +1,14 @@
-"""Findings: what the doctor says, and the words that all of them share."""
+"""Findings: what the doctor says. Their words are in findings.toml."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from importlib import resources
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
-from atrous.data.encodings.masks import color_name
-from atrous.doctor.census import Census
-from atrous.doctor.scheme import Scheme
-from atrous.doctor.splits import Layout
-from atrous.doctor.survey import Pair, Reading
+from atrous.doctor.scan.pairs import Pair
 
 Severity = Literal["problem", "note"]
 
@@ -27,10 +23,10 @@ class Finding:
     """Of what the message begins with: masks, images, classes."""
     message: str
     examples: tuple[str, ...]
-    """All of them, each on one line."""
-    mend: str
+    """All cases, one line each."""
+    fix: str
     pairs: tuple[Pair, ...] = ()
-    """Those it speaks of, for pictures."""
+    """The pairs concerned, for pictures."""
     leaves_out: bool = False
     """Whether `--write` leaves these pairs out."""
 
@@ -42,46 +38,66 @@ class Finding:
             "count": self.count,
             "message": self.message,
             "examples": list(self.examples),
-            "mend": self.mend,
+            "mend": self.fix,
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """All that was seen of a folder."""
+class _Kind(msgspec.Struct, forbid_unknown_fields=True):
+    """A table of findings.toml."""
 
-    folder: Path
-    layout: Layout
-    scheme: Scheme
-    places: Mapping[int, int]
-    """The class of each value in the tallies that is known."""
-    readings: Sequence[Reading]
-    blurred: Sequence[bool]
-    """Of each reading."""
-    counts: Mapping[Pair, NDArray[np.int64]]
-    """(K + 1,) pixels of each class, and last of none."""
-    census: Census
-    described: bool
-    """Whether the folder has a dataset.toml."""
-    no_data: frozenset[int] = frozenset()
-    """Ids that GeoTIFFs declare as no data."""
+    severity: Severity
+    message: str
+    fix: str
+    code: str = ""
+    """What `--json` says; by default the name of the table."""
+    of: str = ""
+    """What is counted."""
+    leaves_out: bool = False
 
 
-def class_counts(
-    reading: Reading, places: Mapping[int, int], num_classes: int
-) -> NDArray[np.int64]:
-    """Pixels of each class, and last of none, (K + 1,)."""
-    counts = np.zeros(num_classes + 1, np.int64)
-    if reading.tally:
-        entries = zip(reading.tally.values.tolist(), reading.tally.counts.tolist(), strict=True)
-        for value, count in entries:
-            counts[places.get(value, num_classes)] += count
-    return counts
+def finding(
+    kind: str,
+    examples: Iterable[str] = (),
+    pairs: Iterable[Pair] = (),
+    *,
+    count: int | None = None,
+    severity: Severity | None = None,
+    **words: object,
+) -> Finding:
+    """Make a finding by a table of findings.toml.
+
+    Args:
+        kind: the name of the table.
+        examples: all cases, one line each.
+        pairs: the pairs concerned.
+        count: how many; by default the number of examples.
+        severity: in place of the usual one.
+        words: what the message and the fix name in braces, besides `{count}` and `{some}`.
+    """
+    known, examples = _kinds()[kind], tuple(examples)
+    count = len(examples) if count is None else count
+    words = {"count": many(count, known.of), "some": some(examples), **words}
+    return Finding(
+        code=known.code or kind,
+        severity=severity or known.severity,
+        count=count,
+        message=known.message.format_map(words),
+        examples=examples,
+        fix=known.fix.format_map(words),
+        pairs=tuple(pairs),
+        leaves_out=known.leaves_out,
+    )
 
 
-def value_name(scheme: Scheme, value: int) -> str:
-    """Write a value of a mask: an id, or a colour."""
-    return color_name(value) if scheme.encoding == "rgb" else str(value)
+def of_masks(kind: str, pairs: Sequence[Pair], **words: Any) -> Finding:
+    """Make a finding of whole masks, whose examples are their paths."""
+    return finding(kind, [pair.mask for pair in pairs], pairs, **words)
+
+
+@cache
+def _kinds() -> dict[str, _Kind]:
+    text = (resources.files("atrous.doctor") / "findings.toml").read_bytes()
+    return msgspec.toml.decode(text, type=dict[str, _Kind])
 
 
 def many(count: int, noun: str) -> str:

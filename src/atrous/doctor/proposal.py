@@ -15,8 +15,8 @@ from atrous.data.dataset import Dataset
 from atrous.data.encodings.masks import color_name
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
-from atrous.doctor.scheme import Scheme, code_of
-from atrous.doctor.splits import Files
+from atrous.doctor.labels.spec import LabelSpec, code_of
+from atrous.doctor.layout.files import Files
 from atrous.errors import InputError
 from atrous.files import replacing
 
@@ -27,7 +27,7 @@ _SEEDS = 32
 
 
 def describe(
-    folder: Path, scheme: Scheme, splits: Mapping[str, Files], remarks: Sequence[str] = ()
+    folder: Path, scheme: LabelSpec, splits: Mapping[str, Files], remarks: Sequence[str] = ()
 ) -> str:
     """The text of a dataset.toml; each split is read from the list `dataset.SPLIT.txt`.
 
@@ -61,11 +61,7 @@ def list_name(split: str) -> str:
 
 
 def write_lists(folder: Path, splits: Mapping[str, Files]) -> list[Path]:
-    """Write the images of each split, one path a line, and return the files.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
-    """
+    """Write the images of each split, one path a line, and return the files."""
     written = []
     for split, files in splits.items():
         with replacing(folder / list_name(split)) as path:
@@ -75,13 +71,9 @@ def write_lists(folder: Path, splits: Mapping[str, Files]) -> list[Path]:
 
 
 def open_unwritten(
-    folder: Path, scheme: Scheme, splits: Mapping[str, Files]
+    folder: Path, scheme: LabelSpec, splits: Mapping[str, Files]
 ) -> dict[str, Split | Shards]:
-    """Open the splits of a folder as its dataset.toml would describe them, without writing it.
-
-    Raises:
-        InputError: a split is not as described.
-    """
+    """Open the splits of a folder as its dataset.toml would describe them, without writing it."""
     with tempfile.TemporaryDirectory() as place:
         write_lists(Path(place), splits)
         text = describe(folder, scheme, splits)
@@ -93,11 +85,7 @@ def open_unwritten(
 
 
 def write(folder: Path, text: str, splits: Mapping[str, Files]) -> list[Path]:
-    """Write the dataset.toml `text` and the lists of its splits; return the files.
-
-    Raises:
-        InputError: there is a dataset.toml already, or the folder cannot be written.
-    """
+    """Write the dataset.toml `text` and the lists of its splits; return the files."""
     refuse_to_overwrite(folder)
     target = folder / "dataset.toml"
     try:
@@ -113,11 +101,7 @@ def write(folder: Path, text: str, splits: Mapping[str, Files]) -> list[Path]:
 
 
 def refuse_to_overwrite(folder: Path) -> None:
-    """Refuse where there is a dataset.toml.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuse where there is a dataset.toml."""
     if (folder / "dataset.toml").exists():
         raise InputError(f"{folder}/dataset.toml: is there already; remove it to have another")
 
@@ -147,7 +131,7 @@ def divide(keys: Sequence[str], present: NDArray[np.bool_]) -> tuple[list[str], 
     return sides[0], sides[1], seed
 
 
-def _labels(scheme: Scheme) -> list[str]:
+def _labels(scheme: LabelSpec) -> list[str]:
     by_color = scheme.encoding == "rgb"
     lines = ["[labels]", f"encoding = {_text(scheme.encoding)}"]
     lines += [

@@ -16,9 +16,9 @@ from PIL import Image
 from atrous.data.dataset import Dataset
 from atrous.doctor import Diagnosis
 from atrous.doctor.findings import Finding
+from atrous.doctor.labels.readers import label_reader
 from atrous.doctor.proposal import open_unwritten
-from atrous.doctor.reading import label_reader
-from atrous.doctor.survey import Pair, Reader
+from atrous.doctor.scan.pairs import Pair, ReadMask
 from atrous.draw import colorize
 from atrous.errors import InputError
 from atrous.files import replacing
@@ -60,21 +60,17 @@ class Bar:
 
 
 def write_page(path: Path, diagnosis: Diagnosis) -> None:
-    """Write the page of a diagnosis.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
-    """
+    """Write the page of a diagnosis."""
     with replacing(path) as temporary:
         temporary.write_text(render(diagnosis), "utf-8", errors="replace")
 
 
 def render(diagnosis: Diagnosis) -> str:
     """The page as HTML."""
-    scheme = diagnosis.scheme
-    taxonomy = Taxonomy(name="", classes=scheme.classes, colors=scheme.colors)
+    labels = diagnosis.labels
+    taxonomy = Taxonomy(name="", classes=labels.classes, colors=labels.colors)
     read = _label_reader(diagnosis)
-    by_image = {reading.pair.image: reading.pair for reading in diagnosis.readings}
+    by_image = {stats.pair.image: stats.pair for stats in diagnosis.pairs}
 
     def pictures(pairs: Sequence[Pair]) -> list[Picture]:
         return [_picture(diagnosis.folder, pair, read, taxonomy) for pair in pairs]
@@ -92,16 +88,16 @@ def render(diagnosis: Diagnosis) -> str:
     return page.render("doctor.html", values | {"bars": _bars(diagnosis)})
 
 
-def _label_reader(diagnosis: Diagnosis) -> Reader:
+def _label_reader(diagnosis: Diagnosis) -> ReadMask:
     """What reads a label in train ids, also of the pairs that are left out."""
     given = diagnosis.layout.splits
     if diagnosis.described:
         dataset = Dataset.open(diagnosis.folder)
         return label_reader({name: dataset.split(name) for name in given})
-    return label_reader(open_unwritten(diagnosis.folder, diagnosis.scheme, given))
+    return label_reader(open_unwritten(diagnosis.folder, diagnosis.labels, given))
 
 
-def _picture(folder: Path, pair: Pair, read: Reader, taxonomy: Taxonomy) -> Picture:
+def _picture(folder: Path, pair: Pair, read: ReadMask, taxonomy: Taxonomy) -> Picture:
     photo, size, image, mask = None, (0, 0), "", ""
     # Where a half cannot be read, the finding says why; the page shows the other one.
     with suppress(InputError):
@@ -161,15 +157,15 @@ def _spread(keys: Sequence[str], count: int) -> list[str]:
 
 
 def _bars(diagnosis: Diagnosis) -> list[Bar]:
-    scheme, pixels = diagnosis.scheme, diagnosis.pixels
-    zero = np.zeros(len(scheme.classes) + 1, np.int64)
+    labels, pixels = diagnosis.labels, diagnosis.pixels
+    zero = np.zeros(len(labels.classes) + 1, np.int64)
     counts: NDArray[Any] = np.sum([zero, *pixels.values()], axis=0)[:-1]
     shares = counts / max(int(counts.sum()), 1)
     widest = max(float(shares.max()), 1e-9)
     return [
         Bar(
-            name=scheme.classes[i],
-            color=css_color(scheme.colors[i]),
+            name=labels.classes[i],
+            color=css_color(labels.colors[i]),
             share=f"{100 * shares[i]:.3g} %",
             width=round(100 * float(np.sqrt(shares[i] / widest)), 1),
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from atrous.data.lists import SPLIT_WORDS, Named, Place, is_listable, read_lines
-from atrous.doctor.splits import UNDIVIDED, Files, Layout, rank
+from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
 from atrous.errors import InputError
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")

@@ -14,7 +14,11 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from atrous.data.lists import SPLIT_FOLDER, is_listable, split_of
-from atrous.doctor.choices import (
+from atrous.doctor.findings import some
+from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
+from atrous.doctor.layout.lists import LIST_SUFFIXES, with_lists
+from atrous.doctor.layout.mask_choice import SECOND_CHOICE, views_and_seconds, with_view
+from atrous.doctor.layout.mask_sets import (
     IMAGE_FOLDER,
     MOST_GROUPS,
     Images,
@@ -23,11 +27,7 @@ from atrous.doctor.choices import (
     in_parts,
     of_split,
 )
-from atrous.doctor.findings import some
-from atrous.doctor.list_files import LIST_SUFFIXES, with_lists
-from atrous.doctor.rivals import SECOND_CHOICE, views_and_seconds, with_view
-from atrous.doctor.splits import UNDIVIDED, Files, Layout, rank
-from atrous.doctor.suffixes import merge_suffixes, unread_images, with_real_paths
+from atrous.doctor.layout.suffixes import merge_suffixes, unread_images, with_real_paths
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
 
@@ -113,9 +113,6 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     Args:
         folder: where they lie.
         paths: of its files, from `folder`, as `walk` yields them.
-
-    Raises:
-        InputError: there is no image, or no mask that belongs to one.
     """
     paths = sorted(paths)
     odd = tuple(repr(path)[1:-1] for path in paths if not is_listable(path))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atrous.data.patterns import with_suffixes
-from atrous.doctor.splits import Files, Layout
+from atrous.doctor.layout.files import Files, Layout
 from atrous.images.photos import IMAGE_SUFFIXES
 
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})+$", re.I)

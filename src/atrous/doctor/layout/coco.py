@@ -7,25 +7,52 @@ from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from typing import Any
 
+import msgspec
+
 from atrous.data.encodings.coco import number_of
 from atrous.data.encodings.masks import IDS, plain_name
 from atrous.data.file_names import match_files
 from atrous.data.lists import split_of
-from atrous.doctor.annotations import name_notes
-from atrous.doctor.class_names import color_in, is_void
-from atrous.doctor.findings import Finding, many, some
-from atrous.doctor.known import coco_notes
-from atrous.doctor.scheme import Scheme, check_count
-from atrous.doctor.splits import UNDIVIDED, Files, Layout, rank
+from atrous.decode import read_json
+from atrous.doctor.findings import Finding, finding, many, some
+from atrous.doctor.labels.class_names import color_in, is_void
+from atrous.doctor.labels.drawn import name_notes
+from atrous.doctor.labels.known import coco_notes
+from atrous.doctor.labels.spec import LabelSpec, check_count, with_spare_colors
+from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
-from atrous.json_file import read_json
-from atrous.taxonomy import distinct_colors
 
-_MOST_JSON = 32
+_MAX_JSON = 32
 """Folders with more have a JSON for each image, and no COCO JSON is looked for among these."""
-_MOST_COCO_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 """Twice as much as the largest that COCO publishes."""
+
+
+class _HasFile(msgspec.Struct):
+    """An image, or an annotation of panoptic segments."""
+
+    file_name: Any = None
+    segments_info: Any = msgspec.UNSET
+
+
+class _Category(msgspec.Struct):
+    id: Any = None
+    name: Any = ""
+    color: Any = None
+    isthing: Any = 0
+
+
+class _Coco(msgspec.Struct):
+    """What tells where the images lie; the objects themselves are not read."""
+
+    images: list[_HasFile]
+    annotations: list[_HasFile]
+    categories: list[_Category]
+
+    @property
+    def is_panoptic(self) -> bool:
+        return any(entry.segments_info is not msgspec.UNSET for entry in self.annotations[:1])
 
 
 @dataclass(frozen=True)
@@ -37,25 +64,21 @@ class _CocoFiles:
     """Names of the JSON that no image here has."""
 
 
-def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Scheme, list[Finding]] | None:
+def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, LabelSpec, list[Finding]] | None:
     """The images of the COCO JSONs in a folder, and their categories; None if there are none.
 
     Where both kinds lie there, panoptic ones count more than instances and stuff.
-
-    Raises:
-        InputError: a JSON has more categories than classes can be, two JSONs give one id two
-            names, or an image could be either of two files.
     """
     paths = list(paths)
     names = [path for path in paths if path.lower().endswith(".json")]
-    if len(names) > _MOST_JSON:
+    if len(names) > _MAX_JSON:
         return None
-    tables = {name: table for name in names if (table := _coco_table(folder / name))}
-    panoptic = {name: table for name, table in tables.items() if _is_panoptic(table)}
+    cocos = {name: coco for name in names if (coco := _read_coco(folder / name))}
+    panoptic = {name: coco for name, coco in cocos.items() if coco.is_panoptic}
     splits: dict[str, _CocoFiles] = {}
     every: list[_CocoFiles] = []
-    for name, table in sorted((panoptic or tables).items()):
-        found = _coco_files(folder, name, table, paths, panoptic=bool(panoptic))
+    for name, coco in sorted((panoptic or cocos).items()):
+        found = _coco_files(folder, name, coco, paths, panoptic=bool(panoptic))
         if found is None:
             continue
         every.append(found)
@@ -67,30 +90,21 @@ def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Scheme, list[
     if len(splits) > 1:
         splits.pop(UNDIVIDED, None)
     splits = {split: splits[split] for split in sorted(splits, key=rank)}
-    categories = _categories(
-        folder,
-        {found.files.annotations: tables[found.files.annotations] for found in splits.values()},
-    )
+    chosen = [found.files.annotations for found in splits.values()]
+    categories = _categories(folder, {name: cocos[name] for name in chosen})
     origin = "none" if UNDIVIDED in splits else "folders"
     layout = Layout(folder, {split: found.files for split, found in splits.items()}, origin)
-    scheme, findings = _categories_scheme("coco-panoptic" if panoptic else "coco-json", categories)
-    findings += coco_notes(scheme)
+    labels, findings = _labels("coco-panoptic" if panoptic else "coco-json", categories)
+    findings += coco_notes(labels)
     findings += [*_missing_images(splits.values()), *_unused(layout, every, paths)]
-    return layout, scheme, findings
+    return layout, labels, findings
 
 
 def _missing_images(splits: Iterable[_CocoFiles]) -> Iterator[Finding]:
+    names = [name for found in splits for name in found.missing]
     lines = [f"{found.files.annotations}: {name}" for found in splits for name in found.missing]
     if lines:
-        yield Finding(
-            code="missing-image",
-            severity="note",
-            count=len(lines),
-            message=f"{many(len(lines), 'image')} of the JSON not found: "
-            + some(line.split(": ", 1)[1] for line in lines),
-            examples=tuple(lines),
-            mend="none needed: a part of a set is read as it is",
-        )
+        yield finding("images-of-json", lines, names=some(names))
 
 
 def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -> Iterator[Finding]:
@@ -100,62 +114,40 @@ def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -
     others = [found.files for found in every if found.files.annotations not in chosen]
     more = {files.image(key) for files in others for key in files.keys} - read
     if others:
-        lost = f"; {many(len(more), 'image')} of theirs left out" if more else ""
-        yield Finding(
-            code="unused-annotations",
+        yield finding(
+            "unused-annotations",
+            [files.annotations for files in others],
             severity="problem" if more else "note",
-            count=len(others),
-            message=f"{many(len(others), 'COCO JSON')} not read, since each split has one"
-            f" ({some(sorted(chosen))}){lost}",
-            examples=tuple(files.annotations for files in others),
-            mend="merge the JSONs of a split into one, or move away those that are not meant",
+            read=some(sorted(chosen)),
+            lost=f"; {many(len(more), 'image')} of theirs left out" if more else "",
         )
-    folders = {str(PurePosixPath(path).parent) for path in read}
-    pictures = (path for path in paths if path.lower().endswith(IMAGE_SUFFIXES))
-    strays = [p for p in pictures if str(PurePosixPath(p).parent) in folders and p not in read]
-    strays = [path for path in strays if path not in more]
+    folders = {PurePosixPath(path).parent for path in read}
+    strays = [
+        path
+        for path in paths
+        if path.lower().endswith(IMAGE_SUFFIXES)
+        and PurePosixPath(path).parent in folders
+        and path not in read | more
+    ]
     if strays:
-        yield Finding(
-            code="unused-image",
-            severity="note",
-            count=len(strays),
-            message=f"{many(len(strays), 'image')} that no JSON lists: {some(strays)}",
-            examples=tuple(strays),
-            mend="none needed, if they are not labelled",
-        )
+        yield finding("images-of-no-json", strays)
 
 
-def _coco_table(path: Path) -> Mapping[str, Any] | None:
+def _read_coco(path: Path) -> _Coco | None:
     """The JSON, if it is COCO's: with lists of images, annotations and categories."""
+    if path.stat().st_size > _MAX_BYTES:
+        return None
     try:
-        if path.stat().st_size > _MOST_COCO_BYTES:
-            return None
-        table = read_json(path, _without_masks)
+        return read_json(path, _Coco)
     except InputError:
         return None
-    fields = ("images", "annotations", "categories")
-    is_coco = isinstance(table, dict) and all(
-        isinstance(table.get(field), list) and all(isinstance(e, dict) for e in table[field])
-        for field in fields
-    )
-    return table if is_coco else None
-
-
-def _without_masks(table: dict[str, Any]) -> dict[str, Any]:
-    """Drop the numbers that make up most of the file, before they fill the memory."""
-    table.pop("segmentation", None)
-    return table
-
-
-def _is_panoptic(table: Mapping[str, Any]) -> bool:
-    return any("segments_info" in entry for entry in table["annotations"][:1])
 
 
 def _coco_files(
-    folder: Path, name: str, table: Mapping[str, Any], paths: Sequence[str], *, panoptic: bool
+    folder: Path, name: str, coco: _Coco, paths: Sequence[str], *, panoptic: bool
 ) -> _CocoFiles | None:
     """Where the images, and the PNGs, of a COCO JSON lie: in the folder that has most of them."""
-    names = _file_names(table["images"])
+    names = _file_names(coco.images)
     images = _pattern(folder, name, names, paths, any_suffix=not panoptic)
     if images is None:
         return None
@@ -163,17 +155,15 @@ def _coco_files(
     missing = tuple(sorted({*names} - {*keys.values()}))
     if not panoptic:
         return _CocoFiles(Files(pattern, "", tuple(sorted(keys)), name), missing)
-    masks = _pattern(folder, name, _file_names(table["annotations"]), paths, any_suffix=False)
-    if masks is None:
-        return None
-    both = tuple(sorted(keys.keys() & masks[1].keys()))
-    if not both:
+    masks = _pattern(folder, name, _file_names(coco.annotations), paths, any_suffix=False)
+    both = tuple(sorted(keys.keys() & masks[1].keys())) if masks else ()
+    if masks is None or not both:
         return None
     return _CocoFiles(Files(pattern, masks[0], both, name), missing)
 
 
-def _file_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [name for entry in entries if isinstance(name := entry.get("file_name"), str)]
+def _file_names(entries: Iterable[_HasFile]) -> list[str]:
+    return [entry.file_name for entry in entries if isinstance(entry.file_name, str)]
 
 
 def _pattern(
@@ -182,9 +172,6 @@ def _pattern(
     """The pattern that fits most of the names, and the name of each key.
 
     Files of the JSON's own split come first; those of another are none of its.
-
-    Raises:
-        InputError: two folders fit alike.
     """
     split = split_of(json_name)
     pictures = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
@@ -205,11 +192,11 @@ def _pattern(
         return split_of(place[0]) == split, len(by_place[place]), own
 
     best = max(by_place, key=fit)
-    rivals = [place for place in by_place if fit(place) == fit(best) and place != best]
-    if rivals:
+    ties = [place for place in by_place if fit(place) == fit(best) and place != best]
+    if ties:
         raise InputError(
             f"{folder / json_name}: its images could be those of {best[0] or '.'} or of "
-            f"{rivals[0][0] or '.'}; move one of the two away"
+            f"{ties[0][0] or '.'}; move one of the two away"
         )
     return f"{best[0]}{{key}}{best[1]}", by_place[best]
 
@@ -245,58 +232,47 @@ def _merged(by_place: dict[_Place, dict[str, str]]) -> dict[_Place, dict[str, st
     return {(top, end): keys}
 
 
-def _categories(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The categories of all JSONs by their ids.
-
-    Raises:
-        InputError: there are none, or an id is none or has two names.
-    """
-    by_id: dict[int, dict[str, Any]] = {}
-    for path, table in tables.items():
-        for entry in table["categories"]:
+def _categories(folder: Path, cocos: Mapping[str, _Coco]) -> dict[int, _Category]:
+    """The categories of all JSONs by their ids."""
+    by_id: dict[int, _Category] = {}
+    for path, coco in cocos.items():
+        for entry in coco.categories:
             try:
-                number = number_of(entry.get("id"))
+                number = number_of(entry.id)
             except ValueError:
                 number = -1
             if not 0 <= number < IDS:
                 raise InputError(
-                    f"{folder / path}: category {short(entry.get('name'))} has the id "
-                    f"{short(entry.get('id'))}; number the categories from 0 to {IDS - 1}"
+                    f"{folder / path}: category {short(entry.name)} has the id "
+                    f"{short(entry.id)}; number the categories from 0 to {IDS - 1}"
                 )
-            name = plain_name(str(entry.get("name", ""))) or f"class {number}"
-            known = by_id.setdefault(number, {**entry, "name": name})
-            if known["name"] != name:
+            entry.name = plain_name(str(entry.name)) or f"class {number}"
+            known = by_id.setdefault(number, entry)
+            if known.name != entry.name:
                 raise InputError(
-                    f"{folder / path}: category {number} is {short(name)}, but elsewhere "
-                    f"{short(known['name'])}; give each id one name in all JSONs"
+                    f"{folder / path}: category {number} is {short(entry.name)}, but elsewhere "
+                    f"{short(known.name)}; give each id one name in all JSONs"
                 )
-    if all(is_void(entry["name"]) for entry in by_id.values()):
-        raise InputError(
-            f"{folder / next(iter(tables))}: no categories; export it with its classes"
-        )
+    if all(is_void(entry.name) for entry in by_id.values()):
+        raise InputError(f"{folder / next(iter(cocos))}: no categories; export it with its classes")
     return dict(sorted(by_id.items()))
 
 
-def _categories_scheme(
-    encoding: str, by_id: Mapping[int, Mapping[str, Any]]
-) -> tuple[Scheme, list[Finding]]:
+def _labels(encoding: str, by_id: Mapping[int, _Category]) -> tuple[LabelSpec, list[Finding]]:
     ids: dict[str, list[int]] = {}
     for number, entry in by_id.items():
-        ids.setdefault(str(entry["name"]).casefold(), []).append(number)
+        ids.setdefault(entry.name.casefold(), []).append(number)
     void = [numbers for name, numbers in ids.items() if is_void(name)]
     groups = [numbers for numbers in ids.values() if numbers not in void]
     check_count(len(groups))
     first = [by_id[numbers[0]] for numbers in groups]
-    scheme = Scheme(
+    labels = LabelSpec(
         encoding=encoding,
-        classes=tuple(str(entry["name"]) for entry in first),
-        colors=tuple(
-            color_in(entry.get("color")) or spare
-            for entry, spare in zip(first, distinct_colors(len(first)), strict=True)
-        ),
+        classes=tuple(entry.name for entry in first),
+        colors=with_spare_colors(color_in(entry.color) for entry in first),
         train_ids={i: place for place, numbers in enumerate(groups) for i in numbers},
         ignore=tuple(i for numbers in void for i in numbers),
-        things=frozenset(place for place, entry in enumerate(first) if entry.get("isthing") == 1),
+        things=frozenset(place for place, entry in enumerate(first) if entry.isthing == 1),
     )
-    spellings = [[f"{by_id[i]['name']} ({i})" for i in numbers] for numbers in groups]
-    return scheme, name_notes(spellings, [str(by_id[numbers[0]]["name"]) for numbers in void])
+    spellings = [[f"{by_id[i].name} ({i})" for i in numbers] for numbers in groups]
+    return labels, name_notes(spellings, [by_id[numbers[0]].name for numbers in void])

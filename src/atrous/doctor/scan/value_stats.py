@@ -1,13 +1,14 @@
 """The values of all masks together, and which of them are more than the blur of an edge."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.doctor.levels import are_spread, find_levels
-from atrous.doctor.survey import Tally, rgb
+from atrous.doctor.scan.levels import are_spread, find_levels
+from atrous.doctor.scan.mask_stats import MaskStats, rgb
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -26,15 +27,15 @@ _NEAR_GREY = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Census:
+class ValueStats:
     """The values of all masks together, sorted; each array is (N,)."""
 
     values: NDArray[np.int64]
     counts: NDArray[np.int64]
     masks: NDArray[np.int64]
-    """In how many masks."""
+    """Masks that hold it."""
     clean: NDArray[np.int64]
-    """In how many whose edges are not blurred."""
+    """Masks that hold it and whose edges are not blurred."""
     crests: NDArray[np.int64]
     """Pixels that do not lie between two others."""
     is_region: NDArray[np.bool_]
@@ -46,7 +47,7 @@ class Census:
     num_masks: int
     one_or_white: bool = False
     """Whether some masks hold 1, others 255, and none both."""
-    beside_clear: frozenset[int] = frozenset()
+    beside_transparent: frozenset[int] = frozenset()
     """The values of masks that hold transparent pixels."""
     levels: tuple[int, ...] = ()
     """The greys that stand for classes, all others being the blur of these; often empty."""
@@ -60,56 +61,48 @@ class Census:
         masks = self.masks[self.values == value].sum()
         return self.num_masks >= _FEW_MASKS and bool(masks <= max(1.0, _RARE * self.num_masks))
 
+    def share(self, values: Iterable[int]) -> float:
+        """The part of all pixels that has one of `values`."""
+        held = self.counts[np.isin(self.values, [*values])].sum()
+        return float(held / max(int(self.counts.sum()), 1))
 
-def take_census(tallies: Sequence[Tally], blurred: Sequence[bool], encoding: str) -> Census:
-    """Sum up what masks hold.
 
-    Args:
-        tallies: of each mask.
-        blurred: of each, whether its edges are interpolated.
-        encoding: what the values are: 24-bit codes in "rgb", for example.
-    """
-    if not tallies:
-        nothing = np.zeros(0, np.int64)
-        never = nothing.astype(bool)
-        return Census(nothing, nothing, nothing, nothing, nothing, never, never, never, 0)
-    every = np.concatenate([tally.values for tally in tallies])
+def sum_up(masks: Sequence[MaskStats], encoding: str) -> ValueStats:
+    """Sum up what masks hold; `encoding` says what the values are ("rgb": 24-bit codes)."""
+    every = np.concatenate([np.zeros(0, np.int64), *(mask.values for mask in masks)])
     values, places = np.unique(every, return_inverse=True)
 
-    def total(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        return np.bincount(places, np.concatenate(parts), len(values)).astype(np.int64)
+    def total(part: Callable[[MaskStats], NDArray[np.int64]]) -> NDArray[np.int64]:
+        weights = np.concatenate([np.zeros(0, np.int64), *map(part, masks)])
+        return np.bincount(places, weights, len(values)).astype(np.int64)
 
-    counts = total([tally.counts for tally in tallies])
-    solid = total([tally.solid for tally in tallies])
-    masks = total([np.ones_like(tally.values) for tally in tallies])
-    clean = total(
-        [np.full_like(t.values, not blur) for t, blur in zip(tallies, blurred, strict=True)]
-    )
+    counts, solid, soft = (total(attrgetter(name)) for name in ("counts", "solid", "soft"))
+    holders = total(lambda mask: np.ones_like(mask.values))
+    clean = total(lambda mask: np.full_like(mask.values, not mask.is_blurred))
     is_region = (clean > 0) | ((solid > 0.1 * counts) & (counts > 1e-3 * counts.sum()))
-    alone = (masks == 1) & (counts * len(tallies) < _LITTLE * counts.sum())
-    holders = sum(bool(np.isin(values[alone], tally.values).any()) for tally in tallies)
-    if len(tallies) < _FEW_MASKS or holders > max(1, _RARE * len(tallies)):
+    alone = (holders == 1) & (counts * len(masks) < _LITTLE * counts.sum())
+    with_alone = sum(bool(np.isin(values[alone], mask.values).any()) for mask in masks)
+    if len(masks) < _FEW_MASKS or with_alone > max(1, _RARE * len(masks)):
         alone[:] = False  # many rare classes
-    soft = total([tally.soft for tally in tallies])
     mixed = (solid == 0) & (2 * soft >= counts) & (counts < 1e-3 * counts.sum())
     mixed &= mixed.sum() > 2
-    ones, whites = ({n for n, t in enumerate(tallies) if i in t.values} for i in (1, IGNORE_INDEX))
-    clear = [t.values.tolist() for t in tallies if encoding == "rgb" and TRANSPARENT in t.values]
+    ones, whites = ({n for n, m in enumerate(masks) if i in m.values} for i in (1, IGNORE_INDEX))
+    clear = [m.values.tolist() for m in masks if encoding == "rgb" and TRANSPARENT in m.values]
     unit = _UNITS.get(encoding, 0)
     greys = _greys(values, counts, unit)
     levels = () if greys is None else _levels(greys, counts, solid, soft, clean)
-    return Census(
+    return ValueStats(
         values=values,
         counts=counts,
-        masks=masks,
+        masks=holders,
         clean=clean,
         crests=np.maximum(counts - soft, 0),
         is_region=is_region,
         is_alone=alone,
         is_mixed=mixed,
-        num_masks=len(tallies),
+        num_masks=len(masks),
         one_or_white=bool(ones and whites and not ones & whites),
-        beside_clear=frozenset[int]().union(*clear),
+        beside_transparent=frozenset[int]().union(*clear),
         levels=tuple(grey * unit for grey in levels),
     )
 
@@ -118,8 +111,10 @@ def _greys(
     values: NDArray[np.int64], counts: NDArray[np.int64], unit: int
 ) -> NDArray[np.int64] | None:
     """The grey of each value, 0 to 255; None where they are no greys of 8 bits."""
-    if unit <= 1:
-        return values if unit and values.min() >= 0 and values.max() < 256 else None
+    if not unit or not values.size:
+        return None
+    if unit == 1:
+        return values if values.min() >= 0 and values.max() < 256 else None
     channels = rgb(values)  # (3, N)
     is_color = np.ptp(channels, axis=0) > _NEAR_GREY
     few = counts[is_color].sum() <= 1e-3 * counts.sum()

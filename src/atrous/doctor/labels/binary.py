@@ -8,12 +8,13 @@ import numpy as np
 
 from atrous.data.encodings.masks import BRIGHT, binary_masks
 from atrous.data.patterns import path_of
-from atrous.doctor.census import Census
-from atrous.doctor.class_names import NamedClass, is_void
-from atrous.doctor.scheme import Scheme, check_count, is_background
-from atrous.doctor.seen import Seen, census_of, pairs_of
-from atrous.doctor.splits import Layout
-from atrous.doctor.survey import Ids, Pair, survey
+from atrous.doctor.labels.class_names import NamedClass, is_void
+from atrous.doctor.labels.spec import LabelSpec, check_count, is_background
+from atrous.doctor.layout.files import Layout
+from atrous.doctor.scan.mask_stats import Ids
+from atrous.doctor.scan.pairs import Pair, scan_pairs
+from atrous.doctor.scan.scan import Scan, pairs_of, value_stats
+from atrous.doctor.scan.value_stats import ValueStats
 from atrous.errors import InputError
 from atrous.files import is_file
 from atrous.images.label_maps import read_brightness
@@ -23,12 +24,12 @@ from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 _FIRST_BIT = 8
 """Of a code; 0 stands for no class at all, and 255 for what is ignored."""
 _VOID = 1 << 62
-_MOST_CLASSES = 54
+_MAX_CLASSES = 54
 _SAMPLES = 64
 """Masks that are read to tell how bright the foreground is."""
 
 
-def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Seen:
+def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Scan:
     """Read the binary masks of a layout and tell the order of their classes.
 
     Where masks overlap, a later class covers an earlier one. So the order is by area, the largest
@@ -37,10 +38,7 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
     Args:
         layout: the pairs, whose masks have {class} in their patterns.
         named: what a file says of the classes; empty if there is none.
-        progress: told how many pairs are read, and of how many.
-
-    Raises:
-        InputError: names cannot stand in a dataset.toml, or there are too many classes.
+        progress: is called with the number of pairs that are read, and of all.
     """
     folder, splits = layout.folder, layout.splits
     names = sorted({name for files in splits.values() for name in files.classes})
@@ -65,31 +63,30 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
             codes[inside] |= bit
         return np.where(codes >= _VOID, IGNORE_INDEX, codes)
 
-    readings = survey(folder, [*masks], read, progress, colors=False)
-    blurred = [False] * len(readings)
-    scheme, places = _scheme(bits, census_of(readings, blurred, "binary-masks"), named)
-    scheme = replace(scheme, extra={"foreground": foreground, **scheme.extra})
-    return Seen(scheme, places, readings, blurred)
+    pairs = scan_pairs(folder, [*masks], read, progress)
+    labels, class_of = _labels(bits, value_stats(pairs, "binary-masks"), named)
+    labels = replace(labels, extra={"foreground": foreground, **labels.extra})
+    return Scan(layout, labels, class_of, pairs)
 
 
-def _scheme(
-    bits: Mapping[str, int], census: Census, named: Sequence[NamedClass]
-) -> tuple[Scheme, dict[int, int]]:
+def _labels(
+    bits: Mapping[str, int], stats: ValueStats, named: Sequence[NamedClass]
+) -> tuple[LabelSpec, dict[int, int]]:
     """The classes in the order that decides where they overlap, and the class of each code."""
     shown = [name for name in bits if not is_void(name)]
-    area = {n: int(census.counts[(census.values & bits[n]) > 0].sum()) for n in shown}
+    area = {n: int(stats.counts[(stats.values & bits[n]) > 0].sum()) for n in shown}
     given = [entry.name for entry in named if entry.name in area]
     order = given if {*given} == {*shown} else sorted(shown, key=lambda name: (-area[name], name))
-    background = next(filter(is_background, order), "background" if 0 in census.values else "")
+    background = next(filter(is_background, order), "background" if 0 in stats.values else "")
     classes = tuple(dict.fromkeys([*filter(None, [background]), *order]))
     check_count(len(classes))
-    places = {
+    class_of = {
         int(code): max(classes.index(name) for name in shown if code & bits[name])
-        for code in census.values
+        for code in stats.values
         if code > IGNORE_INDEX
     }
     void = sorted({*bits} - {*shown})
-    scheme = Scheme(
+    labels = LabelSpec(
         encoding="binary-masks",
         classes=classes,
         colors=distinct_colors(len(classes)),
@@ -97,7 +94,7 @@ def _scheme(
         background=background,
         extra={"ignore": void} if void else {},
     )
-    return scheme, places | ({0: classes.index(background)} if background else {})
+    return labels, class_of | ({0: classes.index(background)} if background else {})
 
 
 def num_classes_of(code: int) -> int:
@@ -109,10 +106,10 @@ def _check_names(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         if name != " ".join(name.split()):
             raise InputError(f"{folder}: masks of {name!r}: take the spaces out of that name")
-    if len(names) > _MOST_CLASSES:
+    if len(names) > _MAX_CLASSES:
         raise InputError(
             f"{folder}: binary masks of {len(names)} classes, where the doctor tells "
-            f"{_MOST_CLASSES} apart; write a dataset.toml"
+            f"{_MAX_CLASSES} apart; write a dataset.toml"
         )
 
 

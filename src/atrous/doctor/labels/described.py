@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from atrous.data.dataset import Dataset
 from atrous.data.encodings.masks import UNKNOWN, Encoding
 from atrous.data.split import Split
-from atrous.doctor.findings import Finding
-from atrous.doctor.reading import label_reader
-from atrous.doctor.scheme import Scheme
-from atrous.doctor.seen import Seen, census_of, pairs_of
-from atrous.doctor.splits import Files, Layout
-from atrous.doctor.survey import Ids, Pair, Reader, find_blurred, survey
+from atrous.doctor.findings import Finding, finding
+from atrous.doctor.labels.readers import label_reader
+from atrous.doctor.labels.spec import LabelSpec
+from atrous.doctor.layout.files import Files, Layout
+from atrous.doctor.scan.blur import mark_blurred
+from atrous.doctor.scan.mask_stats import Ids
+from atrous.doctor.scan.pairs import Pair, ReadMask, scan_pairs
+from atrous.doctor.scan.scan import Scan, pairs_of, value_stats
 from atrous.errors import InputError
 from atrous.images.label_maps import read_colors, read_label
 from atrous.progress import Progress
@@ -22,14 +24,10 @@ from atrous.taxonomy import IGNORE_INDEX
 _PICTURES = ("index", "palette", "rgb")
 
 
-def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list[Finding]]:
-    """Read all that the dataset.toml of a folder describes, and what is wrong with its splits.
-
-    Raises:
-        InputError: the description is wrong, or no split can be read.
-    """
+def read_described(folder: Path, progress: Progress) -> Scan:
+    """Read all that the dataset.toml of a folder describes, and what is wrong with its splits."""
     dataset = Dataset.open(folder)
-    splits, findings = _open_splits(dataset)
+    splits, notes = _open_splits(dataset)
     files = {
         name: Files(
             s.images,
@@ -41,16 +39,14 @@ def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list
         )
         for name, s in splits.items()
     }
-    encoding = dataset.encoding
+    encoding, pairs = dataset.encoding, pairs_of(files)
     # Pictures are read as they are, so that unknown ids and blurred edges can be told.
-    read = _raw_reader(folder, encoding) or label_reader(splits)
-    colors = encoding.name == "rgb"
-    readings = survey(folder, pairs_of(files), read, progress, colors=colors)
-    blurred = [False] * len(readings)
+    read_mask = _raw_reader(folder, encoding) or label_reader(splits)
+    read = scan_pairs(folder, pairs, read_mask, progress, colors=encoding.name == "rgb")
     if encoding.name in _PICTURES:
-        blurred = find_blurred(readings)
-    known = _known(encoding, census_of(readings, blurred, encoding.name).values)
-    scheme = Scheme(
+        read = mark_blurred(read)
+    known = _known(encoding, value_stats(read, encoding.name).values)
+    labels = LabelSpec(
         encoding=encoding.name,
         classes=dataset.taxonomy.classes,
         colors=dataset.taxonomy.colors,
@@ -59,9 +55,8 @@ def read_described(folder: Path, progress: Progress) -> tuple[Layout, Seen, list
         unknown=_unknown(encoding),
         things=dataset.taxonomy.things,
     )
-    places = {value: i for value, i in known.items() if i != IGNORE_INDEX}
-    layout = Layout(folder, files, "dataset.toml")
-    return layout, Seen(scheme, places, readings, blurred), findings
+    class_of = {value: i for value, i in known.items() if i != IGNORE_INDEX}
+    return Scan(Layout(folder, files, "dataset.toml"), labels, class_of, read, notes)
 
 
 def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
@@ -85,31 +80,14 @@ def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
         raise InputError(errors[0] if errors else f"{dataset.folder}: dataset.toml has no splits")
     findings = []
     if errors:
-        findings.append(
-            Finding(
-                code="unreadable-split",
-                severity="problem",
-                count=len(errors),
-                message=f"splits that cannot be read: {len(errors)}",
-                examples=tuple(errors),
-                mend="correct dataset.toml, or remove it to have another written",
-            )
-        )
+        findings.append(finding("unreadable-split", errors, number=len(errors)))
     if missing:
-        findings.append(
-            Finding(
-                code="missing-image",
-                severity="note",
-                count=sum(split.missing for split in splits.values()),
-                message="listed images that are not here",
-                examples=tuple(missing),
-                mend="none needed: a part of a set is read as it is",
-            )
-        )
+        count = sum(split.missing for split in splits.values())
+        findings.append(finding("listed-images", missing, count=count))
     return splits, findings
 
 
-def _raw_reader(folder: Path, encoding: Encoding) -> Reader | None:
+def _raw_reader(folder: Path, encoding: Encoding) -> ReadMask | None:
     """What reads the ids or codes of a mask that is a picture."""
     if encoding.name not in _PICTURES:
         return None

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from atrous.data.lists import split_of
-from atrous.doctor.rivals import Choice, choose, fitting
-from atrous.doctor.splits import Files
+from atrous.doctor.layout.files import Files
+from atrous.doctor.layout.mask_choice import Choice, choose, fitting
 from atrous.errors import InputError
 from atrous.images.label_maps import read_colors
 
@@ -57,9 +57,6 @@ def choose_all(
         roles: of all files.
         proposed: the images of each split, and the pairs that names propose.
         told: whether names tell which files are masks.
-
-    Raises:
-        InputError: masks fit that cannot all be meant.
     """
     taken = {path for _, files in proposed for key in files.keys for path in files.masks(key)}
     taken = taken.union(*(images.paths for images, _ in proposed))
@@ -86,9 +83,6 @@ def in_parts(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, 
         folder: where the files lie.
         roles: of all files.
         groups: of files that may be the images.
-
-    Raises:
-        InputError: masks fit that cannot all be meant.
     """
     choices: dict[str, Choice] = {}
     every = [group.without_extended() for group in groups]

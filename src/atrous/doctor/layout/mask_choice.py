@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from atrous.data.encodings.masks import BRIGHT
 from atrous.data.lists import SPLIT_FOLDER
 from atrous.doctor.findings import some
-from atrous.doctor.splits import Files
+from atrous.doctor.layout.files import Files
 from atrous.errors import InputError
 from atrous.images.label_maps import read_brightness, read_colors
 from atrous.images.photos import IMAGE_SUFFIXES
@@ -124,9 +124,6 @@ def choose(
 
     Returns:
         None where nothing fits.
-
-    Raises:
-        InputError: masks fit that cannot all be meant.
     """
     masks = {**fits, **({files.labels: set(files.keys)} if files else {})}
     usual = files.labels if files else images
@@ -165,10 +162,6 @@ def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Itera
         choice: the masks of a split.
         views: paths that may be masks of the field of view.
         seconds: masks that a second person drew.
-
-    Raises:
-        InputError: labels lie outside of the field of view, or it is small: then it is something
-            else.
     """
     files, keys = choice.files, set(choice.files.keys)
     fits = fitting(views, keys)
@@ -217,9 +210,6 @@ def _by_class(
     """The pattern with {class} that most masks fit, and the keys of each class.
 
     One of them at least is not among `second`.
-
-    Raises:
-        InputError: masks are binary and fit, but are no classes.
     """
     families: dict[tuple[str, str], dict[str, set[str]]] = {}
     for pattern, keys in masks.items():

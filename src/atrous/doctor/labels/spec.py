@@ -4,18 +4,15 @@ Where a file names the classes it is believed. Elsewhere every value that lies s
 than the blur of an edge is a class, but for ids far beyond all others in a mask or two.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
-from atrous.data.encodings.masks import NO_DATA, nearest_colors, nearest_ids
-from atrous.doctor.census import Census
-from atrous.doctor.class_names import NamedClass, is_void
-from atrous.doctor.far_colors import find_far_colors
-from atrous.doctor.levels import GAP, are_spread
+from atrous.data.encodings.masks import NO_DATA, color_name
+from atrous.doctor.labels.class_names import NamedClass, is_void
+from atrous.doctor.scan.far_colors import find_far_colors
+from atrous.doctor.scan.levels import GAP, are_spread
+from atrous.doctor.scan.value_stats import ValueStats
 from atrous.errors import InputError
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
@@ -35,7 +32,7 @@ _NEAR = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheme:
+class LabelSpec:
     """How masks are stored, and the classes of their values: the [labels] of a dataset.toml."""
 
     encoding: str
@@ -53,63 +50,59 @@ class Scheme:
     extra: Mapping[str, str | int | list[str]] = field(default_factory=dict)
     """Further fields of [labels], such as a divisor."""
 
+    def value_name(self, value: int) -> str:
+        """A value of a mask as people write it: an id, or a colour."""
+        return color_name(value) if self.encoding == "rgb" else str(value)
 
-def ids_scheme(
+
+def labels_of_ids(
     encoding: str,
-    census: Census,
+    stats: ValueStats,
     named: Sequence[NamedClass],
     palette: Mapping[int, Color],
     no_data: frozenset[int] = frozenset(),
-) -> Scheme:
-    """The scheme of masks whose values are ids.
+) -> LabelSpec:
+    """The spec of masks whose values are ids.
 
     Args:
         encoding: "index", "palette" or "mat".
-        census: of all masks.
+        stats: the values of all masks.
         named: what a file says of the classes; empty if there is none.
         palette: colours of ids, from the masks themselves.
         no_data: ids that GeoTIFFs declare as no data; ignored where all other ids are smaller.
-
-    Raises:
-        InputError: there are more ids than classes can be.
     """
-    present = {int(value) for value in census.values if value >= 0}
+    present = {int(value) for value in stats.values if value >= 0}
     no_data = frozenset(i for i in no_data if i > max(present - no_data, default=-1))
-    names = _names_of_ids(census, named, no_data)
+    names = _names_of_ids(stats, named, no_data)
     classes = {i: name for i, name in names.items() if not is_void(name)}
     ignore = ({*names} | ({0, IGNORE_INDEX} | no_data) & present) - {*classes}
-    if (census.values < 0).any():
+    if (stats.values < 0).any():
         ignore.add(NO_DATA)
     check_count(len(classes))
     given = {entry.name: entry.color for entry in named if entry.color}
     order = list(dict.fromkeys(classes.values()))  # two ids may stand for one class
     first = {name: i for i, name in reversed(classes.items())}
-    return Scheme(
+    return LabelSpec(
         encoding=encoding,
         classes=tuple(order),
-        colors=tuple(
-            given.get(name) or palette.get(first[name]) or spare
-            for name, spare in zip(order, distinct_colors(len(order)), strict=True)
-        ),
+        colors=with_spare_colors(given.get(n) or palette.get(first[n]) for n in order),
         train_ids={i: order.index(name) for i, name in classes.items()},
         ignore=tuple(sorted(ignore)),
         unknown=_unknown(
             present - {*classes} - ignore,
-            nearest=bool(census.levels) and {*classes} <= {*census.levels, IGNORE_INDEX},
+            nearest=bool(stats.levels) and {*classes} <= {*stats.levels, IGNORE_INDEX},
         ),
     )
 
 
-def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool) -> Scheme:
-    """The scheme of masks whose colours are ids.
-
-    Raises:
-        InputError: there are more colours than classes can be.
-    """
+def labels_of_colors(
+    stats: ValueStats, named: Sequence[NamedClass], any_blurred: bool
+) -> LabelSpec:
+    """The spec of masks whose colours are ids."""
     first = {code_of(entry.color): entry.name for entry in reversed(named) if entry.color}
     codes = {name: code for code, name in reversed(first.items())}
     if not codes:
-        regions = _without_near(census)
+        regions = _without_near(stats)
         check_count(len(regions))
         # A name without a colour says which value it means only if the colours are greys.
         grey = {code_of((entry.dataset_id,) * 3): entry.name for entry in named[:256]}
@@ -117,7 +110,7 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
         codes = {grey[code]: code for code in sorted(held & grey.keys())}
         if {*codes.values()} != held:
             codes = {f"class {place}": code for place, code in enumerate(regions)}
-    clear, codes = _clear_class(census, codes)
+    clear, codes = _clear_class(stats, codes)
     classes = {name: code for name, code in codes.items() if not is_void(name)}
     check_count(len(classes))
     places = {name: place for place, name in enumerate(classes)}
@@ -125,10 +118,10 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
     ignore = {*codes.values()} - {*classes.values()}
     if clear in places:
         train_ids[TRANSPARENT] = places[clear]
-    elif TRANSPARENT in census.values:
+    elif TRANSPARENT in stats.values:
         ignore.add(TRANSPARENT)
-    leftover = {int(value) for value in census.values} - {*train_ids} - ignore
-    return Scheme(
+    leftover = {int(value) for value in stats.values} - {*train_ids} - ignore
+    return LabelSpec(
         encoding="rgb",
         classes=tuple(classes),
         colors=tuple(color_of(code) for code in classes.values()),
@@ -138,38 +131,32 @@ def colors_scheme(census: Census, named: Sequence[NamedClass], any_blurred: bool
     )
 
 
-def _clear_class(census: Census, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
+def _clear_class(stats: ValueStats, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
     """The class of transparent pixels, empty if they have none, and the classes with it.
 
     It is that which a file calls the background, unless masks hold its colour beside transparent
     pixels; where no file names classes, black or else a class of its own.
     """
-    drawn = {int(code) for code in census.values}
+    drawn = {int(code) for code in stats.values}
     if TRANSPARENT not in drawn:
         return "", codes
     if TRANSPARENT not in codes.values():  # a file names the classes
-        near = [n for n, code in codes.items() if code not in census.beside_clear]
+        near = [n for n, code in codes.items() if code not in stats.beside_transparent]
         return next((name for name in near if is_background(name)), ""), codes
     black = next((name for name, code in codes.items() if code == 0), None)
     others = {name: code for name, code in codes.items() if code != TRANSPARENT}
-    if black is not None and 0 not in census.beside_clear:
+    if black is not None and 0 not in stats.beside_transparent:
         return black, others
     spare = (0, 0xFFFFFF, *map(code_of, distinct_colors(len(drawn))))
     unused = next(code for code in spare if code not in drawn)
     return "background", {"background": unused, **others}
 
 
-def with_nearest(
-    scheme: Scheme, places: Mapping[int, int], values: NDArray[np.int64]
-) -> dict[int, int]:
-    """Add to the class of each known value that of the unknown ones which become the nearest."""
-    known = [*places, *scheme.ignore]
-    if scheme.unknown != "nearest" or not known:
-        return dict(places)
-    unknown = values[~np.isin(values, known) & (values >= 0)]
-    find = nearest_colors if scheme.encoding == "rgb" else nearest_ids
-    both = zip(unknown.tolist(), find(unknown, known).tolist(), strict=True)
-    return {**places, **{value: places[code] for value, code in both if code in places}}
+def with_spare_colors(colors: Iterable[Color | None]) -> tuple[Color, ...]:
+    """The colours of classes, those that are None filled in."""
+    colors = list(colors)
+    both = zip(colors, distinct_colors(len(colors)), strict=True)
+    return tuple(color or spare for color, spare in both)
 
 
 def _unknown(leftover: set[int], *, nearest: bool) -> str:
@@ -192,20 +179,20 @@ def is_background(name: str) -> bool:
     return name.lower() in _BACKGROUND or is_void(name)
 
 
-def _without_near(census: Census) -> list[int]:
+def _without_near(stats: ValueStats) -> list[int]:
     """The colours that are regions, less strays and those that JPEG made of another, sorted."""
-    if census.levels:
-        return [*census.levels]
-    is_class = census.is_region & ~census.is_alone & ~census.is_mixed
-    regions = census.values[is_class].tolist()
-    clean = {*census.values[is_class & (census.clean > 0)].tolist()}
-    counts = dict(zip(census.values.tolist(), census.counts.tolist(), strict=True))
+    if stats.levels:
+        return [*stats.levels]
+    is_class = stats.is_region & ~stats.is_alone & ~stats.is_mixed
+    regions = stats.values[is_class].tolist()
+    clean = {*stats.values[is_class & (stats.clean > 0)].tolist()}
+    counts = dict(zip(stats.values.tolist(), stats.counts.tolist(), strict=True))
     kept = sorted(clean)
     for code in sorted(set(regions) - clean, key=lambda code: -counts[code]):
         if all(_distance(code, other) > _NEAR for other in kept):
             kept.append(code)
-    if (census.clean == 0).any() and len(kept) == 1:
-        kept += find_far_colors(census.values, census.crests, kept)
+    if (stats.clean == 0).any() and len(kept) == 1:
+        kept += find_far_colors(stats.values, stats.crests, kept)
     return sorted(kept)
 
 
@@ -215,11 +202,7 @@ def _distance(a: int, b: int) -> int:
 
 
 def check_count(count: int) -> None:
-    """Refuse what cannot be numbered by train ids.
-
-    Raises:
-        InputError: there are none, or more than classes can be.
-    """
+    """Refuse what cannot be numbered by train ids."""
     if not 0 < count <= IGNORE_INDEX:
         raise InputError(
             f"the masks hold {count} different values, where 1 to {IGNORE_INDEX} classes can be; "
@@ -227,50 +210,50 @@ def check_count(count: int) -> None:
         )
 
 
-def is_white_a_class(census: Census, num_named: int = 0) -> bool:
+def is_white_a_class(stats: ValueStats, num_named: int = 0) -> bool:
     """Whether 255 stands for a class.
 
     So it does where the ids are spread over 0 to 255 to be seen, or where some masks hold 0 and 1
     and all others 0 and 255.
 
     Args:
-        census: of all masks.
+        stats: the values of all masks.
         num_named: how many classes a file names; 0 if there is none.
     """
-    ids = census.regions()
+    ids = stats.regions()
     others = [i for i in ids if i < IGNORE_INDEX]
     if IGNORE_INDEX not in ids or max(ids) > IGNORE_INDEX or not others:
         return False
-    if len(census.levels) == 2:
+    if len(stats.levels) == 2:
         return num_named <= 2
     if others in ([0], [0, 1]):
-        return num_named <= 2 and (others == [0] or census.one_or_white)
+        return num_named <= 2 and (others == [0] or stats.one_or_white)
     spread = all(b - a > 1 for a, b in pairwise(others))
     return spread and max(others) >= _SPREAD and num_named in (0, len(ids))
 
 
 def _names_of_ids(
-    census: Census, named: Sequence[NamedClass], no_data: frozenset[int]
+    stats: ValueStats, named: Sequence[NamedClass], no_data: frozenset[int]
 ) -> dict[int, str]:
     """The ids that are classes, and their names."""
-    ids = [i for i in census.regions() if 0 <= i < 1 << 16 and i not in no_data]
+    ids = [i for i in stats.regions() if 0 <= i < 1 << 16 and i not in no_data]
     names = [entry.name for entry in named]
-    if by_grey := _names_of_greys(ids, named, blurred=bool(census.levels)):
+    if by_grey := _names_of_greys(ids, named, blurred=bool(stats.levels)):
         return by_grey
-    if IGNORE_INDEX in ids and is_white_a_class(census, len(named)):
+    if IGNORE_INDEX in ids and is_white_a_class(stats, len(named)):
         if ids[:-1] in ([0], [0, 1]):
             return {i: _binary(names)[i > 0] for i in ids}
         return dict(zip(ids, names or (f"class {i}" for i in ids), strict=False))
-    if len(census.levels) == 2 and census.levels[0] == 0 and len(names) <= 2:
-        beyond = {IGNORE_INDEX} & {*census.values.tolist()} - no_data  # few pixels, not ignored
+    if len(stats.levels) == 2 and stats.levels[0] == 0 and len(names) <= 2:
+        beyond = {IGNORE_INDEX} & {*stats.values.tolist()} - no_data  # few pixels, not ignored
         return {i: _binary(names)[i > 0] for i in sorted({*ids} | beyond)}
     in_order = [entry.dataset_id for entry in named] == list(range(len(ids)))
     if in_order and are_spread(ids):
         return dict(zip(ids, names, strict=True))
     ids = [i for i in ids if i != IGNORE_INDEX]
     if named:
-        return _named_ids(ids, named, census)
-    return {i: f"class {i}" for i in _without_strays(ids, census) or [0]}
+        return _named_ids(ids, named, stats)
+    return {i: f"class {i}" for i in _without_strays(ids, stats) or [0]}
 
 
 def _names_of_greys(
@@ -297,7 +280,9 @@ def _binary(names: Sequence[str]) -> Sequence[str]:
     return names if len(names) > 1 else ["background", *(names or ["foreground"])]
 
 
-def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) -> dict[int, str]:
+def _named_ids(
+    ids: Sequence[int], named: Sequence[NamedClass], stats: ValueStats
+) -> dict[int, str]:
     """The name of each dataset id that a file names.
 
     Many files leave out the 0 and so count from 1: then the id that is one more than they have
@@ -309,27 +294,26 @@ def _named_ids(ids: Sequence[int], named: Sequence[NamedClass], census: Census) 
         named = [replace(greys[grey], dataset_id=i) for i, grey in enumerate(sorted(greys))]
     names = {entry.dataset_id: entry.name for entry in named if entry.dataset_id < 1 << 16}
     beyond = len(named)
-    common = [i for i in ids if not census.is_rare(i)]
+    common = [i for i in ids if not stats.is_rare(i)]
     if sorted(names) != list(range(beyond)) or max(common, default=0) != beyond:
         return names
-    if is_background(named[0].name) and (census.values == 0).any():
+    if is_background(named[0].name) and (stats.values == 0).any():
         return names
-    share = census.counts[census.values == 0].sum() / census.counts.sum()
-    zero = {0: "background"} if share > _MUCH or beyond == 1 else {}
+    zero = {0: "background"} if stats.share([0]) > _MUCH or beyond == 1 else {}
     return zero | {i + 1: name for i, name in names.items()}
 
 
-def _without_strays(ids: Sequence[int], census: Census) -> list[int]:
+def _without_strays(ids: Sequence[int], stats: ValueStats) -> list[int]:
     """The ids less those that lie far beyond all others, in few masks.
 
     Where the others have gaps too, those of which one mask alone has a little.
     """
-    common = [i for i in ids if not census.is_rare(i)]
+    common = [i for i in ids if not stats.is_rare(i)]
     gap = max((b - a for a, b in pairwise(common)), default=1)
     kept = [i for i in ids if not common or i <= common[-1]]
-    alone = {*census.values[census.is_alone].tolist()}
+    alone = {*stats.values[stats.is_alone].tolist()}
     for i in ids[len(kept) :]:
-        if i - kept[-1] > max(_FAR, gap) and (i in alone if gap > 1 else census.is_rare(i)):
+        if i - kept[-1] > max(_FAR, gap) and (i in alone if gap > 1 else stats.is_rare(i)):
             break
         kept.append(i)
     return kept

@@ -1,0 +1,164 @@
+"""What is wrong with files: unreadable, turned, of another size or place, or there twice."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from atrous.doctor.findings import Finding, finding, many
+from atrous.doctor.layout.files import rank
+from atrous.doctor.scan.pairs import Pair, PairStats
+from atrous.doctor.scan.scan import Scan
+from atrous.errors import InputError
+from atrous.images.bands import COLORS
+from atrous.images.rasters import has_rasterio, opened_raster
+
+_EXIF_ORIENTATION = 0x0112
+_MAX_SHIFT = 0.5
+"""Pixels: a corner of the mask farther from the image's is elsewhere."""
+
+
+def unreadable(scan: Scan) -> Iterator[Finding]:
+    """Images and masks that cannot be read."""
+    images = [(stats.pair, stats.image_error) for stats in scan.pairs if stats.image_error]
+    masks = [(stats.pair, stats.mask_error) for stats in scan.pairs if stats.mask_error]
+    for half, fix, bad in (
+        ("image", "copy or download them again", images),
+        ("mask", "mend or export them again", masks),
+    ):
+        if bad:
+            if all("pip install" in error for _, error in bad):
+                fix = "install what reads them"
+            lines = [" ".join(e.split()).removeprefix(f"{scan.folder}/") for _, e in bad]
+            yield finding(f"unreadable-{half}", lines, [pair for pair, _ in bad], fix=fix)
+
+
+def exif(scan: Scan) -> Iterator[Finding]:
+    """Images turned by EXIF; sizes tell whether the mask is, where width and height are swapped."""
+    unsure = [
+        stats
+        for stats in scan.pairs
+        if stats.image_size == stats.mask_size
+        and not stats.pair.image.lower().endswith(".png")  # slow, and such PNGs are rare
+        and (orientation := _orientation(scan, stats)) > 1
+        and (orientation < 5 or stats.image_size[0] == stats.image_size[1])
+    ]
+    for kind, turned in (("exif-rotated", _swapped(scan)), ("exif-same-size", unsure)):
+        pairs = [stats.pair for stats in turned]
+        if pairs:
+            yield finding(kind, [f"{pair.image} (mask {pair.mask})" for pair in pairs], pairs)
+
+
+def sizes(scan: Scan) -> Iterator[Finding]:
+    """Masks of another size than their images, but for those that EXIF explains."""
+    swapped = _swapped(scan)
+    other = [stats for stats in _of_other_size(scan) if stats not in swapped]
+    if other:
+        lines = [
+            f"{s.pair.mask} is {_size(s.mask_size)}, {s.pair.image} {_size(s.image_size)}"
+            for s in other
+        ]
+        yield finding("size-mismatch", lines, [stats.pair for stats in other])
+
+
+def duplicates(scan: Scan) -> Iterator[Finding]:
+    """Images that are there twice; one of two splits stays in that which is held out further."""
+    groups: dict[bytes, list[Pair]] = defaultdict(list)
+    for stats in scan.pairs:
+        if stats.digest:
+            groups[stats.digest].append(stats.pair)
+    leaked, again = dict[Pair, str](), dict[Pair, str]()
+    for pairs in groups.values():
+        pairs.sort(key=lambda pair: rank(pair.split))
+        stays = max((pair.split for pair in pairs), key=rank)
+        places = " = ".join(dict.fromkeys(f"{pair.split} {pair.image}" for pair in pairs))
+        leaked |= {pair: places for pair in pairs if pair.split != stays}
+        for pair in [pair for pair in pairs if pair.split == stays][1:]:
+            again[pair] = " = ".join(dict.fromkeys((pair.image, *(p.image for p in pairs))))
+    for kind, found in (("leakage", leaked), ("duplicate-image", again)):
+        if found:
+            yield finding(kind, found.values(), found)
+
+
+def coordinates(scan: Scan) -> Iterator[Finding]:
+    """Pairs of GeoTIFFs, equal in size, whose pixels are not of the same places."""
+    tiff = (".tif", ".tiff")
+    pairs = [
+        stats.pair
+        for stats in scan.pairs
+        if stats.image_size == stats.mask_size
+        and stats.pair.image.lower().endswith(tiff)
+        and stats.pair.mask.lower().endswith(tiff)
+    ]
+    if not pairs or not has_rasterio():
+        return
+    apart = [p for p in pairs if _are_apart(scan.folder / p.image, scan.folder / p.mask)]
+    if apart:
+        yield finding("other-coordinates", [f"{p.mask} ({p.image})" for p in apart], apart)
+
+
+def bands(scan: Scan) -> Iterator[Finding]:
+    """What was taken for granted of the bands of images, for a person to correct."""
+    bands = next(iter(scan.layout.splits.values())).bands
+    if scan.described or bands == COLORS:
+        return
+    parts = []
+    if bands.numbers:
+        parts.append(f"{many(len(bands.numbers), 'band')}, and the network shall take all")
+    if bands.value_range is not None:
+        black, white = bands.value_range
+        parts.append(
+            f"values of other than 8 bits: black is {black:g} and white {white:g}, a guess by "
+            "what nearly all values lie between"
+        )
+    if not bands.alpha:
+        parts.append("a fourth band that is no transparency")
+    yield finding("bands", count=len(scan.pairs), parts="; ".join(parts))
+
+
+def _of_other_size(scan: Scan) -> list[PairStats]:
+    return [
+        stats
+        for stats in scan.pairs
+        if stats.mask and not stats.image_error and stats.image_size != stats.mask_size
+    ]
+
+
+def _swapped(scan: Scan) -> list[PairStats]:
+    """Those whose mask has the size of the image before its EXIF orientation turned it."""
+    return [
+        stats
+        for stats in _of_other_size(scan)
+        if stats.mask_size == stats.image_size[::-1] and _orientation(scan, stats) >= 5
+    ]
+
+
+def _orientation(scan: Scan, stats: PairStats) -> int:
+    """How EXIF turns an image: 1 not at all, 2 to 4 to the same size, 5 to 8 to the transposed."""
+    try:
+        with Image.open(scan.folder / stats.pair.image) as image:
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged metadata: then it was not turned
+        return 1
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _are_apart(image: Path, mask: Path) -> bool:
+    """Whether both have coordinates, and these differ; `unreadable` tells what cannot be read."""
+    try:
+        with opened_raster(image) as one, opened_raster(mask) as other:
+            grids = one.transform, other.transform
+            height, width = one.shape
+    except InputError:
+        return False
+    if any(grid.is_identity or grid.is_degenerate for grid in grids):
+        return False
+    ours, theirs = (np.reshape(grid, (3, 3)) for grid in grids)
+    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)]).T
+    away = np.linalg.inv(ours) @ theirs @ corners - corners  # in pixels of the image
+    return bool(np.abs(away).max() > _MAX_SHIFT)

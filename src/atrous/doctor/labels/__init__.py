@@ -1,0 +1,1 @@
+"""How masks are stored, and what their values mean."""

@@ -1,0 +1,110 @@
+"""What files of shapes say of classes: LabelMe, Supervisely, YOLO; and MATLAB files."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from atrous.data.encodings.masks import Encoding, lookup_table
+from atrous.data.encodings.mat import read_mat
+from atrous.data.encodings.polygons import shape_names
+from atrous.doctor.findings import Finding, finding
+from atrous.doctor.labels.class_names import NamedClass, is_void, same_class
+from atrous.doctor.labels.spec import LabelSpec, check_count, with_spare_colors
+from atrous.doctor.layout.files import Layout
+from atrous.errors import InputError
+from atrous.taxonomy import IGNORE_INDEX, distinct_colors
+
+_VARIABLES = ("S", "LabelMap", "label", "labels", "mask", "gt", "seg", "annotation")
+_MAX_BYTES = 1 << 26
+"""Of the file of one image."""
+
+
+def labels_of_shapes(
+    layout: Layout, named: Sequence[NamedClass]
+) -> tuple[LabelSpec, list[Finding]]:
+    """The labels of LabelMe or Supervisely files: the names of all their shapes, sorted.
+
+    Where `named` has them all, its classes, order and colours count.
+    """
+    counts: Counter[str] = Counter()
+    errors: list[InputError] = []
+    for path in _label_paths(layout):
+        try:
+            counts.update(shape_names(path))
+        except InputError as error:
+            errors.append(error)
+    if not counts and errors:
+        raise errors[0]
+    if not counts:
+        raise InputError(
+            f"{layout.folder}: no shape with a name in its JSON files; label the images"
+        )
+    places = {entry.name.casefold(): place for place, entry in enumerate(named)}
+    if {name.casefold() for name in counts} <= {*places}:
+        groups = same_class({**dict.fromkeys((entry.name for entry in named), 0), **counts})
+        groups.sort(key=lambda group: places[group[0].casefold()])
+    else:
+        groups = same_class(counts)
+    void = [group for group in groups if is_void(group[0])]
+    groups = [group for group in groups if group not in void]
+    check_count(len(groups))
+    colors = {entry.name.casefold(): entry.color for entry in named}
+    labels = LabelSpec(
+        encoding="polygons",
+        classes=tuple(group[0] for group in groups),
+        colors=with_spare_colors(colors.get(group[0].casefold()) for group in groups),
+        train_ids={},
+        names={name: place for place, group in enumerate(groups) for name in group[1:]}
+        | {name: IGNORE_INDEX for group in void for name in group},
+    )
+    return labels, name_notes(groups, [group[0] for group in void if counts[group[0]]])
+
+
+def name_notes(groups: Iterable[Sequence[str]], void: Sequence[str]) -> list[Finding]:
+    """What was made of names: those of one class, and those that are ignored."""
+    several = [" = ".join(group) for group in groups if len(group) > 1]
+    notes = [("same-name", several), ("ignored-name", void)]
+    return [finding(kind, names) for kind, names in notes if names]
+
+
+def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> LabelSpec:
+    """The labels of YOLO files: `named`, and made-up names up to the largest class index."""
+    largest, boxes, polygons = -1, 0, 0
+    for path in _label_paths(layout):
+        for line in path.read_text("ascii", errors="replace").splitlines():
+            index, *numbers = line.split() or [""]
+            if index.isdecimal() and len(index) < 4:
+                largest = max(largest, int(index))
+                boxes, polygons = boxes + (len(numbers) == 4), polygons + (len(numbers) > 4)
+    if boxes and not polygons:
+        raise InputError(
+            f"{layout.folder}: its YOLO files hold boxes; export polygons (segmentation)"
+        )
+    known = {entry.dataset_id: entry.name for entry in named}
+    count = max(largest + 1, len(named))
+    check_count(count)
+    return LabelSpec(
+        encoding="polygons",
+        classes=tuple(known.get(i, f"class {i}") for i in range(count)),
+        colors=distinct_colors(count),
+        train_ids={place: place for place in range(count)},
+    )
+
+
+def mat_variable(path: Path) -> str:
+    """The variable that holds the label map in a MATLAB file: the first usual name that fits."""
+    any_id = lookup_table({}, (), IGNORE_INDEX)
+    for variable in _VARIABLES:
+        with suppress(InputError):
+            read_mat(path, Encoding(name="mat", table=any_id, variable=variable))
+            return variable
+    return _VARIABLES[0]
+
+
+def _label_paths(layout: Layout) -> Iterator[Path]:
+    for files in layout.splits.values():
+        for key in files.keys:
+            path = layout.folder / files.mask(key)
+            if path.stat().st_size <= _MAX_BYTES:
+                yield path

@@ -1,0 +1,244 @@
+"""The masks of a folder that nothing describes: how they are stored, what they hold and mean."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from atrous.data.encodings.coco import empty_objects
+from atrous.data.encodings.masks import IDS, Encoding, lookup_table
+from atrous.data.encodings.mat import read_mat
+from atrous.data.shards.read import Shards
+from atrous.data.split import Split
+from atrous.doctor.findings import Finding, finding, many
+from atrous.doctor.labels.binary import read_binary
+from atrous.doctor.labels.class_names import NO_ID, NamedClass
+from atrous.doctor.labels.drawn import labels_of_shapes, labels_of_yolo, mat_variable
+from atrous.doctor.labels.spec import (
+    Color,
+    LabelSpec,
+    color_of,
+    labels_of_colors,
+    labels_of_ids,
+)
+from atrous.doctor.layout.files import Layout
+from atrous.doctor.layout.foreign import foreign_labels
+from atrous.doctor.proposal import open_unwritten
+from atrous.doctor.scan.blur import mark_blurred
+from atrous.doctor.scan.mask_stats import Ids
+from atrous.doctor.scan.pairs import Pair, PairStats, ReadMask, scan_pairs
+from atrous.doctor.scan.scan import Scan, pairs_of, value_stats
+from atrous.errors import InputError
+from atrous.images.label_maps import (
+    TRANSPARENT,
+    declared_nodata,
+    has_palette,
+    read_colors,
+    read_label,
+)
+from atrous.progress import Progress
+from atrous.taxonomy import IGNORE_INDEX
+
+_PEEKED = 16
+"""Masks that are read to tell how all are stored."""
+_BACKGROUND = ("background", "_background_")
+_UNCOVERED = 0.25
+"""Where polygons leave more of all pixels uncovered, these are a class, the background."""
+
+
+def read_folder(
+    layout: Layout, labels: LabelSpec | None, named: Sequence[NamedClass], progress: Progress
+) -> Scan:
+    """Read all pairs of a layout and tell what the values of the masks mean.
+
+    Args:
+        layout: the pairs.
+        labels: what they mean, if a COCO JSON says it.
+        named: what a file says of the classes.
+        progress: is called with the number of pairs that are read, and of all.
+    """
+    pairs = pairs_of(layout.splits)
+    kind = Path(pairs[0].mask).suffix.lower()
+    if "{class}" in pairs[0].mask:
+        return read_binary(layout, named, progress)
+    if labels is not None:
+        return _read_drawn(layout, labels, progress)
+    if kind == ".json":
+        try:
+            labels, notes = labels_of_shapes(layout, named)
+            scan = _read_drawn(layout, labels, progress)
+        except InputError as error:
+            paths = [path for pair in pairs for path in (pair.image, pair.mask)]
+            raise foreign_labels(layout.folder, paths) or error from None
+        return replace(scan, findings=[*notes, *scan.findings])
+    if kind == ".txt":
+        return _read_drawn(layout, labels_of_yolo(layout, named), progress)
+    if kind == ".mat":
+        return _read_mats(layout, pairs, named, progress)
+    by_color, palette = _peek([layout.folder / pair.mask for pair in pairs])
+    if by_color:
+        return _read_colors(layout, pairs, named, progress)
+    return _read_ids(layout, pairs, named, palette, progress)
+
+
+def label_reader(splits: Mapping[str, Split | Shards]) -> ReadMask:
+    """Return what reads a pair's label through the dataset's own splits, in train ids."""
+    places = {
+        (s, key): place for s, split in splits.items() for place, key in enumerate(split.keys)
+    }
+    return lambda pair: splits[pair.split].label(places[pair.split, pair.key])
+
+
+def _read_drawn(layout: Layout, labels: LabelSpec, progress: Progress) -> Scan:
+    """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background."""
+    opened = open_unwritten(layout.folder, labels, layout.splits)
+    pairs = scan_pairs(layout.folder, pairs_of(layout.splits), label_reader(opened), progress)
+    errors = [stats.mask_error for stats in pairs if stats.mask_error]
+    if len(errors) == len(pairs):
+        raise InputError(f"none of {many(len(errors), 'label')} can be read: {errors[0]}")
+    class_of = {place: place for place in range(len(labels.classes))}
+    if labels.encoding == "coco-panoptic":
+        return Scan(layout, labels, class_of, pairs)
+    share = value_stats(pairs, labels.encoding).share([IGNORE_INDEX])
+    background = next((name for name in labels.classes if name.lower() in _BACKGROUND), "")
+    if share > (0 if background else _UNCOVERED):
+        if not background:
+            background = "background"
+            classes, colors = (*labels.classes, background), (*labels.colors, (0, 0, 0))
+            labels = replace(labels, classes=classes, colors=colors)
+        labels = replace(labels, background=background)
+        class_of[IGNORE_INDEX] = labels.classes.index(background)
+    notes = [*_uncovered(share, labels.background), *_empty_objects(labels, opened)]
+    return Scan(layout, labels, class_of, pairs, notes)
+
+
+def _uncovered(share: float, background: str) -> Iterator[Finding]:
+    """What becomes of the pixels that no shape covers."""
+    if share:
+        become = f"of the class {background}" if background else "ignored"
+        yield finding("uncovered", count=1, share=share, become=become)
+
+
+def _empty_objects(labels: LabelSpec, opened: Mapping[str, Split | Shards]) -> Iterator[Finding]:
+    """Objects of COCO JSONs that cover no pixel."""
+    lines = []
+    for split in opened.values() if labels.encoding == "coco-json" else ():
+        for image in split.annotations.values() if isinstance(split, Split) else ():
+            with suppress(InputError):  # which is a finding of its own
+                for i in empty_objects(image):
+                    place = labels.train_ids.get(i)
+                    name = "ignored" if place is None else labels.classes[place]
+                    lines.append(f"{image.file_name}: {name}")
+    if lines:
+        yield finding("empty-object", lines)
+
+
+def _read_mats(
+    layout: Layout, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
+) -> Scan:
+    variable = mat_variable(layout.folder / pairs[0].mask)
+    table = lookup_table({i: i for i in range(IGNORE_INDEX)}, [IGNORE_INDEX], IGNORE_INDEX)
+    as_it_is = Encoding(name="mat", table=table, variable=variable)
+    read = scan_pairs(
+        layout.folder, pairs, lambda pair: read_mat(layout.folder / pair.mask, as_it_is), progress
+    )
+    scan = _scan_of_ids(layout, "mat", read, named, {})
+    extra = {} if variable == "S" else {"variable": variable}
+    return replace(scan, labels=replace(scan.labels, extra=extra))
+
+
+def _read_colors(
+    layout: Layout, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
+) -> Scan:
+    def read_mask(pair: Pair) -> Ids:
+        return read_colors(layout.folder / pair.mask, transparency=True)
+
+    read = mark_blurred(scan_pairs(layout.folder, pairs, read_mask, progress, colors=True))
+    masks = [stats.mask for stats in read if stats.mask]
+    if not masks:
+        raise InputError(read[0].mask_error)
+    any_blurred = any(mask.is_blurred for mask in masks)
+    labels = labels_of_colors(value_stats(read, "rgb"), named, any_blurred=any_blurred)
+    return Scan(layout, labels, labels.train_ids, read)
+
+
+def _read_ids(
+    layout: Layout,
+    pairs: Sequence[Pair],
+    named: Sequence[NamedClass],
+    palette: Mapping[int, Color],
+    progress: Progress,
+) -> Scan:
+    folder = layout.folder
+    every = scan_pairs(folder, pairs, lambda pair: read_label(folder / pair.mask), progress)
+    encoding, read = _without_converted(folder, every)
+    return _scan_of_ids(layout, encoding, read, named, palette, _declared(folder, read))
+
+
+def _scan_of_ids(
+    layout: Layout,
+    encoding: str,
+    pairs: Sequence[PairStats],
+    named: Sequence[NamedClass],
+    palette: Mapping[int, Color],
+    no_data: frozenset[int] = frozenset(),
+) -> Scan:
+    pairs = mark_blurred(pairs)
+    with_ids = [entry for entry in named if entry.dataset_id != NO_ID]
+    labels = labels_of_ids(encoding, value_stats(pairs, encoding), with_ids, palette, no_data)
+    return Scan(layout, labels, labels.train_ids, pairs, no_data=no_data)
+
+
+def _declared(folder: Path, pairs: Sequence[PairStats]) -> frozenset[int]:
+    """The ids that GeoTIFFs among the masks declare as no data."""
+    paths = [folder / stats.pair.mask for stats in pairs if stats.mask]
+    values = {declared_nodata(path) for path in paths if path.suffix.lower() in (".tif", ".tiff")}
+    return frozenset(i for i in range(IDS) if i in values)
+
+
+def _without_converted(folder: Path, pairs: Sequence[PairStats]) -> tuple[str, Sequence[PairStats]]:
+    """Tell palette masks from grey ones; refuse grey ones among them whose ids are other ids.
+
+    A palette mask that some program turned to grey holds the brightness of its colours.
+    """
+    held = [set(stats.mask.values.tolist()) if stats.mask else set() for stats in pairs]
+    has = [stats.mask is not None and has_palette(folder / stats.pair.mask) for stats in pairs]
+    own = set().union(*(values for values, palette in zip(held, has, strict=True) if palette))
+    grey = [values for values, palette in zip(held, has, strict=True) if values and not palette]
+    are_grey = sum(has) < len(grey) or all(values <= own for values in grey)
+    if not any(has) or (grey and are_grey):
+        return "index", pairs
+    line = "no palette, though the other masks have one: its ids were lost in a conversion"
+    return "palette", [
+        stats
+        if palette or not stats.mask
+        else replace(stats, mask=None, mask_error=f"{stats.pair.mask}: {line}")
+        for stats, palette in zip(pairs, has, strict=True)
+    ]
+
+
+def _peek(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
+    """Read a few masks: whether their colours count, and else the colours of ids in palettes.
+
+    The colours count where most masks have no ids; where one id has two colours, since then each
+    mask has a palette of its own; and where several ids are shades of one transparent drawing.
+    """
+    votes, palette, clash = 0, dict[int, int](), False
+    for path in paths[:: len(paths) // _PEEKED + 1]:
+        try:
+            ids = read_label(path)
+        except InputError:
+            with suppress(InputError):
+                read_colors(path)
+                votes += 1
+            continue
+        votes -= 1
+        if has_palette(path):
+            codes = read_colors(path, transparency=True).astype(np.int64)
+            both = np.unique(ids.astype(np.int64) << 32 | codes)
+            own = {int(b) >> 32: int(b) & 0xFFFFFFFF for b in both}
+            clash |= TRANSPARENT in own.values() and len({*own.values()}) < len(own)
+            clash |= any(palette.setdefault(i, code) != code for i, code in own.items())
+    return votes > 0 or clash, {i: color_of(code) for i, code in palette.items()}

@@ -1,0 +1,1 @@
+"""Every image and mask, decoded once and measured."""

@@ -1,0 +1,120 @@
+"""Scan: every pair of a folder, read, and what the values of its masks mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.encodings.masks import check_same_size, nearest_colors, nearest_ids
+from atrous.doctor.findings import Finding
+from atrous.doctor.labels.class_names import NO_NAMES, ClassNames
+from atrous.doctor.labels.spec import LabelSpec
+from atrous.doctor.layout.files import Files, Layout
+from atrous.doctor.scan.mask_stats import MaskStats
+from atrous.doctor.scan.pairs import Pair, PairStats
+from atrous.doctor.scan.value_stats import ValueStats, sum_up
+from atrous.errors import InputError
+from atrous.images.label_maps import read_brightness
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """All that is known of a folder: what the checks judge."""
+
+    layout: Layout
+    labels: LabelSpec
+    class_of: Mapping[int, int]
+    """The train id of each known value in the masks' statistics: of dataset ids, 24-bit codes, or
+    what else the masks were read as."""
+    pairs: Sequence[PairStats]
+    findings: Sequence[Finding] = ()
+    """What was guessed on the way, or draws nothing."""
+    no_data: frozenset[int] = frozenset()
+    """Ids that GeoTIFFs declare as no data."""
+    names: ClassNames = NO_NAMES
+    """What a file says of the classes."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self.layout.folder
+
+    @property
+    def described(self) -> bool:
+        """Whether the folder has a dataset.toml."""
+        return self.layout.origin == "dataset.toml"
+
+    @cached_property
+    def masks(self) -> list[tuple[Pair, MaskStats]]:
+        """The pairs whose masks can be read."""
+        return [(stats.pair, stats.mask) for stats in self.pairs if stats.mask]
+
+    @cached_property
+    def values(self) -> ValueStats:
+        """The values of all masks together."""
+        return sum_up([mask for _, mask in self.masks], self.labels.encoding)
+
+    @cached_property
+    def class_pixels(self) -> dict[Pair, NDArray[np.int64]]:
+        """(K + 1,) of each pair: pixels of each class, and last of none."""
+        num_classes, train_ids = len(self.labels.classes), self._with_nearest()
+        pixels = {stats.pair: np.zeros(num_classes + 1, np.int64) for stats in self.pairs}
+        for pair, mask in self.masks:
+            for value, count in mask.items():
+                pixels[pair][train_ids.get(value, num_classes)] += count
+        return pixels
+
+    def holding(self, *values: int) -> list[Pair]:
+        """The pairs whose masks hold one of `values`."""
+        return [pair for pair, mask in self.masks if np.isin(mask.values, values).any()]
+
+    def _with_nearest(self) -> dict[int, int]:
+        """The class of each value, also of unknown ones that become the nearest known one."""
+        known = [*self.class_of, *self.labels.ignore]
+        if self.labels.unknown != "nearest" or not known:
+            return dict(self.class_of)
+        values = self.values.values
+        unknown = values[~np.isin(values, known) & (values >= 0)]
+        find = nearest_colors if self.labels.encoding == "rgb" else nearest_ids
+        near = dict(zip(unknown.tolist(), find(unknown, known).tolist(), strict=True))
+        train_ids = {v: self.class_of[code] for v, code in near.items() if code in self.class_of}
+        return {**self.class_of, **train_ids}
+
+    def with_checked_views(self) -> "Scan":
+        """Count a mask as unreadable whose field of view is damaged, or of another size."""
+
+        def checked(stats: PairStats) -> PairStats:
+            pattern = self.layout.splits[stats.pair.split].valid
+            if not pattern or stats.mask is None:
+                return stats
+            path = self.folder / pattern.replace("{key}", stats.pair.key)
+            try:
+                check_same_size(read_brightness(path), np.empty(stats.mask_size), path)
+            except InputError as error:
+                return replace(stats, mask=None, mask_error=str(error))
+            return stats
+
+        return replace(self, pairs=[checked(stats) for stats in self.pairs])
+
+
+def value_stats(pairs: Sequence[PairStats], encoding: str) -> ValueStats:
+    """The values of all masks together."""
+    return sum_up([stats.mask for stats in pairs if stats.mask], encoding)
+
+
+def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
+    """The pairs of all splits, in order."""
+    return [
+        Pair(split, key, files.image(key), _mask_name(files, key), files.bands)
+        for split, files in splits.items()
+        for key in files.keys
+    ]
+
+
+def _mask_name(files: Files, key: str) -> str:
+    """The path of a mask; where one JSON holds all masks, that and the image."""
+    mask = files.mask(key)
+    return mask if "{key}" in files.labels else f"{mask}, {files.image(key)}"

@@ -429,9 +429,9 @@ def test_every_name_makes_the_round_or_is_named(tmp_path: Path, image: str) -> N
         read |= {key: split.label(i) for i, key in enumerate(split.keys)}
     said = {*UNLISTABLE} if "/" in image else {*UNLISTABLE, "img_label"}  # it says: a mask
     assert {*read} == {*ODD} - said
-    assert [*diagnosis.layout.unpaired_masks] == ["masks/img_label.png"][: "/" not in image]
+    assert [*diagnosis.scan.layout.unpaired_masks] == ["masks/img_label.png"][: "/" not in image]
     assert all(np.array_equal(label, truth[key]) for key, label in read.items())
-    assert len(diagnosis.layout.odd_names) == 2 * len(UNLISTABLE)
+    assert len(diagnosis.scan.layout.odd_names) == 2 * len(UNLISTABLE)
 
 
 @few

@@ -56,7 +56,7 @@ def test_names_of_ids(tmp_path: Path, file: str, content: str) -> None:
     write_index(tmp_path, 4)
     (tmp_path / file).write_text(content)
     diagnosis = described(tmp_path)
-    assert {*diagnosis.labels.classes} == {*NAMES}
+    assert {*diagnosis.classes} == {*NAMES}
     assert diagnosis.names_file == file and codes(diagnosis) == set()
     for key, label in labels_of(tmp_path).items():
         assert np.array_equal(label, np.array(NAMES, object)[mask(int(key))])
@@ -107,7 +107,7 @@ def test_ids_from_1_as_ade20k_has_them(tmp_path: Path) -> None:
         save(tmp_path / f"masks/{number:03}.png", mask(number, (1, 2, 3)))
     rows = ["1\t0.1\t9\t9\twall", "2\t0.1\t9\t9\tbuilding, edifice", "3\t0.1\t9\t9\tsky"]
     (tmp_path / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tName", *rows]))
-    assert described(tmp_path).labels.classes == ("wall", "building, edifice", "sky")
+    assert described(tmp_path).classes == ("wall", "building, edifice", "sky")
     for key, label in labels_of(tmp_path).items():
         assert np.array_equal(label == "wall", mask(int(key), (1, 2, 3)) == 1)
 
@@ -124,7 +124,7 @@ def roboflow(folder: Path, head: str = "Pixel Value, Class") -> None:
 def test_roboflow_has_a_file_of_names_in_each_split(tmp_path: Path, head: str) -> None:
     roboflow(tmp_path, head.replace("Class ID", "class_id"))
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == ("background", "crack", "rust")
+    assert diagnosis.classes == ("background", "crack", "rust")
     for key, label in labels_of(tmp_path).items():
         assert np.array_equal(label == "rust", mask(int(key[-1]), (0, 1, 2)) == 2)
 
@@ -145,7 +145,7 @@ def test_names_of_other_encodings_that_are_certain(tmp_path: Path, encoding: str
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     names = ["Himmel", "Stra\u00dfe", "B\u00e4ume", "Auto", "Mann"]
     (tmp_path / "classes.txt").write_bytes((mark + "\r\n".join(names)).encode(encoding))
-    assert examine(tmp_path).labels.classes == tuple(names)
+    assert examine(tmp_path).classes == tuple(names)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_names_no_classes(tmp_path: Path, file: str, content: str) -> None:
     write_index(tmp_path, 4)
     (tmp_path / file).write_text(content)
     diagnosis = examine(tmp_path)
-    assert diagnosis.labels.classes == tuple(f"class {i}" for i in range(5))
+    assert diagnosis.classes == tuple(f"class {i}" for i in range(5))
     assert diagnosis.names_file == ""
 
 

@@ -57,7 +57,7 @@ TRUTH = {str(n): truth(n) for n in range(4)}
 def test_file_names_from_other_machines(tmp_path: Path, name: str) -> None:
     write_coco(tmp_path, coco_table(name=name))
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == (CAR, ROAD, "background") and codes(diagnosis) == set()
+    assert diagnosis.classes == (CAR, ROAD, "background") and codes(diagnosis) == set()
     check(tmp_path, TRUTH)
 
 
@@ -211,7 +211,7 @@ def test_ids_and_outlines_written_otherwise(
     change(table)
     write_coco(tmp_path, table)
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == (CAR, ROAD, "background") and codes(diagnosis) == set()
+    assert diagnosis.classes == (CAR, ROAD, "background") and codes(diagnosis) == set()
     check(tmp_path, TRUTH)
 
 

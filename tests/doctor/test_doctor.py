@@ -188,8 +188,8 @@ def test_a_healthy_folder_has_no_problems(
     write(tmp_path)
     diagnosis = examine(tmp_path)
     assert problems(diagnosis) == {}
-    assert diagnosis.labels.encoding == encoding
-    assert len(diagnosis.labels.classes) == num_classes
+    assert diagnosis.scan.labels.encoding == encoding
+    assert len(diagnosis.classes) == num_classes
     assert {name: len(files.keys) for name, files in diagnosis.splits.items()} == splits
     diagnosis.write()
     labels = read_all(tmp_path)
@@ -312,10 +312,10 @@ def test_each_fault_is_found_alone_and_the_rest_can_be_used(
     assert all("\n" not in line for line in finding(diagnosis, code).examples)
     assert len(finding(diagnosis, code).examples) == count
     assert diagnosis.left_out == left_out
-    assert diagnosis.labels.classes == tuple(f"class {i}" for i in range(5))
+    assert diagnosis.classes == tuple(f"class {i}" for i in range(5))
     diagnosis.write()
     labels = read_all(tmp_path)
-    assert sum(map(len, labels.values())) == len(diagnosis.pairs) - left_out
+    assert sum(map(len, labels.values())) == len(diagnosis.scan.pairs) - left_out
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -327,7 +327,7 @@ def test_blurred_colours_become_the_nearest_of_a_class(tmp_path: Path, suffix: s
         save(tmp_path / f"masks/{number:03}.{suffix}", colors)
     diagnosis = examine(tmp_path)
     assert problems(diagnosis) == {"interpolated": 4 if suffix == "png" else 10}
-    assert len(diagnosis.labels.classes) == 5 and diagnosis.labels.unknown == "nearest"
+    assert len(diagnosis.classes) == 5 and diagnosis.scan.labels.unknown == "nearest"
     diagnosis.write()
     # "class 1" is the first colour by its code, not by ours
     order = np.argsort(np.argsort(PALETTE @ np.array([1, 256, 65536])))
@@ -366,7 +366,7 @@ def test_what_one_mask_alone_has_a_little_of_is_no_class(
     save(mask_path(tmp_path, 3), spoil(PALETTE[mask(3)]))
     diagnosis = examine(tmp_path)
     assert problems(diagnosis)["stray-id"] == 1
-    assert len(diagnosis.labels.classes) == 5 and diagnosis.labels.unknown == "ignore"
+    assert len(diagnosis.classes) == 5 and diagnosis.scan.labels.unknown == "ignore"
     diagnosis.write()
     assert sum(map(len, read_all(tmp_path).values())) == 20
 
@@ -380,7 +380,7 @@ def test_mixtures_on_a_few_edges_of_many_masks_are_no_classes(tmp_path: Path) ->
         save(tmp_path / f"images/{number:03}.png", photo(number, (height, width)))
     diagnosis = examine(tmp_path)
     assert problems(diagnosis).keys() <= {"stray-id", "interpolated"} and problems(diagnosis)
-    assert len(diagnosis.labels.classes) == 5
+    assert len(diagnosis.classes) == 5
 
 
 def test_many_rare_colours_are_classes(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_many_rare_colours_are_classes(tmp_path: Path) -> None:
         colors = PALETTE[mask(number)]
         colors[30:35, 2:7] = (9, 200, number)
         save(mask_path(tmp_path, number), colors)
-    assert len(examine(tmp_path).labels.classes) == 13
+    assert len(examine(tmp_path).classes) == 13
 
 
 def test_a_stray_id_beyond_ids_with_gaps(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_a_stray_id_beyond_ids_with_gaps(tmp_path: Path) -> None:
         save(mask_path(tmp_path, number), ids)
     diagnosis = examine(tmp_path)
     assert problems(diagnosis) == {"stray-id": 1}
-    assert diagnosis.labels.classes == tuple(f"class {i}" for i in (0, 7, 8, 11, 26))
+    assert diagnosis.classes == tuple(f"class {i}" for i in (0, 7, 8, 11, 26))
 
 
 def test_images_turned_to_the_same_size_are_only_noted(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_of_two_names_of_a_colour_the_first_counts(tmp_path: Path) -> None:
     rows = [f"{name},{','.join(map(str, PALETTE[i % 5]))}\n" for i, name in enumerate(names)]
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\n" + "".join(rows))
     diagnosis = examine(tmp_path)
-    assert {*diagnosis.labels.classes} == {*"abcde"} and problems(diagnosis) == {}
+    assert {*diagnosis.classes} == {*"abcde"} and problems(diagnosis) == {}
     diagnosis.write()
     read_all(tmp_path)
 
@@ -436,7 +436,7 @@ def test_foreground_255_is_mapped_to_a_class(tmp_path: Path, how: str) -> None:
     diagnosis = examine(tmp_path)
     soft = {} if how == "hard" else {"interpolated": 10}
     assert problems(diagnosis) == {"foreground-255": 10, **soft}
-    assert diagnosis.labels.classes == ("background", "foreground")
+    assert diagnosis.classes == ("background", "foreground")
     diagnosis.write()
     for labels in read_all(tmp_path).values():
         for key, label in labels.items():
@@ -462,7 +462,7 @@ def test_ids_spread_to_be_seen_are_classes(tmp_path: Path, ids: tuple[int, ...])
         save(mask_path(tmp_path, number), mask(number, ids))
     diagnosis = examine(tmp_path)
     assert problems(diagnosis) == {"foreground-255": 5}
-    assert list(diagnosis.labels.train_ids) == list(ids)
+    assert list(diagnosis.scan.class_of) == list(ids)
 
 
 def test_a_border_of_255_around_1_is_no_class(tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_a_border_of_255_around_1_is_no_class(tmp_path: Path) -> None:
     for number in range(6):
         save(mask_path(tmp_path, number), mask(number, (0, 1, 255) if number else (0, 255)))
     diagnosis = examine(tmp_path)
-    assert problems(diagnosis) == {"empty-mask": 1} and len(diagnosis.labels.classes) == 2
+    assert problems(diagnosis) == {"empty-mask": 1} and len(diagnosis.classes) == 2
 
 
 def test_a_folder_whose_masks_are_all_broken_is_told_so(tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_a_palette_mask_that_was_converted_is_refused(tmp_path: Path) -> None:
     diagnosis = examine(tmp_path)
     assert problems(diagnosis) == {"unreadable-mask": 1}
     assert "lost in a conversion" in finding(diagnosis, "unreadable-mask").examples[0]
-    assert len(diagnosis.labels.classes) == 5
+    assert len(diagnosis.classes) == 5
 
 
 def test_masks_with_palettes_of_their_own_are_read_by_colour(tmp_path: Path) -> None:
@@ -536,8 +536,8 @@ def test_masks_with_palettes_of_their_own_are_read_by_colour(tmp_path: Path) -> 
         ids = order[mask(number)].astype(np.uint8)
         save(mask_path(tmp_path, number), ids, PALETTE[np.argsort(order)])
     diagnosis = examine(tmp_path)
-    assert diagnosis.labels.encoding == "rgb" and problems(diagnosis) == {}
-    assert len(diagnosis.labels.classes) == 5
+    assert diagnosis.scan.labels.encoding == "rgb" and problems(diagnosis) == {}
+    assert len(diagnosis.classes) == 5
 
 
 def test_a_description_is_believed(tmp_path: Path) -> None:
@@ -565,7 +565,7 @@ def test_names_of_classes(tmp_path: Path, name: str, text: str, classes: str) ->
     write_index(tmp_path)
     (tmp_path / name).write_text(text)
     diagnosis = examine(tmp_path)
-    assert diagnosis.labels.classes == tuple(classes.split())
+    assert diagnosis.classes == tuple(classes.split())
     assert diagnosis.names_file == name
     assert ("stray-id" in problems(diagnosis)) == ("background" in text)
 
@@ -576,7 +576,7 @@ def test_one_name_is_that_of_the_foreground(tmp_path: Path, white: int) -> None:
     for number in range(4):
         save(mask_path(tmp_path, number), mask(number, (0, white)))
     (tmp_path / "labels.txt").write_text("building\n")
-    assert examine(tmp_path).labels.classes == ("background", "building")
+    assert examine(tmp_path).classes == ("background", "building")
 
 
 def test_ids_counted_from_1_leave_little_0_unlabelled(tmp_path: Path) -> None:
@@ -585,7 +585,7 @@ def test_ids_counted_from_1_leave_little_0_unlabelled(tmp_path: Path) -> None:
         save(mask_path(tmp_path, number), mask(number, (1, 2, 3, 0)))
     (tmp_path / "labels.txt").write_text("1 road\n2 tree\n3 car\n")
     diagnosis = examine(tmp_path)
-    assert diagnosis.labels.classes == ("road", "tree", "car") and problems(diagnosis) == {}
+    assert diagnosis.classes == ("road", "tree", "car") and problems(diagnosis) == {}
     diagnosis.write()
     for labels in read_all(tmp_path).values():
         for key, label in labels.items():
@@ -607,7 +607,7 @@ def test_names_of_colours(tmp_path: Path, name: str, line: str, head: str) -> No
     rows = [line.format(name=n, r=r, g=g, b=b) for n, (r, g, b) in zip(names, PALETTE, strict=True)]
     (tmp_path / name).write_text("\n".join([head, *rows]))
     diagnosis = examine(tmp_path)
-    assert diagnosis.labels.classes == tuple(names)
+    assert diagnosis.classes == tuple(names)
     diagnosis.write()
     for labels in read_all(tmp_path).values():
         assert all(np.array_equal(label, mask(int(key))) for key, label in labels.items())

@@ -203,8 +203,8 @@ def test_what_is_missing_among_binary_masks(tmp_path: Path) -> None:
     save(tmp_path / "masks/car/stranger.png", binary(1, "car"))
     save(tmp_path / "masks/tree/x4.png", binary(4, "tree")[:20])
     diagnosis, dataset = read(tmp_path)
-    assert diagnosis.layout.unpaired_images == ("images/x3.jpg",)
-    assert diagnosis.layout.unpaired_masks == ("masks/car/stranger.png",)
+    assert diagnosis.scan.layout.unpaired_images == ("images/x3.jpg",)
+    assert diagnosis.scan.layout.unpaired_masks == ("masks/car/stranger.png",)
     assert diagnosis.left_out == 1 and len(labels(dataset)) == COUNT - 2
     (unreadable,) = (f for f in diagnosis.findings if f.code == "unreadable-mask")
     assert "masks/tree/x4.png: 56x20" in unreadable.examples[0]
@@ -336,7 +336,9 @@ def test_sites_with_images_of_their_own_are_no_classes(tmp_path: Path) -> None:
             save(tmp_path / f"site{site}/images/{number}.png", photo(number + 10 * site))
             save(tmp_path / f"site{site}/masks/{number}.png", binary(number, "car"))
     diagnosis = examine(tmp_path)
-    assert diagnosis.labels.encoding == "index" and "unused-image" in codes(diagnosis, "problem")
+    assert diagnosis.scan.labels.encoding == "index" and "unused-image" in codes(
+        diagnosis, "problem"
+    )
 
 
 def write_retina(folder: Path, patterns: tuple[str, ...], splits: tuple[str, ...]) -> None:
@@ -430,7 +432,7 @@ def test_a_word_in_a_path_makes_no_field_of_view(tmp_path: Path) -> None:
         save(tmp_path / f"images/{number}.png", photo(number))
         save(tmp_path / f"masks/{number}.png", mask(number))
     save(tmp_path / "manual/figure.png", photo(99))
-    assert len(examine(tmp_path).pairs) == COUNT
+    assert len(examine(tmp_path).scan.pairs) == COUNT
 
 
 def test_views_without_manual_masks_are_no_labels(tmp_path: Path) -> None:
@@ -444,7 +446,7 @@ def test_views_without_manual_masks_are_no_labels(tmp_path: Path) -> None:
     for path in (tmp_path / "test/1st_manual").iterdir():
         path.unlink()
     diagnosis = examine(tmp_path)
-    assert "test" not in diagnosis.splits and len(diagnosis.layout.elsewhere) == 4
+    assert "test" not in diagnosis.splits and len(diagnosis.scan.layout.elsewhere) == 4
 
 
 def test_a_split_of_valid_masks_has_no_panoptic_truth_and_checks_sizes(tmp_path: Path) -> None:

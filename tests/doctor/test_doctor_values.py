@@ -1,6 +1,7 @@
 """What the values of masks mean: blurred, thin, transparent and empty ones, against the truth."""
 
 import io
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def test_black_and_white_of_jpeg_are_two_classes(
     options = {} if kind == "PNG of a JPEG" else {"quality": quality}
     suffix = "png" if kind == "PNG of a JPEG" else "jpg"
     diagnosis = write(tmp_path, labels, draw, suffix, **options)
-    assert len(diagnosis.labels.classes) == 2 and "one-class" not in codes(diagnosis)
+    assert len(diagnosis.classes) == 2 and "one-class" not in codes(diagnosis)
     assert differ(tmp_path, labels) == 0
 
 
@@ -165,8 +166,8 @@ def test_resized_lines_are_the_second_class(
 ) -> None:
     labels = lines(width)
     diagnosis = write(tmp_path, labels, lambda label: there_and_back(255 * label, factor, method))
-    assert diagnosis.labels.classes == ("background", "foreground")
-    assert diagnosis.labels.unknown == "nearest"
+    assert diagnosis.classes == ("background", "foreground")
+    assert diagnosis.scan.labels.unknown == "nearest"
     guess = next(f.fix for f in diagnosis.findings if f.code == "interpolated")
     assert "guesses that only 0, " in guess
     assert differ(tmp_path, labels) <= most * sum(int(label.sum()) for label in labels)
@@ -181,7 +182,7 @@ def test_spread_greys_of_jpeg_are_the_nearest(
     greys = np.array([0, 85, 170, 255], np.uint8)
     colors = np.stack([greys] * 3, -1) if color else greys
     diagnosis = write(tmp_path, labels, lambda x: colors[x], "jpg", quality=quality)
-    assert len(diagnosis.labels.classes) == 4
+    assert len(diagnosis.classes) == 4
     assert differ(tmp_path, labels) == 0
 
 
@@ -189,7 +190,7 @@ def test_three_greys_that_were_resized_are_the_nearest(tmp_path: Path) -> None:
     labels = blobs(3)
     greys = np.array([0, 128, 255], np.uint8)
     diagnosis = write(tmp_path, labels, lambda x: there_and_back(greys[x], 0.67, CUBIC))
-    assert list(diagnosis.labels.train_ids) == [0, 128, 255]
+    assert list(diagnosis.scan.class_of) == [0, 128, 255]
     # A blurred edge from 0 to 255 passes 128 on its way.
     assert differ(tmp_path, labels) < 0.02 * sum(label.size for label in labels)
 
@@ -201,8 +202,8 @@ def test_ids_beside_a_void_of_255_are_not_merged_by_blur(tmp_path: Path) -> None
         folder = tmp_path / str(quality)
         folder.mkdir()
         diagnosis = write(folder, labels, lambda x: x, "jpg", quality=quality)
-        assert {0, 1, 2} <= {*diagnosis.labels.train_ids} and 255 in diagnosis.labels.ignore
-        assert diagnosis.labels.unknown != "nearest" and "interpolated" in codes(diagnosis)
+        assert {0, 1, 2} <= {*diagnosis.scan.class_of} and 255 in diagnosis.scan.ignored
+        assert diagnosis.scan.labels.unknown != "nearest" and "interpolated" in codes(diagnosis)
 
 
 def test_drawn_masks_among_blurred_ones_say_what_the_classes_are(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_drawn_masks_among_blurred_ones_say_what_the_classes_are(tmp_path: Path)
 def test_empty_masks_among_blurred_ones_do_not_hide_the_classes(tmp_path: Path) -> None:
     labels = [label * (number % 3 == 0) for number, label in enumerate(lines(3))]
     diagnosis = write(tmp_path, labels, lambda x: 255 * x, "jpg", quality=85)
-    assert diagnosis.labels.classes == ("background", "foreground")
+    assert diagnosis.classes == ("background", "foreground")
     assert differ(tmp_path, labels) == 0
 
 
@@ -224,7 +225,7 @@ def test_names_of_two_classes_are_those_of_two_levels(tmp_path: Path, names: str
     (tmp_path / "classes.txt").write_text(names)
     labels = lines(3)
     diagnosis = write(tmp_path, labels, lambda x: there_and_back(128 * x, 2, LINEAR))
-    assert diagnosis.labels.classes == ("background", "crack")
+    assert diagnosis.classes == ("background", "crack")
     assert differ(tmp_path, labels) == 0
 
 
@@ -242,7 +243,7 @@ def test_names_count_from_the_least_id_where_that_is_1(tmp_path: Path, names: st
     (tmp_path / "classes.txt").write_text(names)
     labels = blobs(3)
     diagnosis = write(tmp_path, labels, lambda x: x + np.uint8(1))
-    assert diagnosis.labels.classes == tuple(names.split()) and differ(tmp_path, labels) == 0
+    assert diagnosis.classes == tuple(names.split()) and differ(tmp_path, labels) == 0
     assert "= 1" in next(f.message for f in diagnosis.findings if f.code == "names-do-not-fit")
 
 
@@ -284,7 +285,7 @@ def test_numbers_in_a_file_of_names_tell_which_is_which(
 ) -> None:
     (tmp_path / name).write_text(text)
     labels = blobs()
-    assert write(tmp_path, labels, lambda x: 255 * x, suffix).labels.classes == ("car", "ground")
+    assert write(tmp_path, labels, lambda x: 255 * x, suffix).classes == ("car", "ground")
     assert differ(tmp_path, [1 - label for label in labels]) == 0
 
 
@@ -297,7 +298,7 @@ def test_greys_in_a_file_of_names_tell_which_is_which(
     rows = [f"c{i},{step * i},{step * i},{step * i}\n" for i in (1, 0, 2) if step * i < 256]
     (tmp_path / "class_dict.csv").write_text("".join(["name,r,g,b\n", *rows]))
     diagnosis = write(tmp_path, labels, lambda x: (step * x).astype(np.uint8), suffix)
-    names = diagnosis.labels.classes
+    names = diagnosis.classes
     assert names == tuple(row.split(",")[0] for row in rows)
     for read, label in zip(read_all(tmp_path), labels, strict=True):
         assert (np.array([int(name[1:]) for name in names])[read] == label).all()
@@ -307,7 +308,7 @@ def test_names_of_spread_ids_count_in_order(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("ground\nroad\nriver\n")
     labels = lines(1, 3)
     diagnosis = write(tmp_path, labels, lambda x: 100 * x)
-    assert diagnosis.labels.classes == ("ground", "road", "river")
+    assert diagnosis.classes == ("ground", "road", "river")
     assert differ(tmp_path, labels) == 0
 
 
@@ -315,13 +316,13 @@ def test_names_of_spread_ids_by_number_are_believed(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("200 river\n0 ground\n100 road\n")
     labels = lines(1, 3)
     diagnosis = write(tmp_path, labels, lambda x: 100 * x)
-    names = [diagnosis.labels.classes[diagnosis.labels.train_ids[i]] for i in (0, 100, 200)]
+    names = [diagnosis.classes[diagnosis.scan.class_of[i]] for i in (0, 100, 200)]
     assert names == ["ground", "road", "river"] and codes(diagnosis) == set()
 
 
 def test_a_level_below_255_says_nothing_of_255(tmp_path: Path) -> None:
     diagnosis = write(tmp_path, lines(3), lambda x: there_and_back(128 * x, 2, LINEAR))
-    assert list(diagnosis.labels.train_ids) == [0, 128] and codes(diagnosis) == {"interpolated"}
+    assert list(diagnosis.scan.class_of) == [0, 128] and codes(diagnosis) == {"interpolated"}
 
 
 @pytest.mark.parametrize("spoil", ["jpg", "linear", "cubic"])
@@ -335,7 +336,7 @@ def test_a_thin_colour_is_a_class(tmp_path: Path, pair: tuple, spoil: str) -> No
         "cubic": lambda x: there_and_back(colors[x], 1.5, CUBIC),
     }[spoil]
     diagnosis = write(tmp_path, labels, blur)
-    assert len(diagnosis.labels.classes) == 2
+    assert len(diagnosis.classes) == 2
     back = [x if pair[0] == (0, 0, 0) else 1 - x for x in labels]
     assert differ(tmp_path, back) <= 0.03 * sum(int(label.sum()) for label in labels)
 
@@ -345,7 +346,7 @@ def test_a_thin_colour_beside_regions_of_two_is_told(tmp_path: Path) -> None:
     colors = np.array([(0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 255)], np.uint8)
     diagnosis = write(tmp_path, labels, lambda x: there_and_back(colors[x], 0.67, LINEAR))
     mend = next(f.fix for f in diagnosis.findings if f.code == "interpolated")
-    assert len(diagnosis.labels.classes) == 4 or "thin classes may be lost" in mend
+    assert len(diagnosis.classes) == 4 or "thin classes may be lost" in mend
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -410,9 +411,10 @@ def test_transparent_masks(
 ) -> None:
     labels = lines(2, num_classes)
     diagnosis = write(tmp_path, labels, draw)
-    assert codes(diagnosis) == set() and len(diagnosis.labels.classes) == num_classes
+    assert codes(diagnosis) == set() and len(diagnosis.classes) == num_classes
     assert differ(tmp_path, labels) == 0
-    is_clear = 'transparent" = 0' in diagnosis.toml
+    labels_table = tomllib.loads(diagnosis.toml)["labels"]
+    is_clear = labels_table.get("map", {}).get("transparent") == 0
     assert ("transparent" in codes(diagnosis, "note")) == is_clear
     assert codes(examine(tmp_path)) == set()  # read as described, it is the same
 
@@ -421,7 +423,7 @@ def test_names_of_greys_on_a_transparent_ground(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("background\ncar\nroad\n")
     labels = blobs(3)
     diagnosis = write(tmp_path, labels, grey_alpha([0, 1, 2], [0, 255, 255]))
-    assert diagnosis.labels.classes == ("background", "car", "road")
+    assert diagnosis.classes == ("background", "car", "road")
     assert differ(tmp_path, labels) == 0
 
 
@@ -488,7 +490,7 @@ def test_no_data_is_ignored_and_told(
 
     tags = {"tiffinfo": {NO_DATA: declared}} if declared else {}
     diagnosis = write(tmp_path, labels, draw, "tif", **tags)
-    assert codes(diagnosis) == set() and len(diagnosis.labels.classes) == 3
+    assert codes(diagnosis) == set() and len(diagnosis.classes) == 3
     assert "it is ignored" in message(diagnosis, "no-data")
     assert differ(tmp_path, labels) == 0
     assert codes(examine(tmp_path)) == set()
@@ -503,7 +505,7 @@ def test_declared_no_data_among_the_classes_is_read_as_a_class_and_told(tmp_path
 
 def test_white_that_is_declared_as_no_data_is_no_class(tmp_path: Path) -> None:
     diagnosis = write(tmp_path, blobs(), lambda x: 255 * x, "tif", tiffinfo={NO_DATA: "255"})
-    assert "one-class" in codes(diagnosis) and diagnosis.labels.ignore == (255,)
+    assert "one-class" in codes(diagnosis) and diagnosis.scan.ignored == (255,)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
@@ -540,13 +542,13 @@ def test_a_class_that_is_in_val_alone_leaves_one_to_train_on(tmp_path: Path) -> 
             mask[5:20, 5:20] = split == "val"
             save(tmp_path / f"{split}/masks/{number:03}.png", mask)
     diagnosis = examine(tmp_path)
-    assert len(diagnosis.labels.classes) == 2 and "one-class" in codes(diagnosis)
+    assert len(diagnosis.classes) == 2 and "one-class" in codes(diagnosis)
 
 
 def test_few_thin_ids_that_are_blurred_are_told(tmp_path: Path) -> None:
     """Ids 0 to 9 whose lines are blurred cannot be told from a drawn id: no guess is made."""
     diagnosis = write(tmp_path, lines(2), lambda x: there_and_back(9 * x, 0.67, LINEAR))
-    assert diagnosis.labels.unknown != "nearest" and "interpolated" in codes(diagnosis)
+    assert diagnosis.scan.labels.unknown != "nearest" and "interpolated" in codes(diagnosis)
 
 
 @pytest.mark.parametrize("lines", [["road,255,255,255", "bg,0,0,0"], ["bg,0,0,0", "road,9,9,9"]])

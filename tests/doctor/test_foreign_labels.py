@@ -50,7 +50,7 @@ def test_masks_count_more_than_formats_beside_them(tmp_path: Path) -> None:
     write_index(tmp_path, 4)
     for file, content, _ in FORMATS:
         (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
-    assert len(examine(tmp_path).labels.classes) == 5
+    assert len(examine(tmp_path).classes) == 5
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "[1]", '{"a": []}', "[[]]", "null"])

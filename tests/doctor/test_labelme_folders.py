@@ -57,7 +57,7 @@ def test_stray_spaces_are_no_part_of_a_name(
 ) -> None:
     write_labelme(tmp_path, relabel(change))
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == (CAR, ROAD, "background")
+    assert diagnosis.classes == (CAR, ROAD, "background")
     assert codes(diagnosis) == set() and "uncovered" in codes(diagnosis, "note")
     check(tmp_path, {f"p{n}": truth(n, 1) for n in range(4)})
 
@@ -95,7 +95,7 @@ def test_shapes_that_are_to_be_ignored_are(tmp_path: Path, name: str) -> None:
 
     write_labelme(tmp_path, add)
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == (CAR, ROAD, "background")
+    assert diagnosis.classes == (CAR, ROAD, "background")
     assert "ignored-name" in codes(diagnosis, "note")
     expected = {f"p{n}": truth(n, 1) for n in range(4)}
     for label in expected.values():
@@ -111,7 +111,7 @@ def test_the_background_may_be_drawn(tmp_path: Path, name: str) -> None:
         )
 
     write_labelme(tmp_path, add)
-    assert described(tmp_path).labels.classes.count(name) == 1
+    assert described(tmp_path).classes.count(name) == 1
     expected = {f"p{n}": truth(n, 1) for n in range(4)}
     for label in expected.values():
         label[label == "background"] = name
@@ -129,7 +129,7 @@ def test_labels_txt_gives_the_order_of_the_classes(tmp_path: Path) -> None:
     write_labelme(tmp_path)
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nroad\ncar\nbus\n")
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == ("_background_", "road", "car", "bus")
+    assert diagnosis.classes == ("_background_", "road", "car", "bus")
     assert diagnosis.names_file == "labels.txt"
     (tmp_path / "labels.txt").write_text("road\nbus\n")
     (tmp_path / "dataset.toml").unlink()
@@ -168,7 +168,7 @@ def test_one_file_of_another_encoding_is_a_finding(tmp_path: Path) -> None:
     write_labelme(tmp_path, lambda table, n: encoded("latin-1")(table, n) if n == 2 else None)
     diagnosis = examine(tmp_path)
     assert codes(diagnosis) == {"unreadable-mask"} and diagnosis.left_out == 1
-    assert diagnosis.labels.classes == (CAR, ROAD, "background")
+    assert diagnosis.classes == (CAR, ROAD, "background")
 
 
 @pytest.mark.parametrize(
@@ -286,8 +286,11 @@ def test_bitmaps_of_supervisely(tmp_path: Path, mode: str) -> None:
 
     write_supervisely(tmp_path, objects)
     diagnosis = described(tmp_path)
-    assert diagnosis.labels.classes == (ROAD, CAR, "background") and codes(diagnosis) == set()
-    assert diagnosis.labels.colors[:2] == ((0, 0, 255), (255, 0, 0))
+    assert diagnosis.classes == (ROAD, CAR, "background") and codes(diagnosis) == set()
+    assert [entry.color for entry in diagnosis.scan.labels.entries()][:2] == [
+        (0, 0, 255),
+        (255, 0, 0),
+    ]
     expected = {f"p{n}": truth(n) for n in range(4)}
     for label in expected.values():
         label[25:34, 4:15][disc()] = CAR

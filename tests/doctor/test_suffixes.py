@@ -80,9 +80,9 @@ def test_mixed_suffixes(
     diagnosis = check(tmp_path)
     for files in diagnosis.splits.values():
         assert (files.images, files.labels) == (images, labels)
-    assert diagnosis.layout.same_key == () and diagnosis.left_out == 0
+    assert diagnosis.scan.layout.same_key == () and diagnosis.left_out == 0
     again = examine(tmp_path)  # as its dataset.toml describes it
-    assert again.described and len(again.pairs) == COUNT
+    assert again.described and len(again.scan.pairs) == COUNT
 
 
 def test_lists_and_shards_of_mixed_suffixes(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_two_images_of_one_key(tmp_path: Path) -> None:
     write(tmp_path, cycle("images/{}.{}", "png", "jpg"), "masks/{}.png".format)
     save(tmp_path / "images/4.jpg", photo(9, SIZE))
     diagnosis = check(tmp_path, COUNT - 1)
-    assert diagnosis.layout.same_key == ("images/4.jpg = images/4.png",)
+    assert diagnosis.scan.layout.same_key == ("images/4.jpg = images/4.png",)
     (finding,) = (f for f in diagnosis.findings if f.code == "same-key")
     assert finding.severity == "problem"
     toml = (tmp_path / "dataset.toml").read_text()
@@ -138,8 +138,8 @@ def test_each_image_in_two_suffixes(tmp_path: Path) -> None:
     for number in range(COUNT):
         save(tmp_path / f"images/{number}.jpg", photo(number, SIZE))
     diagnosis = check(tmp_path)
-    assert diagnosis.layout.same_key[0] == "images/0.jpg = images/0.png"
-    assert len(diagnosis.layout.same_key) == COUNT and diagnosis.layout.elsewhere == ()
+    assert diagnosis.scan.layout.same_key[0] == "images/0.jpg = images/0.png"
+    assert len(diagnosis.scan.layout.same_key) == COUNT and diagnosis.scan.layout.elsewhere == ()
 
 
 def test_images_of_unknown_suffixes_are_named(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_images_of_unknown_suffixes_are_named(tmp_path: Path) -> None:
     (tmp_path / "images/22.dcm").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "images/notes.md").write_text("# 1")
     diagnosis = examine(tmp_path)
-    assert diagnosis.layout.unread == ("images/20.xyz", "images/21", "images/22.dcm")
+    assert diagnosis.scan.layout.unread == ("images/20.xyz", "images/21", "images/22.dcm")
     (finding,) = (f for f in diagnosis.findings if f.code == "unread-image")
     assert finding.message == "3 files passed over: images whose format is not read"
     shutil.rmtree(tmp_path / "masks")
@@ -167,7 +167,7 @@ def test_linked_folders_are_read_and_circles_end(tmp_path: Path) -> None:
     for number in range(COUNT):
         (links / f"masks/{number}.png").symlink_to(tmp_path / f"real/masks/{number}.png")
     (links / "loop").symlink_to(links)
-    assert check(links).layout.elsewhere == ()
+    assert check(links).scan.layout.elsewhere == ()
 
 
 def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:

@@ -85,14 +85,14 @@ def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
     """The report, 80 columns wide."""
     from atrous.doctor.findings import many
 
-    pairs, layout = diagnosis.pairs, diagnosis.layout
+    pairs, layout = diagnosis.scan.pairs, diagnosis.scan.layout
     images = len(pairs) + len(layout.unpaired_images)
     masks = len(pairs) + len(layout.unpaired_masks)
     first = next(iter(layout.splits.values()))
     where = f"{first.images} <-> {first.labels or first.annotations}".replace("{key}", "*")
     counts = f"{many(images, 'image')}, {many(masks, 'mask')}, paired by name:"
     yield textwrap.fill(f"{counts} {where}", 80, subsequent_indent="  ", break_long_words=False)
-    yield from _labelled("encoding", [_ENCODINGS[diagnosis.labels.encoding]])
+    yield from _labelled("encoding", [_ENCODINGS[diagnosis.scan.labels.encoding]])
     yield from _labelled("classes", [_classes(diagnosis)])
     yield from _labelled("splits", [_splits(diagnosis)])
     for title, severity in (("problems", "problem"), ("notes", "note")):
@@ -112,7 +112,7 @@ def _finding(finding: "Finding") -> Iterator[str]:
 
 
 def _classes(diagnosis: "Diagnosis") -> str:
-    names = diagnosis.labels.classes
+    names = diagnosis.classes
     some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     source = f"; names from {diagnosis.names_file}" if diagnosis.names_file else ""
     return f"{len(names)}: {some}{source}"
@@ -123,7 +123,7 @@ def _splits(diagnosis: "Diagnosis") -> str:
     if diagnosis.seed is not None:
         parts += f" (proposed: every fifth image for val, by chance, seed {diagnosis.seed})"
     else:
-        parts += f" (from {diagnosis.layout.origin})"
+        parts += f" (from {diagnosis.scan.layout.origin})"
     return parts
 
 

@@ -18,7 +18,7 @@ labels/        how masks are stored, and what their values mean
   readers      what reads the masks: drawn (shapes, .mat), binary (a mask of each class)
   described    the same by a dataset.toml
   class_names  files that name classes; known: published sets, whose classes are known
-  spec         `LabelSpec`: values and names -> the [labels] of a dataset.toml
+  values       ids, or colours, and names -> `Meaning`: the [labels] of a dataset.toml
 checks/        a scan -> findings; `CHECKS` is the table of all
 findings       `Finding`; findings.toml holds the words
 proposal       dataset.toml and lists

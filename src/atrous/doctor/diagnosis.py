@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.schema import to_toml
 from atrous.doctor.bands import with_bands
 from atrous.doctor.checks import check, classes
 from atrous.doctor.findings import Finding
@@ -18,14 +19,13 @@ from atrous.doctor.labels.class_names import NO_NAMES, find_class_names
 from atrous.doctor.labels.described import read_described
 from atrous.doctor.labels.known import as_known
 from atrous.doctor.labels.readers import read_folder
-from atrous.doctor.labels.spec import LabelSpec
 from atrous.doctor.layout.coco import find_coco
-from atrous.doctor.layout.files import UNDIVIDED, Files, Layout
+from atrous.doctor.layout.files import UNDIVIDED, Files
 from atrous.doctor.layout.foreign import foreign_labels
 from atrous.doctor.layout.lists import with_lists
 from atrous.doctor.layout.pairing import NothingPairedError, find_layout
 from atrous.doctor.proposal import VAL_SHARE, describe, divide, write
-from atrous.doctor.scan.pairs import Pair, PairStats
+from atrous.doctor.scan.pairs import Pair
 from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.files import walk
@@ -36,9 +36,7 @@ from atrous.progress import Progress, silent
 class Diagnosis:
     """What `examine` found, and what it proposes."""
 
-    layout: Layout
-    labels: LabelSpec
-    pairs: Sequence[PairStats]
+    scan: Scan
     findings: Sequence[Finding]
     splits: Mapping[str, Files]
     """Without the pairs that are left out."""
@@ -54,17 +52,22 @@ class Diagnosis:
     @property
     def folder(self) -> Path:
         """The folder."""
-        return self.layout.folder
+        return self.scan.folder
 
     @property
     def described(self) -> bool:
         """Whether the folder has a dataset.toml."""
-        return self.layout.origin == "dataset.toml"
+        return self.scan.described
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their train ids."""
+        return self.scan.classes
 
     @property
     def left_out(self) -> int:
         """Pairs that are in no proposed split, since they are faulty."""
-        return len(self.pairs) - sum(len(files.keys) for files in self.splits.values())
+        return len(self.scan.pairs) - sum(len(files.keys) for files in self.splits.values())
 
     def write(self) -> list[Path]:
         """Write the proposed dataset.toml and the lists of its splits; return the files."""
@@ -76,9 +79,9 @@ class Diagnosis:
         """The form that docs/doctor.md describes."""
         return {
             "folder": str(self.folder),
-            "pairs": len(self.pairs),
-            "encoding": self.labels.encoding,
-            "classes": list(self.labels.classes),
+            "pairs": len(self.scan.pairs),
+            "encoding": self.scan.labels.encoding,
+            "classes": list(self.classes),
             "splits": {split: len(files.keys) for split, files in self.splits.items()},
             "proposed_seed": self.seed,
             "left_out": self.left_out,
@@ -131,17 +134,17 @@ def _diagnose(scan: Scan, toml: str = "") -> Diagnosis:
     pixels = {name: _pixels(scan, given, name, files) for name, files in splits.items()}
     findings += classes.of_splits(scan, pixels, proposed=seed is not None)
     names = {entry.name for entry in scan.names.entries}
-    remarks = _remarks(len(bad), seed)
+    if not toml:
+        description = describe(scan.folder, scan.labels, splits)
+        toml = "".join(f"# {line}\n" for line in _remarks(len(bad), seed)) + to_toml(description)
     return Diagnosis(
-        layout=scan.layout,
-        labels=scan.labels,
-        pairs=scan.pairs,
+        scan=scan,
         findings=sorted(findings, key=lambda finding: finding.severity == "note"),
         splits=splits,
         pixels=pixels,
-        names_file=scan.names.file if names & {*scan.labels.classes} else "",
+        names_file=scan.names.file if names & {*scan.classes} else "",
         seed=seed,
-        toml=toml or describe(scan.folder, scan.labels, splits, remarks),
+        toml=toml,
     )
 
 

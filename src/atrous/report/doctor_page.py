@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.dataset import Dataset
+from atrous.data.train_ids import taxonomy_of
 from atrous.doctor import Diagnosis
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.readers import label_reader
@@ -67,10 +68,9 @@ def write_page(path: Path, diagnosis: Diagnosis) -> None:
 
 def render(diagnosis: Diagnosis) -> str:
     """The page as HTML."""
-    labels = diagnosis.labels
-    taxonomy = Taxonomy(name="", classes=labels.classes, colors=labels.colors)
+    taxonomy = taxonomy_of(diagnosis.scan.labels, "")
     read = _label_reader(diagnosis)
-    by_image = {stats.pair.image: stats.pair for stats in diagnosis.pairs}
+    by_image = {stats.pair.image: stats.pair for stats in diagnosis.scan.pairs}
 
     def pictures(pairs: Sequence[Pair]) -> list[Picture]:
         return [_picture(diagnosis.folder, pair, read, taxonomy) for pair in pairs]
@@ -85,16 +85,16 @@ def render(diagnosis: Diagnosis) -> str:
         for f, shown in findings
     ]
     values = {"diagnosis": diagnosis, "findings": findings, "sheets": sheets}
-    return page.render("doctor.html", values | {"bars": _bars(diagnosis)})
+    return page.render("doctor.html", values | {"bars": _bars(diagnosis, taxonomy)})
 
 
 def _label_reader(diagnosis: Diagnosis) -> ReadMask:
     """What reads a label in train ids, also of the pairs that are left out."""
-    given = diagnosis.layout.splits
+    given = diagnosis.scan.layout.splits
     if diagnosis.described:
         dataset = Dataset.open(diagnosis.folder)
         return label_reader({name: dataset.split(name) for name in given})
-    return label_reader(open_unwritten(diagnosis.folder, diagnosis.labels, given))
+    return label_reader(open_unwritten(diagnosis.folder, diagnosis.scan.labels, given))
 
 
 def _picture(folder: Path, pair: Pair, read: ReadMask, taxonomy: Taxonomy) -> Picture:
@@ -156,16 +156,15 @@ def _spread(keys: Sequence[str], count: int) -> list[str]:
     return [keys[place] for place in places]
 
 
-def _bars(diagnosis: Diagnosis) -> list[Bar]:
-    labels, pixels = diagnosis.labels, diagnosis.pixels
-    zero = np.zeros(len(labels.classes) + 1, np.int64)
-    counts: NDArray[Any] = np.sum([zero, *pixels.values()], axis=0)[:-1]
+def _bars(diagnosis: Diagnosis, taxonomy: Taxonomy) -> list[Bar]:
+    zero = np.zeros(taxonomy.num_classes + 1, np.int64)
+    counts: NDArray[Any] = np.sum([zero, *diagnosis.pixels.values()], axis=0)[:-1]
     shares = counts / max(int(counts.sum()), 1)
     widest = max(float(shares.max()), 1e-9)
     return [
         Bar(
-            name=labels.classes[i],
-            color=css_color(labels.colors[i]),
+            name=taxonomy.classes[i],
+            color=css_color(taxonomy.colors[i]),
             share=f"{100 * shares[i]:.3g} %",
             width=round(100 * float(np.sqrt(shares[i] / widest)), 1),
         )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from atrous.doctor.labels.spec import is_background
+from atrous.doctor.labels.values import is_background
 from atrous.errors import InputError
 from atrous.files import replacing
 from atrous.models.catalogue import build

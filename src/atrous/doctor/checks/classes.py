@@ -22,8 +22,10 @@ def names_file(scan: Scan) -> Iterator[Finding]:
     """Names in a file that do not fit the values of the masks; refused where none does."""
     encoding, (file, named) = scan.labels.encoding, scan.names
     if named and encoding == "polygons":
-        names = {entry.name.casefold() for entry in named} | {scan.labels.background.casefold()}
-        lacks = [name for name in scan.labels.classes if name.casefold() not in names]
+        names = {entry.name.casefold() for entry in named} | {
+            (scan.labels.background or "").casefold()
+        }
+        lacks = [name for name in scan.classes if name.casefold() not in names]
         if lacks:
             yield _misfit("problem", f"{file} lacks {many(len(lacks), 'class')}: {some(lacks)}")
     if not named or encoding not in ("index", "palette", "mat", "rgb"):
@@ -33,10 +35,10 @@ def names_file(scan: Scan) -> Iterator[Finding]:
     kind = "colour" if encoding == "rgb" else "id"
     says = (
         f"{file} names {many(len(named), 'class')}, the masks hold {many(len(values), kind)} "
-        f"({some(map(scan.labels.value_name, values))})"
+        f"({some(map(scan.value_name, values))})"
     )
     given = {entry.name: entry.dataset_id for entry in named}
-    taken = {scan.labels.classes[place]: value for value, place in scan.class_of.items()}
+    taken = {scan.classes[place]: value for value, place in scan.class_of.items()}
     if not given.keys() & taken:
         yield _misfit("note", f"{says}: its names are not used, as it does not say which is which")
     moved = [n for n, value in taken.items() if kind == "id" and given.get(n, value) != value]
@@ -44,7 +46,7 @@ def names_file(scan: Scan) -> Iterator[Finding]:
         yield _misfit("note", f"{says}: read as {some(f'{n} = {taken[n]}' for n in moved)}")
     often = scan.values.values[scan.values.masks > max(1, 0.1 * scan.values.num_masks)]
     unnamed = {*values} & {*often.tolist()}
-    unnamed -= {*scan.class_of, *scan.labels.ignore, IGNORE_INDEX}
+    unnamed -= {*scan.class_of, *scan.ignored, IGNORE_INDEX}
     if unnamed and given.keys() & taken:
         become = "taken as the nearest" if scan.labels.unknown == "nearest" else "ignored"
         yield _misfit("problem", f"{says}: {len(unnamed)} have no name and are {become}")
@@ -56,7 +58,7 @@ def _check_values(scan: Scan, values: list[int]) -> None:
     if values and not scan.class_of.keys() & {*values, IGNORE_INDEX}:
         raise InputError(
             f"{scan.folder / scan.names.file}: no {kind} in it occurs in the masks, which hold "
-            f"{some(map(scan.labels.value_name, values))}; give the names of these masks, or take "
+            f"{some(map(scan.value_name, values))}; give the names of these masks, or take "
             "the file away"
         )
     levels = scan.values.levels if kind == "id" else ()
@@ -88,17 +90,16 @@ def of_splits(scan: Scan, pixels: Mapping[str, Pixels], *, proposed: bool) -> It
 
 def _one_class(scan: Scan, train: Pixels) -> Iterator[Finding]:
     """A set of one class, from which nothing can be learnt."""
-    labels = scan.labels
-    present = [labels.classes[place] for place in np.flatnonzero(train[:-1]).tolist()]
+    present = [scan.classes[place] for place in np.flatnonzero(train[:-1]).tolist()]
     if len(present) > 1:
         return
     seen = []
     for i in np.argsort(-scan.values.counts, kind="stable").tolist():
         value, count = int(scan.values.values[i]), int(scan.values.counts[i])
-        meaning = "ignored" if value in (*labels.ignore, IGNORE_INDEX) else "no class"
+        meaning = "ignored" if value in (*scan.ignored, IGNORE_INDEX) else "no class"
         if value in scan.class_of:
-            meaning = labels.classes[scan.class_of[value]]
-        seen.append(f"{labels.value_name(value)}: {many(count, 'pixel')} ({meaning})")
+            meaning = scan.classes[scan.class_of[value]]
+        seen.append(f"{scan.value_name(value)}: {many(count, 'pixel')} ({meaning})")
     yield finding(
         "one-class",
         seen,
@@ -112,7 +113,7 @@ def _missing(
     scan: Scan, pixels: Mapping[str, Pixels], total: Pixels, *, proposed: bool
 ) -> Iterator[Finding]:
     """Classes that a split, or the whole folder, lacks."""
-    names = scan.labels.classes
+    names = scan.classes
     # What is in fewer masks than there are splits cannot be in all of them.
     holders = np.sum([own[:-1] > 0 for own in scan.class_pixels.values()], axis=0)
     divisible = (holders >= len(pixels)) & (not proposed)
@@ -136,7 +137,7 @@ def _balance(scan: Scan, total: Pixels) -> Finding:
     """The share of each class."""
     shares = total[:-1] / max(int(total[:-1].sum()), 1)
     order = np.argsort(-shares, kind="stable").tolist()
-    names = scan.labels.classes
+    names = scan.classes
     rare = [names[i] for i in order if 0 < shares[i] < _RARE_CLASS]
     largest, smallest = order[0], [i for i in order if shares[i] > 0][-1]
     return finding(

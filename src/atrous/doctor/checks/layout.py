@@ -54,7 +54,7 @@ def class_masks(scan: Scan) -> Iterator[Finding]:
     """Names of files that are taken as classes, and what becomes of masks that overlap."""
     if scan.labels.encoding != "binary-masks" or scan.described:
         return
-    classes, background = scan.labels.classes, scan.labels.background
+    classes, background = scan.classes, scan.labels.background
     yield finding("class-masks", classes, rest=background or "ignored")
     overlaps = {
         pair: sum(count for code, count in mask.items() if num_classes_of(code) > 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from atrous.data.encodings.masks import NO_DATA, color_name
 from atrous.doctor.findings import Finding, Severity, finding, many, of_masks, some
-from atrous.doctor.labels.spec import is_background, is_white_a_class
+from atrous.doctor.labels.values import is_background, is_white_a_class
 from atrous.doctor.scan.far_colors import count_far
 from atrous.doctor.scan.pairs import Pair
 from atrous.doctor.scan.scan import Scan
@@ -33,7 +33,7 @@ def strays(scan: Scan) -> Iterator[Finding]:
             if not (mask.is_blurred or value in known):
                 where[value].append(pair)
     if where:
-        names = {value: scan.labels.value_name(value) for value in sorted(where)}
+        names = {value: scan.value_name(value) for value in sorted(where)}
         pairs = dict.fromkeys(pair for found in where.values() for pair in found)
         yield finding(
             "stray-id",
@@ -55,7 +55,7 @@ def blurred(scan: Scan) -> Iterator[Finding]:
     what = "colour" if labels.encoding == "rgb" else "value"
     guess = ""
     if labels.unknown == "nearest" and not scan.described:
-        classes = some(map(labels.value_name, scan.class_of), most=8)
+        classes = some(map(scan.value_name, scan.class_of), most=8)
         guess = f"; --write guesses that only {classes} are classes, and takes the nearest of them"
         if labels.encoding == "rgb" and (far := _far(scan)):
             guess += f": {many(far, 'pixel')} are unlike all of these, so thin classes may be lost"
@@ -86,7 +86,8 @@ def foreground_255(scan: Scan) -> Iterator[Finding]:
 def numbered_objects(scan: Scan) -> Iterator[Finding]:
     """Ids without names that run from 1 to another number in each mask, as those of objects do."""
     labels, held = scan.labels, [(pair, mask) for pair, mask in scan.masks if mask.values.any()]
-    made_up = all(labels.classes[place] == f"class {i}" for i, place in labels.train_ids.items())
+    named = [(i, place) for i, place in scan.class_of.items() if i != IGNORE_INDEX]
+    made_up = all(scan.classes[place] == f"class {i}" for i, place in named)
     any_blurred = any(mask.is_blurred for _, mask in held)
     if scan.described or any_blurred or labels.encoding == "rgb" or not made_up:
         return
@@ -99,7 +100,7 @@ def numbered_objects(scan: Scan) -> Iterator[Finding]:
 
 def empty(scan: Scan) -> Iterator[Finding]:
     """Masks without any class, or with background alone."""
-    names = scan.labels.classes
+    names = scan.classes
     present = {pair: np.flatnonzero(scan.class_pixels[pair][:-1]) for pair, _ in scan.masks}
     unlabelled = [pair for pair, own in present.items() if not own.size]
     blank = [
@@ -123,7 +124,7 @@ def no_data(scan: Scan) -> Iterator[Finding]:
         return
     declared = scan.no_data | {NO_DATA}
     for values, becomes, fix in (
-        (declared & {*scan.labels.ignore}, "is ignored", "name it under labels.map"),
+        (declared & {*scan.ignored}, "is ignored", "name it under labels.map"),
         (declared & {*scan.class_of}, "is read as a class", "name it under labels.ignore"),
     ):
         held = sorted(values & {*scan.values.values.tolist()})
@@ -138,24 +139,24 @@ def transparent(scan: Scan) -> Iterator[Finding]:
         return
     if pairs := scan.holding(TRANSPARENT):
         place = scan.class_of.get(TRANSPARENT)
-        meaning = "ignored" if place is None else f'the class "{scan.labels.classes[place]}"'
+        meaning = "ignored" if place is None else f'the class "{scan.classes[place]}"'
         yield of_masks("transparent", pairs, meaning=meaning)
 
 
 def colors(scan: Scan) -> Iterator[Finding]:
     """Masks in colours."""
     if scan.labels.encoding == "rgb" and not scan.described:
-        yield finding("rgb-masks", map(color_name, scan.labels.train_ids))
+        yield finding("rgb-masks", map(color_name, scan.class_of))
 
 
 def _far(scan: Scan) -> int:
     """Pixels of masks in colours that are no mixture of classes; 0 for few."""
-    known = [code for code in (*scan.class_of, *scan.labels.ignore) if code != TRANSPARENT]
+    known = [code for code in (*scan.class_of, *scan.ignored) if code != TRANSPARENT]
     far = count_far(scan.values.values, scan.values.crests, known)
     return far if far >= _UNLIKE * scan.values.counts.sum() else 0
 
 
 def _known(scan: Scan) -> set[int]:
     """The values that are classes or ignored."""
-    known = {*scan.class_of, *scan.labels.ignore}
+    known = {*scan.class_of, *scan.ignored}
     return known if scan.labels.encoding == "rgb" else known | {IGNORE_INDEX}

@@ -1,15 +1,15 @@
 """One binary mask for each class of an image: read as codes that tell all classes of a pixel."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from atrous.data.encodings.masks import BRIGHT, binary_masks
 from atrous.data.patterns import path_of
+from atrous.data.schema import Labels
 from atrous.doctor.labels.class_names import NamedClass, is_void
-from atrous.doctor.labels.spec import LabelSpec, check_count, is_background
+from atrous.doctor.labels.values import Meaning, class_entries, is_background
 from atrous.doctor.layout.files import Layout
 from atrous.doctor.scan.mask_stats import Ids
 from atrous.doctor.scan.pairs import Pair, scan_pairs
@@ -19,7 +19,7 @@ from atrous.errors import InputError
 from atrous.files import is_file
 from atrous.images.label_maps import read_brightness
 from atrous.progress import Progress
-from atrous.taxonomy import IGNORE_INDEX, distinct_colors
+from atrous.taxonomy import IGNORE_INDEX
 
 _FIRST_BIT = 8
 """Of a code; 0 stands for no class at all, and 255 for what is ignored."""
@@ -64,37 +64,35 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
         return np.where(codes >= _VOID, IGNORE_INDEX, codes)
 
     pairs = scan_pairs(folder, [*masks], read, progress)
-    labels, class_of = _labels(bits, value_stats(pairs, "binary-masks"), named)
-    labels = replace(labels, extra={"foreground": foreground, **labels.extra})
-    return Scan(layout, labels, class_of, pairs)
+    meaning = _meaning(bits, value_stats(pairs, "binary-masks"), named, foreground)
+    return Scan(layout, *meaning, pairs)
 
 
-def _labels(
-    bits: Mapping[str, int], stats: ValueStats, named: Sequence[NamedClass]
-) -> tuple[LabelSpec, dict[int, int]]:
+def _meaning(
+    bits: Mapping[str, int], stats: ValueStats, named: Sequence[NamedClass], foreground: int
+) -> Meaning:
     """The classes in the order that decides where they overlap, and the class of each code."""
     shown = [name for name in bits if not is_void(name)]
     area = {n: int(stats.counts[(stats.values & bits[n]) > 0].sum()) for n in shown}
     given = [entry.name for entry in named if entry.name in area]
     order = given if {*given} == {*shown} else sorted(shown, key=lambda name: (-area[name], name))
-    background = next(filter(is_background, order), "background" if 0 in stats.values else "")
-    classes = tuple(dict.fromkeys([*filter(None, [background]), *order]))
-    check_count(len(classes))
+    background = next(filter(is_background, order), "background" if 0 in stats.values else None)
+    classes = [*dict.fromkeys([*([background] if background else ()), *order])]
     class_of = {
         int(code): max(classes.index(name) for name in shown if code & bits[name])
         for code in stats.values
         if code > IGNORE_INDEX
     }
-    void = sorted({*bits} - {*shown})
-    labels = LabelSpec(
+    if background:
+        class_of[0] = classes.index(background)
+    labels = Labels(
         encoding="binary-masks",
-        classes=classes,
-        colors=distinct_colors(len(classes)),
-        train_ids={i: i for i in range(len(classes))},
+        ignore=tuple(sorted({*bits} - {*shown})),
         background=background,
-        extra={"ignore": void} if void else {},
+        foreground=foreground,
+        classes=class_entries(classes),
     )
-    return labels, class_of | ({0: classes.index(background)} if background else {})
+    return Meaning(labels, class_of)
 
 
 def num_classes_of(code: int) -> int:

@@ -10,7 +10,6 @@ from atrous.data.encodings.masks import UNKNOWN, Encoding
 from atrous.data.split import Split
 from atrous.doctor.findings import Finding, finding
 from atrous.doctor.labels.readers import label_reader
-from atrous.doctor.labels.spec import LabelSpec
 from atrous.doctor.layout.files import Files, Layout
 from atrous.doctor.scan.blur import mark_blurred
 from atrous.doctor.scan.mask_stats import Ids
@@ -46,17 +45,10 @@ def read_described(folder: Path, progress: Progress) -> Scan:
     if encoding.name in _PICTURES:
         read = mark_blurred(read)
     known = _known(encoding, value_stats(read, encoding.name).values)
-    labels = LabelSpec(
-        encoding=encoding.name,
-        classes=dataset.taxonomy.classes,
-        colors=dataset.taxonomy.colors,
-        train_ids={},
-        ignore=tuple(value for value, i in known.items() if i == IGNORE_INDEX),
-        unknown=_unknown(encoding),
-        things=dataset.taxonomy.things,
-    )
     class_of = {value: i for value, i in known.items() if i != IGNORE_INDEX}
-    return Scan(Layout(folder, files, "dataset.toml"), labels, class_of, read, notes)
+    ignored = tuple(value for value, i in known.items() if i == IGNORE_INDEX)
+    layout = Layout(folder, files, "dataset.toml")
+    return Scan(layout, dataset.description.labels, class_of, ignored, read, notes)
 
 
 def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
@@ -115,9 +107,3 @@ def _known(encoding: Encoding, values: NDArray[np.int64]) -> dict[int, int]:
         train_ids = values.astype(np.int16)
     both = zip(values.tolist(), train_ids.tolist(), strict=True)
     return {value: i for value, i in both if i != UNKNOWN}
-
-
-def _unknown(encoding: Encoding) -> str:
-    if encoding.nearest:
-        return "nearest"
-    return "ignore" if encoding.table[-1] == IGNORE_INDEX else "error"

@@ -8,21 +8,20 @@ from pathlib import Path
 from atrous.data.encodings.masks import Encoding, lookup_table
 from atrous.data.encodings.mat import read_mat
 from atrous.data.encodings.polygons import shape_names
+from atrous.data.schema import Labels
 from atrous.doctor.findings import Finding, finding
 from atrous.doctor.labels.class_names import NamedClass, is_void, same_class
-from atrous.doctor.labels.spec import LabelSpec, check_count, with_spare_colors
+from atrous.doctor.labels.values import class_entries
 from atrous.doctor.layout.files import Layout
 from atrous.errors import InputError
-from atrous.taxonomy import IGNORE_INDEX, distinct_colors
+from atrous.taxonomy import IGNORE_INDEX
 
 _VARIABLES = ("S", "LabelMap", "label", "labels", "mask", "gt", "seg", "annotation")
 _MAX_BYTES = 1 << 26
 """Of the file of one image."""
 
 
-def labels_of_shapes(
-    layout: Layout, named: Sequence[NamedClass]
-) -> tuple[LabelSpec, list[Finding]]:
+def labels_of_shapes(layout: Layout, named: Sequence[NamedClass]) -> tuple[Labels, list[Finding]]:
     """The labels of LabelMe or Supervisely files: the names of all their shapes, sorted.
 
     Where `named` has them all, its classes, order and colours count.
@@ -48,15 +47,13 @@ def labels_of_shapes(
         groups = same_class(counts)
     void = [group for group in groups if is_void(group[0])]
     groups = [group for group in groups if group not in void]
-    check_count(len(groups))
     colors = {entry.name.casefold(): entry.color for entry in named}
-    labels = LabelSpec(
+    classes = [group[0] for group in groups]
+    labels = Labels(
         encoding="polygons",
-        classes=tuple(group[0] for group in groups),
-        colors=with_spare_colors(colors.get(group[0].casefold()) for group in groups),
-        train_ids={},
-        names={name: place for place, group in enumerate(groups) for name in group[1:]}
+        map={name: place for place, group in enumerate(groups) for name in group[1:]}
         | {name: IGNORE_INDEX for group in void for name in group},
+        classes=class_entries(classes, [colors.get(name.casefold()) for name in classes]),
     )
     return labels, name_notes(groups, [group[0] for group in void if counts[group[0]]])
 
@@ -68,7 +65,7 @@ def name_notes(groups: Iterable[Sequence[str]], void: Sequence[str]) -> list[Fin
     return [finding(kind, names) for kind, names in notes if names]
 
 
-def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> LabelSpec:
+def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> Labels:
     """The labels of YOLO files: `named`, and made-up names up to the largest class index."""
     largest, boxes, polygons = -1, 0, 0
     for path in _label_paths(layout):
@@ -83,13 +80,8 @@ def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> LabelSpec:
         )
     known = {entry.dataset_id: entry.name for entry in named}
     count = max(largest + 1, len(named))
-    check_count(count)
-    return LabelSpec(
-        encoding="polygons",
-        classes=tuple(known.get(i, f"class {i}") for i in range(count)),
-        colors=distinct_colors(count),
-        train_ids={place: place for place in range(count)},
-    )
+    classes = [known.get(i, f"class {i}") for i in range(count)]
+    return Labels(encoding="polygons", classes=class_entries(classes))
 
 
 def mat_variable(path: Path) -> str:

@@ -5,21 +5,19 @@ that are regions are its own.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from atrous.data.schema import builtin_text
-from atrous.data.train_ids import read_classes, read_encoding, read_taxonomy
+from atrous.data.schema import Labels, builtin
+from atrous.data.train_ids import encoding_of, taxonomy_of
 from atrous.doctor.findings import Finding, Severity, finding, some
 from atrous.doctor.labels.class_names import NamedClass
-from atrous.doctor.labels.spec import LabelSpec
+from atrous.doctor.labels.values import Meaning, class_entries, id_map
 from atrous.doctor.layout.files import Layout
 from atrous.doctor.scan.scan import Scan
 from atrous.taxonomy import IGNORE_INDEX
@@ -39,7 +37,7 @@ class _Known(msgspec.Struct, forbid_unknown_fields=True):
     masks: str
     set: str = ""
     """The built-in set whose labels count; or these are given."""
-    labels: dict[str, Any] = {}
+    labels: Labels | None = None
     two: bool = False
     """Whether the masks hold two values, whichever they are, so that the names alone count."""
 
@@ -52,44 +50,44 @@ def as_known(scan: Scan) -> Scan:
     known = next((known for known in _table() if _is_laid_out(scan.layout, known)), None)
     if known is None:
         return scan
-    labels = _labels_of(known, scan)
+    meaning = _meaning(known, scan)
     line = known.title
     severity: Severity = "note"
-    if misfit := _misfit(known, scan, labels):
+    if misfit := _misfit(known, scan, meaning):
         line += f", but {misfit}: the folder's own values are read"
-    elif labels is not None:
+    elif meaning is not None:
         line += ", and read by its ids, names and colours"
-        if (ignored := scan.values.share(labels.ignore)) > _MAX_IGNORED:
+        if (ignored := scan.values.share(meaning.ignored)) > _MAX_IGNORED:
             line += f", which ignore {ignored:.0%} of the pixels"
             severity = "problem"
-        class_of = scan.class_of if known.two else labels.train_ids
-        scan = replace(scan, labels=labels, class_of=class_of)
+        scan = replace(
+            scan, labels=meaning.labels, class_of=meaning.class_of, ignored=meaning.ignored
+        )
     note = finding("known-set", count=1, severity=severity, line=line)
     return replace(scan, findings=[*scan.findings, note])
 
 
-def _misfit(known: _Known, scan: Scan, labels: LabelSpec | None) -> str:
+def _misfit(known: _Known, scan: Scan, meaning: Meaning | None) -> str:
     """Why a folder that is laid out as a set is another one; "" if it is not."""
-    if labels is None:
+    if meaning is None:
         return "is stored otherwise"
     named = scan.names.entries
-    if named and not _agree(named, labels):
+    if named and not _agree(named, meaning.labels):
         return f"a file names other classes ({some(entry.name for entry in named)})"
-    ids = {*labels.train_ids, *labels.ignore}
+    ids = {*meaning.class_of, *meaning.ignored}
     if not known.two and (strange := [i for i in scan.values.regions() if i not in ids]):
         return f"holds {some(map(str, strange))}, which it has not"
-    return "it would ignore all pixels" if scan.values.share(labels.ignore) == 1 else ""
+    return "it would ignore all pixels" if scan.values.share(meaning.ignored) == 1 else ""
 
 
-def coco_notes(labels: LabelSpec) -> list[Finding]:
+def coco_notes(given: Mapping[int, str]) -> list[Finding]:
     """Say that the categories of a COCO JSON are COCO's own, if ids and names are."""
-    table = tomllib.loads(builtin_text("coco-panoptic"))["labels"]
-    names = [entry["name"] for entry in read_classes(table)]
-    own = {i: names[place] for i, place in _train_ids(table).items()}
-    given = {i: labels.classes[place] for i, place in labels.train_ids.items()}
-    if len(given) < _COCO_THINGS or any(own.get(i) != name for i, name in given.items()):
-        return []
-    return [finding("coco-categories", count=1, number=len(given))]
+    labels = builtin("coco-panoptic").labels
+    names = [entry.name for entry in labels.entries()]
+    table = encoding_of(labels).table
+    own = {i: names[table[i]] for i in given if 0 <= table[i] < len(names)}
+    is_coco = len(given) >= _COCO_THINGS and own == given
+    return [finding("coco-categories", count=1, number=len(own))] if is_coco else []
 
 
 @cache
@@ -107,35 +105,36 @@ def _is_laid_out(layout: Layout, known: _Known) -> bool:
     )
 
 
-def _labels_of(known: _Known, scan: Scan) -> LabelSpec | None:
-    """The labels of a set, as the masks are stored; None where it is not stored so."""
-    table = known.labels or tomllib.loads(builtin_text(known.set))["labels"]
-    classes = read_classes(table)
-    taxonomy = read_taxonomy("known", classes)
+def _meaning(known: _Known, scan: Scan) -> Meaning | None:
+    """What the values of a set mean, as the masks are stored; None where it is not stored so."""
+    labels, encoding = known.labels or builtin(known.set).labels, scan.labels.encoding
+    taxonomy = taxonomy_of(labels, known.title)
     if known.two:
-        is_fit = len(scan.labels.classes) == 2
-        return replace(scan.labels, classes=taxonomy.classes) if is_fit else None
-    if scan.labels.encoding not in ("index", "palette"):
+        if len(scan.classes) != len(taxonomy.classes):
+            return None
+        colors = [entry.color for entry in scan.labels.entries()]
+        renamed = msgspec.structs.replace(
+            scan.labels, classes=class_entries(taxonomy.classes, colors)
+        )
+        return Meaning(renamed, scan.class_of, scan.ignored)
+    if encoding not in ("index", "palette"):
         return None
-    ids = read_encoding(table, classes).table[:-1]
-    return LabelSpec(
-        encoding=scan.labels.encoding,
-        classes=taxonomy.classes,
-        colors=taxonomy.colors,
-        train_ids=_train_ids(table),
-        ignore=tuple(np.flatnonzero(ids == IGNORE_INDEX).tolist()),
+    table = encoding_of(labels).table[:-1]
+    is_class = (table >= 0) & (table < IGNORE_INDEX)
+    train_ids = {i: int(table[i]) for i in np.flatnonzero(is_class).tolist()}
+    ignored = tuple(np.flatnonzero(table == IGNORE_INDEX).tolist())
+    stored = Labels(
+        encoding=encoding,
+        ignore=ignored,
         unknown=scan.labels.unknown,
-        things=taxonomy.things,
+        map=id_map(train_ids),
+        classes=class_entries(taxonomy.classes, taxonomy.colors, taxonomy.things),
     )
+    return Meaning(stored, train_ids, ignored)
 
 
-def _train_ids(table: Mapping[str, Any]) -> dict[int, int]:
-    """The train id of each dataset id that is a class, by a table [labels]."""
-    ids = read_encoding(table, read_classes(table)).table[:-1]
-    return {i: int(ids[i]) for i in np.flatnonzero((ids >= 0) & (ids < IGNORE_INDEX)).tolist()}
-
-
-def _agree(named: Sequence[NamedClass], labels: LabelSpec) -> bool:
+def _agree(named: Sequence[NamedClass], labels: Labels) -> bool:
     """Whether a file names the classes of a set, if with further words for each."""
     given = {re.split("[,;]", entry.name)[0].strip().lower() for entry in named}
-    return sum(name.lower() in given for name in labels.classes) > 0.8 * len(labels.classes)
+    names = [entry.name.lower() for entry in labels.entries()]
+    return sum(name in given for name in names) > 0.8 * len(names)

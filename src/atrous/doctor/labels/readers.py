@@ -5,24 +5,20 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from atrous.data.encodings.coco import empty_objects
 from atrous.data.encodings.masks import IDS, Encoding, lookup_table
 from atrous.data.encodings.mat import read_mat
+from atrous.data.schema import ClassEntry, EncodingName, Labels
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
 from atrous.doctor.findings import Finding, finding, many
 from atrous.doctor.labels.binary import read_binary
-from atrous.doctor.labels.class_names import NO_ID, NamedClass
+from atrous.doctor.labels.class_names import NO_ID, Color, NamedClass
 from atrous.doctor.labels.drawn import labels_of_shapes, labels_of_yolo, mat_variable
-from atrous.doctor.labels.spec import (
-    Color,
-    LabelSpec,
-    color_of,
-    labels_of_colors,
-    labels_of_ids,
-)
+from atrous.doctor.labels.values import check_count, color_of, labels_of_colors, labels_of_ids
 from atrous.doctor.layout.files import Layout
 from atrous.doctor.layout.foreign import foreign_labels
 from atrous.doctor.proposal import open_unwritten
@@ -49,7 +45,7 @@ _UNCOVERED = 0.25
 
 
 def read_folder(
-    layout: Layout, labels: LabelSpec | None, named: Sequence[NamedClass], progress: Progress
+    layout: Layout, labels: Labels | None, named: Sequence[NamedClass], progress: Progress
 ) -> Scan:
     """Read all pairs of a layout and tell what the values of the masks mean.
 
@@ -91,46 +87,50 @@ def label_reader(splits: Mapping[str, Split | Shards]) -> ReadMask:
     return lambda pair: splits[pair.split].label(places[pair.split, pair.key])
 
 
-def _read_drawn(layout: Layout, labels: LabelSpec, progress: Progress) -> Scan:
+def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
     """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background."""
     opened = open_unwritten(layout.folder, labels, layout.splits)
     pairs = scan_pairs(layout.folder, pairs_of(layout.splits), label_reader(opened), progress)
     errors = [stats.mask_error for stats in pairs if stats.mask_error]
     if len(errors) == len(pairs):
         raise InputError(f"none of {many(len(errors), 'label')} can be read: {errors[0]}")
-    class_of = {place: place for place in range(len(labels.classes))}
+    classes = [entry.name for entry in labels.entries()]
+    class_of = {place: place for place in range(len(classes))}
     if labels.encoding == "coco-panoptic":
-        return Scan(layout, labels, class_of, pairs)
+        return Scan(layout, labels, class_of, (), pairs)
     share = value_stats(pairs, labels.encoding).share([IGNORE_INDEX])
-    background = next((name for name in labels.classes if name.lower() in _BACKGROUND), "")
+    background = next((name for name in classes if name.lower() in _BACKGROUND), None)
     if share > (0 if background else _UNCOVERED):
-        if not background:
+        if background is None:
             background = "background"
-            classes, colors = (*labels.classes, background), (*labels.colors, (0, 0, 0))
-            labels = replace(labels, classes=classes, colors=colors)
-        labels = replace(labels, background=background)
-        class_of[IGNORE_INDEX] = labels.classes.index(background)
-    notes = [*_uncovered(share, labels.background), *_empty_objects(labels, opened)]
-    return Scan(layout, labels, class_of, pairs, notes)
+            entries = (*labels.entries(), ClassEntry(name=background, color=(0, 0, 0)))
+            labels = msgspec.structs.replace(labels, classes=entries)
+            check_count(len(entries))
+        class_of[IGNORE_INDEX] = [entry.name for entry in labels.entries()].index(background)
+        labels = msgspec.structs.replace(labels, background=background)
+    notes = [*_uncovered(share, labels.background), *_empty_objects(classes, opened)]
+    return Scan(layout, labels, class_of, (), pairs, notes)
 
 
-def _uncovered(share: float, background: str) -> Iterator[Finding]:
+def _uncovered(share: float, background: str | None) -> Iterator[Finding]:
     """What becomes of the pixels that no shape covers."""
     if share:
         become = f"of the class {background}" if background else "ignored"
         yield finding("uncovered", count=1, share=share, become=become)
 
 
-def _empty_objects(labels: LabelSpec, opened: Mapping[str, Split | Shards]) -> Iterator[Finding]:
+def _empty_objects(
+    classes: Sequence[str], opened: Mapping[str, Split | Shards]
+) -> Iterator[Finding]:
     """Objects of COCO JSONs that cover no pixel."""
     lines = []
-    for split in opened.values() if labels.encoding == "coco-json" else ():
-        for image in split.annotations.values() if isinstance(split, Split) else ():
+    splits = [split for split in opened.values() if isinstance(split, Split)]
+    for split in splits:
+        for image in split.annotations.values() if split.encoding.name == "coco-json" else ():
             with suppress(InputError):  # which is a finding of its own
-                for i in empty_objects(image):
-                    place = labels.train_ids.get(i)
-                    name = "ignored" if place is None else labels.classes[place]
-                    lines.append(f"{image.file_name}: {name}")
+                train_ids = [split.encoding.train_id(i, "") for i in empty_objects(image)]
+                names = ["ignored" if i == IGNORE_INDEX else classes[i] for i in train_ids]
+                lines += [f"{image.file_name}: {name}" for name in names]
     if lines:
         yield finding("empty-object", lines)
 
@@ -145,8 +145,7 @@ def _read_mats(
         layout.folder, pairs, lambda pair: read_mat(layout.folder / pair.mask, as_it_is), progress
     )
     scan = _scan_of_ids(layout, "mat", read, named, {})
-    extra = {} if variable == "S" else {"variable": variable}
-    return replace(scan, labels=replace(scan.labels, extra=extra))
+    return replace(scan, labels=msgspec.structs.replace(scan.labels, variable=variable))
 
 
 def _read_colors(
@@ -160,8 +159,8 @@ def _read_colors(
     if not masks:
         raise InputError(read[0].mask_error)
     any_blurred = any(mask.is_blurred for mask in masks)
-    labels = labels_of_colors(value_stats(read, "rgb"), named, any_blurred=any_blurred)
-    return Scan(layout, labels, labels.train_ids, read)
+    meaning = labels_of_colors(value_stats(read, "rgb"), named, any_blurred=any_blurred)
+    return Scan(layout, *meaning, read)
 
 
 def _read_ids(
@@ -179,7 +178,7 @@ def _read_ids(
 
 def _scan_of_ids(
     layout: Layout,
-    encoding: str,
+    encoding: EncodingName,
     pairs: Sequence[PairStats],
     named: Sequence[NamedClass],
     palette: Mapping[int, Color],
@@ -187,8 +186,8 @@ def _scan_of_ids(
 ) -> Scan:
     pairs = mark_blurred(pairs)
     with_ids = [entry for entry in named if entry.dataset_id != NO_ID]
-    labels = labels_of_ids(encoding, value_stats(pairs, encoding), with_ids, palette, no_data)
-    return Scan(layout, labels, labels.train_ids, pairs, no_data=no_data)
+    meaning = labels_of_ids(encoding, value_stats(pairs, encoding), with_ids, palette, no_data)
+    return Scan(layout, *meaning, pairs, no_data=no_data)
 
 
 def _declared(folder: Path, pairs: Sequence[PairStats]) -> frozenset[int]:
@@ -198,7 +197,9 @@ def _declared(folder: Path, pairs: Sequence[PairStats]) -> frozenset[int]:
     return frozenset(i for i in range(IDS) if i in values)
 
 
-def _without_converted(folder: Path, pairs: Sequence[PairStats]) -> tuple[str, Sequence[PairStats]]:
+def _without_converted(
+    folder: Path, pairs: Sequence[PairStats]
+) -> tuple[EncodingName, Sequence[PairStats]]:
     """Tell palette masks from grey ones; refuse grey ones among them whose ids are other ids.
 
     A palette mask that some program turned to grey holds the brightness of its colours.

@@ -13,12 +13,13 @@ from atrous.data.encodings.coco import number_of
 from atrous.data.encodings.masks import IDS, plain_name
 from atrous.data.file_names import match_files
 from atrous.data.lists import split_of
+from atrous.data.schema import EncodingName, Labels
 from atrous.decode import read_json
 from atrous.doctor.findings import Finding, finding, many, some
 from atrous.doctor.labels.class_names import color_in, is_void
 from atrous.doctor.labels.drawn import name_notes
 from atrous.doctor.labels.known import coco_notes
-from atrous.doctor.labels.spec import LabelSpec, check_count, with_spare_colors
+from atrous.doctor.labels.values import class_entries, id_map
 from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
@@ -64,7 +65,7 @@ class _CocoFiles:
     """Names of the JSON that no image here has."""
 
 
-def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, LabelSpec, list[Finding]] | None:
+def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Labels, list[Finding]] | None:
     """The images of the COCO JSONs in a folder, and their categories; None if there are none.
 
     Where both kinds lie there, panoptic ones count more than instances and stuff.
@@ -95,7 +96,6 @@ def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, LabelSpec, li
     origin = "none" if UNDIVIDED in splits else "folders"
     layout = Layout(folder, {split: found.files for split, found in splits.items()}, origin)
     labels, findings = _labels("coco-panoptic" if panoptic else "coco-json", categories)
-    findings += coco_notes(labels)
     findings += [*_missing_images(splits.values()), *_unused(layout, every, paths)]
     return layout, labels, findings
 
@@ -258,21 +258,24 @@ def _categories(folder: Path, cocos: Mapping[str, _Coco]) -> dict[int, _Category
     return dict(sorted(by_id.items()))
 
 
-def _labels(encoding: str, by_id: Mapping[int, _Category]) -> tuple[LabelSpec, list[Finding]]:
+def _labels(encoding: EncodingName, by_id: Mapping[int, _Category]) -> tuple[Labels, list[Finding]]:
     ids: dict[str, list[int]] = {}
     for number, entry in by_id.items():
         ids.setdefault(entry.name.casefold(), []).append(number)
     void = [numbers for name, numbers in ids.items() if is_void(name)]
     groups = [numbers for numbers in ids.values() if numbers not in void]
-    check_count(len(groups))
     first = [by_id[numbers[0]] for numbers in groups]
-    labels = LabelSpec(
+    train_ids = {i: place for place, numbers in enumerate(groups) for i in numbers}
+    labels = Labels(
         encoding=encoding,
-        classes=tuple(entry.name for entry in first),
-        colors=with_spare_colors(color_in(entry.color) for entry in first),
-        train_ids={i: place for place, numbers in enumerate(groups) for i in numbers},
         ignore=tuple(i for numbers in void for i in numbers),
-        things=frozenset(place for place, entry in enumerate(first) if entry.isthing == 1),
+        map=id_map(train_ids),
+        classes=class_entries(
+            [entry.name for entry in first],
+            [color_in(entry.color) for entry in first],
+            {place for place, entry in enumerate(first) if entry.isthing == 1},
+        ),
     )
     spellings = [[f"{by_id[i].name} ({i})" for i in numbers] for numbers in groups]
-    return labels, name_notes(spellings, [by_id[numbers[0]].name for numbers in void])
+    notes = name_notes(spellings, [by_id[numbers[0]].name for numbers in void])
+    return labels, notes + coco_notes({i: first[place].name for i, place in train_ids.items()})

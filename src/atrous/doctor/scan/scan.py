@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.encodings.masks import check_same_size, nearest_colors, nearest_ids
+from atrous.data.encodings.masks import (
+    check_same_size,
+    color_name,
+    nearest_colors,
+    nearest_ids,
+)
+from atrous.data.schema import Labels
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.class_names import NO_NAMES, ClassNames
-from atrous.doctor.labels.spec import LabelSpec
 from atrous.doctor.layout.files import Files, Layout
 from atrous.doctor.scan.mask_stats import MaskStats
 from atrous.doctor.scan.pairs import Pair, PairStats
@@ -25,10 +30,12 @@ class Scan:
     """All that is known of a folder: what the checks judge."""
 
     layout: Layout
-    labels: LabelSpec
+    labels: Labels
     class_of: Mapping[int, int]
     """The train id of each known value in the masks' statistics: of dataset ids, 24-bit codes, or
     what else the masks were read as."""
+    ignored: tuple[int, ...]
+    """The known values that no loss and no score counts."""
     pairs: Sequence[PairStats]
     findings: Sequence[Finding] = ()
     """What was guessed on the way, or draws nothing."""
@@ -48,6 +55,15 @@ class Scan:
         return self.layout.origin == "dataset.toml"
 
     @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their train ids."""
+        return tuple(entry.name for entry in self.labels.entries())
+
+    def value_name(self, value: int) -> str:
+        """A value of a mask as people write it: an id, or a colour."""
+        return color_name(value) if self.labels.encoding == "rgb" else str(value)
+
+    @cached_property
     def masks(self) -> list[tuple[Pair, MaskStats]]:
         """The pairs whose masks can be read."""
         return [(stats.pair, stats.mask) for stats in self.pairs if stats.mask]
@@ -60,7 +76,7 @@ class Scan:
     @cached_property
     def class_pixels(self) -> dict[Pair, NDArray[np.int64]]:
         """(K + 1,) of each pair: pixels of each class, and last of none."""
-        num_classes, train_ids = len(self.labels.classes), self._with_nearest()
+        num_classes, train_ids = len(self.classes), self._with_nearest()
         pixels = {stats.pair: np.zeros(num_classes + 1, np.int64) for stats in self.pairs}
         for pair, mask in self.masks:
             for value, count in mask.items():
@@ -73,7 +89,7 @@ class Scan:
 
     def _with_nearest(self) -> dict[int, int]:
         """The class of each value, also of unknown ones that become the nearest known one."""
-        known = [*self.class_of, *self.labels.ignore]
+        known = [*self.class_of, *self.ignored]
         if self.labels.unknown != "nearest" or not known:
             return dict(self.class_of)
         values = self.values.values

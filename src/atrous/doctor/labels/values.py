@@ -4,20 +4,21 @@ Where a file names the classes it is believed. Elsewhere every value that lies s
 than the blur of an edge is a class, but for ids far beyond all others in a mask or two.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise, zip_longest
+from typing import Literal, NamedTuple
 
 from atrous.data.encodings.masks import NO_DATA, color_name
-from atrous.doctor.labels.class_names import NamedClass, is_void
+from atrous.data.schema import ClassEntry, EncodingName, Labels, color_code
+from atrous.data.schema import Color as AnyColor
+from atrous.doctor.labels.class_names import Color, NamedClass, is_void
 from atrous.doctor.scan.far_colors import find_far_colors
 from atrous.doctor.scan.levels import GAP, are_spread
 from atrous.doctor.scan.value_stats import ValueStats
 from atrous.errors import InputError
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors
-
-Color = tuple[int, int, int]
 
 _BACKGROUND = ("background", "_background_", "other", "class 0")
 _FAR = 3
@@ -31,38 +32,24 @@ _NEAR = 8
 """Colours as close, in each channel, are one to JPEG."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelSpec:
-    """How masks are stored, and the classes of their values: the [labels] of a dataset.toml."""
+class Meaning(NamedTuple):
+    """What the values of masks mean."""
 
-    encoding: str
-    classes: tuple[str, ...]
-    colors: tuple[Color, ...]
-    train_ids: Mapping[int, int]
-    """Of each dataset id, or 24-bit code."""
-    ignore: tuple[int, ...] = ()
-    unknown: str = "error"
-    names: Mapping[str, int] = field(default_factory=dict)
-    """LabelMe: train ids of further names of a class; 255 is ignored."""
-    background: str = ""
-    things: frozenset[int] = frozenset()
-    """Train ids."""
-    extra: Mapping[str, str | int | list[str]] = field(default_factory=dict)
-    """Further fields of [labels], such as a divisor."""
-
-    def value_name(self, value: int) -> str:
-        """A value of a mask as people write it: an id, or a colour."""
-        return color_name(value) if self.encoding == "rgb" else str(value)
+    labels: Labels
+    class_of: Mapping[int, int]
+    """The train id of each value that is a class."""
+    ignored: tuple[int, ...] = ()
+    """Values that no loss and no score counts."""
 
 
 def labels_of_ids(
-    encoding: str,
+    encoding: EncodingName,
     stats: ValueStats,
     named: Sequence[NamedClass],
     palette: Mapping[int, Color],
     no_data: frozenset[int] = frozenset(),
-) -> LabelSpec:
-    """The spec of masks whose values are ids.
+) -> Meaning:
+    """Tell what the values of masks mean that are ids.
 
     Args:
         encoding: "index", "palette" or "mat".
@@ -78,57 +65,55 @@ def labels_of_ids(
     ignore = ({*names} | ({0, IGNORE_INDEX} | no_data) & present) - {*classes}
     if (stats.values < 0).any():
         ignore.add(NO_DATA)
-    check_count(len(classes))
     given = {entry.name: entry.color for entry in named if entry.color}
     order = list(dict.fromkeys(classes.values()))  # two ids may stand for one class
     first = {name: i for i, name in reversed(classes.items())}
-    return LabelSpec(
+    entries = class_entries(order, [given.get(n) or palette.get(first[n]) for n in order])
+    train_ids = {i: order.index(name) for i, name in classes.items()}
+    near = bool(stats.levels) and {*classes} <= {*stats.levels, IGNORE_INDEX}
+    labels = Labels(
         encoding=encoding,
-        classes=tuple(order),
-        colors=with_spare_colors(given.get(n) or palette.get(first[n]) for n in order),
-        train_ids={i: order.index(name) for i, name in classes.items()},
         ignore=tuple(sorted(ignore)),
-        unknown=_unknown(
-            present - {*classes} - ignore,
-            nearest=bool(stats.levels) and {*classes} <= {*stats.levels, IGNORE_INDEX},
-        ),
+        unknown=_unknown(present - {*classes} - ignore, nearest=near),
+        map=id_map(train_ids),
+        classes=entries,
     )
+    return Meaning(labels, train_ids, tuple(sorted(ignore)))
 
 
-def labels_of_colors(
-    stats: ValueStats, named: Sequence[NamedClass], any_blurred: bool
-) -> LabelSpec:
-    """The spec of masks whose colours are ids."""
-    first = {code_of(entry.color): entry.name for entry in reversed(named) if entry.color}
+def labels_of_colors(stats: ValueStats, named: Sequence[NamedClass], any_blurred: bool) -> Meaning:
+    """Tell what the colours of masks mean."""
+    first = {color_code(entry.color): entry.name for entry in reversed(named) if entry.color}
     codes = {name: code for code, name in reversed(first.items())}
     if not codes:
         regions = _without_near(stats)
         check_count(len(regions))
         # A name without a colour says which value it means only if the colours are greys.
-        grey = {code_of((entry.dataset_id,) * 3): entry.name for entry in named[:256]}
+        grey = {color_code((entry.dataset_id,) * 3): entry.name for entry in named[:256]}
         held = {0 if code == TRANSPARENT else code for code in regions}
         codes = {grey[code]: code for code in sorted(held & grey.keys())}
         if {*codes.values()} != held:
             codes = {f"class {place}": code for place, code in enumerate(regions)}
     clear, codes = _clear_class(stats, codes)
     classes = {name: code for name, code in codes.items() if not is_void(name)}
-    check_count(len(classes))
+    entries = class_entries([*classes], map(color_of, classes.values()))
     places = {name: place for place, name in enumerate(classes)}
     train_ids = {code: places[name] for name, code in classes.items()}
     ignore = {*codes.values()} - {*classes.values()}
+    further = {}
     if clear in places:
-        train_ids[TRANSPARENT] = places[clear]
+        train_ids[TRANSPARENT] = further[color_name(TRANSPARENT)] = places[clear]
     elif TRANSPARENT in stats.values:
         ignore.add(TRANSPARENT)
     leftover = {int(value) for value in stats.values} - {*train_ids} - ignore
-    return LabelSpec(
+    labels = Labels(
         encoding="rgb",
-        classes=tuple(classes),
-        colors=tuple(color_of(code) for code in classes.values()),
-        train_ids=train_ids,
-        ignore=tuple(sorted(ignore)),
+        ignore=tuple(map(color_name, sorted(ignore))),
         unknown=_unknown(leftover, nearest=any_blurred),
+        map=further,
+        classes=entries,
     )
+    return Meaning(labels, train_ids, tuple(sorted(ignore)))
 
 
 def _clear_class(stats: ValueStats, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
@@ -147,26 +132,44 @@ def _clear_class(stats: ValueStats, codes: dict[str, int]) -> tuple[str, dict[st
     others = {name: code for name, code in codes.items() if code != TRANSPARENT}
     if black is not None and 0 not in stats.beside_transparent:
         return black, others
-    spare = (0, 0xFFFFFF, *map(code_of, distinct_colors(len(drawn))))
+    spare = (0, 0xFFFFFF, *map(color_code, distinct_colors(len(drawn))))
     unused = next(code for code in spare if code not in drawn)
     return "background", {"background": unused, **others}
 
 
-def with_spare_colors(colors: Iterable[Color | None]) -> tuple[Color, ...]:
-    """The colours of classes, those that are None filled in."""
-    colors = list(colors)
-    both = zip(colors, distinct_colors(len(colors)), strict=True)
-    return tuple(color or spare for color, spare in both)
+def class_entries(
+    names: Sequence[str],
+    colors: Iterable[AnyColor | None] = (),
+    things: Collection[int] = (),
+) -> tuple[ClassEntry, ...]:
+    """The classes of a dataset.toml, in the order of train ids.
+
+    Args:
+        names: of all classes.
+        colors: of the first classes; those that are None, or left out, are made up.
+        things: the train ids of countable classes.
+    """
+    check_count(len(names))
+    spare = distinct_colors(len(names))
+    try:
+        return tuple(
+            ClassEntry(name=name, color=color or spare[place], thing=place in things)
+            for place, (name, color) in enumerate(zip_longest(names, colors))
+        )
+    except ValueError as error:
+        raise InputError(f"{error}; rename the class") from None
 
 
-def _unknown(leftover: set[int], *, nearest: bool) -> str:
+def id_map(train_ids: Mapping[int, int]) -> dict[str, int]:
+    """The `map` of [labels]; empty where each id is a train id."""
+    if all(i == place for i, place in train_ids.items()):
+        return {}
+    return {str(i): place for i, place in train_ids.items()}
+
+
+def _unknown(leftover: set[int], *, nearest: bool) -> Literal["error", "ignore", "nearest"]:
     """What becomes of the values that are neither classes nor ignored."""
     return ("nearest" if nearest else "ignore") if leftover else "error"
-
-
-def code_of(color: Color) -> int:
-    """The 24-bit code of a colour."""
-    return color[0] + 256 * color[1] + 65536 * color[2]
 
 
 def color_of(code: int) -> Color:

@@ -16,9 +16,8 @@ from atrous.doctor.bands import with_bands
 from atrous.doctor.checks import check, classes
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.class_names import NO_NAMES, find_class_names
-from atrous.doctor.labels.described import read_described
 from atrous.doctor.labels.known import as_known
-from atrous.doctor.labels.readers import read_folder
+from atrous.doctor.labels.readers import read_described, read_folder
 from atrous.doctor.layout.coco import find_coco
 from atrous.doctor.layout.files import UNDIVIDED, Files
 from atrous.doctor.layout.foreign import foreign_labels

@@ -33,6 +33,7 @@ _COLOR_FIRST = re.compile(rf"^{_COLOR}[ ,;\t]+(?P<name>\D.*)$")
 _COLOR_LAST = re.compile(rf"^(?P<name>.+?)\s*[:,;\t ]\s*{_COLOR}\s*(?::.*)?$")  # CVAT ends in ::
 _NUMBER_FIRST = re.compile(r"^(?P<id>\d{1,5})\s*[:=,;\t ]\s*(?P<name>.+)$")
 _NUMBER_LAST = re.compile(r"^(?P<name>.*?[^\d\s:=,;].*?)\s*[:=,;\t]\s*(?P<id>\d{1,5})$")
+_COLOR_COLUMNS = ("r", "g", "b"), ("red", "green", "blue")
 _NUMBER = re.compile("[0-9]{1,5}")
 _VOID = re.compile(
     r"void|(un|not ?)label+ed|no ?label|no ?data|ignored?( (region|area|label))?"
@@ -70,21 +71,6 @@ class ClassNames(NamedTuple):
 
 
 NO_NAMES = ClassNames("", ())
-
-
-class _Words(msgspec.Struct):
-    """class_names.toml."""
-
-    texts: frozenset[str]
-    jsons: frozenset[str]
-    settings: frozenset[str]
-    fields: tuple[str, ...]
-    tables: frozenset[str]
-    name_columns: tuple[str, ...]
-    id_columns: tuple[str, ...]
-    color_columns: tuple[tuple[str, ...], ...]
-    image_columns: tuple[str, ...]
-    name_fields: tuple[str, ...]
 
 
 class _VistasLabel(msgspec.Struct):
@@ -160,9 +146,10 @@ def color_in(value: Any) -> Color | None:
 
 
 @cache
-def _words() -> _Words:
+def _words(*kinds: str) -> tuple[str, ...]:
     text = (resources.files("atrous.doctor.labels") / "class_names.toml").read_bytes()
-    return msgspec.toml.decode(text, type=_Words)
+    words = msgspec.toml.decode(text, type=dict[str, tuple[str, ...]])
+    return tuple(word for kind in kinds for word in words[kind])
 
 
 def _fitting(value: Any, kind: Any) -> Any:
@@ -175,26 +162,26 @@ def _fitting(value: Any, kind: Any) -> Any:
 
 def _reader(path: str) -> Callable[[str, Path], list[NamedClass]] | None:
     """What reads a file that may name classes, by its name."""
-    name, words = PurePosixPath(path.lower()), _words()
+    name = PurePosixPath(path.lower())
     match name.suffix:
         case ".csv":
             return _from_csv
         case ".yaml" | ".yml":
             return _from_yaml
-        case ".txt" | ".names" if name.stem in words.texts or name.suffix == ".names":
+        case ".txt" | ".names" if name.stem in _words("texts") or name.suffix == ".names":
             return _from_text
-        case ".json" if name.stem in words.texts | words.jsons | words.settings:
+        case ".json" if name.stem in _words("texts", "jsons", "settings"):
             return _from_json
     return None
 
 
 def _read(path: Path, name: str) -> tuple[NamedClass, ...]:
-    read, words = _reader(name), _words()
+    read = _reader(name)
     try:
         return _clean(read(read_text(path), path)) if read else ()
     except InputError:
         is_table = path.suffix.lower() in (".csv", ".yaml", ".yml")
-        if is_table and path.stem.lower() not in words.texts | words.tables:
+        if is_table and path.stem.lower() not in _words("texts", "tables"):
             return ()  # a table or settings of something else
         raise
 
@@ -265,18 +252,18 @@ def _from_csv(text: str, path: Path) -> list[NamedClass]:
         table = _from_table(list(csv.reader(text.splitlines(), delimiter=separator)), path)
     except csv.Error:
         return []
-    if table or path.stem.lower() not in _words().texts | _words().tables:
+    if table or path.stem.lower() not in _words("texts", "tables"):
         return table
     return _from_lines([line.strip() for line in text.splitlines() if line.strip()])
 
 
 def _from_table(rows: Sequence[Sequence[str]], path: Path) -> list[NamedClass]:
     """Tables with a head: names, and ids or colours of them; other tables name no classes."""
-    words, head = _words(), [cell.strip().lower() for cell in rows[0]] if rows else []
-    name = next((head.index(column) for column in words.name_columns if column in head), None)
-    number = next((head.index(column) for column in words.id_columns if column in head), None)
-    channels = next((columns for columns in words.color_columns if {*columns} <= {*head}), ())
-    of_images = any(word in column for word in words.image_columns for column in head)
+    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    name = next((head.index(column) for column in _words("name_columns") if column in head), None)
+    number = next((head.index(column) for column in _words("id_columns") if column in head), None)
+    channels = next((c for c in _COLOR_COLUMNS if {*c} <= {*head}), ())
+    of_images = any(word in column for word in _words("image_columns") for column in head)
     if name is None or (number is None and not channels) or of_images:
         return []
     entries: list[NamedClass] = []
@@ -331,10 +318,10 @@ def _from_json(text: str, path: Path) -> list[NamedClass]:
     except (ValueError, RecursionError):
         return []  # what needs it says so
     if isinstance(value, dict):
-        for field in _words().fields:
+        for field in _words("fields"):
             if found := _in_json(value.get(field)):
                 return found
-    return _in_json(value) if path.stem.lower() in _words().texts | _words().jsons else []
+    return _in_json(value) if path.stem.lower() in _words("texts", "jsons") else []
 
 
 def _in_json(value: Any) -> list[NamedClass]:
@@ -355,7 +342,7 @@ def _from_entry(entry: Any, place: int) -> NamedClass | None:
         return NamedClass(entry, place)
     if not isinstance(entry, dict):
         return None
-    name = next((entry[field] for field in _words().name_fields if field in entry), None)
+    name = next((entry[field] for field in _words("name_fields") if field in entry), None)
     number = NO_ID if "title" in entry else entry.get("id", entry.get("value", place))
     if not isinstance(name, str) or type(number) is not int or not 0 <= number <= NO_ID:
         return None

@@ -45,6 +45,10 @@ class Files:
         valid = [self.valid.replace("{key}", key)] if self.valid else []
         return [mask.replace("{class}", name) for name in self.classes or ("",)] + valid
 
+    def paths(self) -> set[str]:
+        """All files of images and masks."""
+        return {path for key in self.keys for path in (self.image(key), *self.masks(key))}
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -83,6 +87,10 @@ class Layout:
     """What the lists do not say, and is taken so."""
     unlisted: tuple[str, ...] = ()
     """Images that have masks and are named by no list."""
+
+    def paths(self) -> set[str]:
+        """All files of images and masks that are read."""
+        return {path for files in self.splits.values() for path in files.paths()}
 
 
 def rank(split: str) -> int:

@@ -16,12 +16,12 @@ _WORD = re.compile(
     r"sample|key|index|data|aug)s?)?"
 )
 """A word of the name of a list; it may say its split, and that it is a list."""
-_MOST_LIKELY = 8
+_MAX_LIKELY = 8
 """Lists whose names have further words: that many of one split are read, and no more."""
-_MOST_LIST_BYTES = 1 << 26
-_MOST_SHOWN = 200
+_MAX_BYTES = 1 << 26
+_MAX_LETTERS = 200
 """Letters of a line."""
-_MOST_HEADER = 4096
+_MAX_HEADER = 4096
 _PROBED = 1000
 """Lines that are tried first, so that a large table of other things takes no time."""
 
@@ -40,13 +40,12 @@ class _List:
         return len(self.files.keys) / (len(self.files.keys) + len(self.named.missing))
 
 
-@dataclass(frozen=True)
-class _Unused:
-    """A list that counts for nothing."""
+class _UnusedError(Exception):
+    """A list that counts for nothing, and why."""
 
-    why: str
-    """With its path."""
-    is_fault: bool = True
+    def __init__(self, why: str, *, is_fault: bool = True) -> None:
+        super().__init__(why)
+        self.is_fault = is_fault
 
 
 def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
@@ -68,15 +67,16 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
 
     def read(split: str, *, is_plain: bool) -> list[_List]:
         likely = [path for path, name in names.items() if name == (split, is_plain)]
-        if not is_plain and len(likely) > _MOST_LIKELY:
+        if not is_plain and len(likely) > _MAX_LIKELY:
             other.extend(f"{path}: one of {len(likely)} lists of {split}" for path in likely)
             return []
-        least = 0.0 if is_plain else 0.5
-        results = [_read_list(layout, places, path, split, least) for path in likely]
-        for result in results:
-            if isinstance(result, _Unused):
-                (unused if is_plain and result.is_fault else other).append(result.why)
-        return [result for result in results if isinstance(result, _List)]
+        lists = []
+        for path in likely:
+            try:
+                lists.append(_read_list(layout, places, path, split, 0.0 if is_plain else 0.5))
+            except _UnusedError as error:
+                (unused if is_plain and error.is_fault else other).append(f"{path}: {error}")
+        return lists
 
     for split in ("train", "val", "test", "trainval"):
         lists = read(split, is_plain=True)
@@ -99,9 +99,7 @@ def _order(one: _List) -> tuple[float, bool, int, str]:
 
 def _texts(layout: Layout, paths: Iterable[str]) -> Iterator[str]:
     """Those of `paths` that are neither labels nor the captions of one image."""
-    used = {*layout.unpaired_images, *layout.unpaired_masks}
-    for files in layout.splits.values():
-        used |= {path for key in files.keys for path in (files.image(key), *files.masks(key))}
+    used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
     stems = {_stem(path) for path in used}
     return (path for path in paths if _stem(path) not in stems)
 
@@ -112,7 +110,7 @@ def _has_split_column(folder: Path, path: str) -> bool:
         return False
     try:
         with (folder / path).open("rb") as file:
-            header = file.readline(_MOST_HEADER).decode("utf-8-sig", "replace").lower()
+            header = file.readline(_MAX_HEADER).decode("utf-8-sig", "replace").lower()
     except OSError:
         return False
     return not {"split", "subset", "partition"}.isdisjoint(re.findall("[a-z_]+", header))
@@ -147,8 +145,8 @@ def _place(folder: Path, files: Files) -> Place:
 
 def _read_list(
     layout: Layout, places: Mapping[str, Place], path: str, split: str, least: float
-) -> _List | _Unused:
-    """The pairs that a list names: those of its split, or else of any; or why it is not used.
+) -> _List:
+    """The pairs that a list names: those of its split, or else of any.
 
     Args:
         layout: all pairs.
@@ -158,27 +156,27 @@ def _read_list(
         least: the part of its entries that must name pairs.
     """
     try:
-        if (layout.folder / path).stat().st_size > _MOST_LIST_BYTES:
-            return _Unused(f"{path}: too large for a list")
+        if (layout.folder / path).stat().st_size > _MAX_BYTES:
+            raise _UnusedError("too large for a list")
         lines = read_lines(layout.folder / path)
     except (InputError, OSError) as error:
-        return _Unused(f"{path}: cannot be read ({error})")
+        raise _UnusedError(f"cannot be read ({error})") from None
     if not lines:
-        return _Unused(f"{path}: is empty")
-    best: tuple[Files, Named] | None = None
+        raise _UnusedError("is empty")
+    probe, best = lines[:: len(lines) // _PROBED + 1], None
     for name, files in sorted(layout.splits.items(), key=lambda item: item[0] != split):
-        if not places[name].named(lines[:: len(lines) // _PROBED + 1]).keys:
+        if not places[name].named(probe).keys:
             continue
         named = places[name].named(lines)
-        if best is None or len(named.keys) > len(best[1].keys):
-            best = replace(files, keys=tuple(named.keys)), named
-    count = len(best[1].keys) if best else 0
+        if best is None or len(named.keys) > len(best.named.keys):
+            best = _List(path, replace(files, keys=tuple(named.keys)), named)
+    count = len(best.named.keys) if best else 0
     if best is None or count < least * len(lines):
         strays = _stray_place(layout.folder, (*layout.unpaired_images, *layout.elsewhere))
         if bare := len(strays.named(lines).keys):
-            return _Unused(f"{path}: {bare:,} of its images are in no pair", is_fault=False)
-        return _Unused(f"{path}: {count} of its {len(lines):,} entries are names of pairs")
-    return _List(path, *best)
+            raise _UnusedError(f"{bare:,} of its images are in no pair", is_fault=False)
+        raise _UnusedError(f"{count} of its {len(lines):,} entries are names of pairs")
+    return best
 
 
 def _divided(layout: Layout, lists: Mapping[str, _List]) -> Layout:
@@ -276,5 +274,5 @@ def _stem(path: str) -> str:
 
 def _entry(one: _List, line: str) -> str:
     """A line of a list, as it is shown."""
-    shown = "".join(c if is_listable(c) else "?" for c in line.strip()[:_MOST_SHOWN])
+    shown = "".join(c if is_listable(c) else "?" for c in line.strip()[:_MAX_LETTERS])
     return f"{one.path}: {shown}"

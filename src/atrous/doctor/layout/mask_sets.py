@@ -58,8 +58,7 @@ def choose_all(
         proposed: the images of each split, and the pairs that names propose.
         told: whether names tell which files are masks.
     """
-    taken = {path for _, files in proposed for key in files.keys for path in files.masks(key)}
-    taken = taken.union(*(images.paths for images, _ in proposed))
+    taken = set[str]().union(*(images.paths | files.paths() for images, files in proposed))
     rest = {path: is_mask for path, is_mask in roles.items() if path not in taken}
     fits = [_fitting(folder, rest, images, told=told) for images, _ in proposed]
 

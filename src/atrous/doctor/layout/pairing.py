@@ -172,9 +172,7 @@ def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Images, Files]]:
 
 def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
     """Add the images that no pair is of, and that do not lie where they should have been one."""
-    used = {*layout.unpaired_images, *layout.unpaired_masks}
-    for files in layout.splits.values():
-        used |= {path for key in files.keys for path in (files.image(key), *files.masks(key))}
+    used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
     rest = [name for name in names if name.path not in used]
     images = [n.path for n in rest if not n.is_mask and n.path.lower().endswith(IMAGE_SUFFIXES)]
     pairs = _paired(_groups(rest)).values()

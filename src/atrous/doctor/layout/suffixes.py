@@ -69,13 +69,7 @@ def with_real_paths(layout: Layout, merged: Merged) -> Layout:
     def own(paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(real.get(path, path) for path in paths)
 
-    used = {
-        real.get(path, path)
-        for files in layout.splits.values()
-        for key in files.keys
-        for path in (files.image(key), *files.masks(key))
-    }
-    copies = _copies(used, real.values())
+    copies = _copies(own(layout.paths()), real.values())
     return replace(
         layout,
         splits={name: _with_own_suffixes(files, real) for name, files in layout.splits.items()},

@@ -40,7 +40,7 @@ class MaskStats:
     hard: int
     """Hard triples in all."""
     is_blurred: bool = False
-    """Whether its edges are interpolated, or blurred by JPEG (`scan.blur` tells)."""
+    """Whether its edges are interpolated, or blurred by JPEG (`mark_blurred`)."""
 
     def items(self) -> Iterable[tuple[int, int]]:
         """Each value and its pixels."""

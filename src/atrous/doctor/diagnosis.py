@@ -19,12 +19,11 @@ from atrous.doctor.labels.class_names import NO_NAMES, find_class_names
 from atrous.doctor.labels.known import as_known
 from atrous.doctor.labels.readers import read_described, read_folder
 from atrous.doctor.layout.coco import find_coco
-from atrous.doctor.layout.files import UNDIVIDED, Files
+from atrous.doctor.layout.files import UNDIVIDED, Files, Pair
 from atrous.doctor.layout.foreign import foreign_labels
 from atrous.doctor.layout.lists import with_lists
 from atrous.doctor.layout.pairing import NothingPairedError, find_layout
 from atrous.doctor.proposal import VAL_SHARE, describe, divide, write
-from atrous.doctor.scan.pairs import Pair
 from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.files import walk

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from atrous.doctor.scan.pairs import Pair
+from atrous.doctor.layout.files import Pair
 
 Severity = Literal["problem", "note"]
 

@@ -18,8 +18,9 @@ from atrous.data.train_ids import taxonomy_of
 from atrous.doctor import Diagnosis
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.readers import label_reader
+from atrous.doctor.layout.files import Pair
 from atrous.doctor.proposal import open_unwritten
-from atrous.doctor.scan.pairs import Pair, ReadMask
+from atrous.doctor.scan.pairs import ReadMask
 from atrous.draw import colorize
 from atrous.errors import InputError
 from atrous.files import replacing

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from atrous.doctor.findings import Finding, finding, many
-from atrous.doctor.layout.files import rank
-from atrous.doctor.scan.pairs import Pair, PairStats
+from atrous.doctor.layout.files import Pair, rank
+from atrous.doctor.scan.pairs import PairStats
 from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.images.bands import COLORS

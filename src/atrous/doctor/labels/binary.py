@@ -10,10 +10,10 @@ from atrous.data.patterns import path_of
 from atrous.data.schema import Labels
 from atrous.doctor.labels.class_names import NamedClass, is_void
 from atrous.doctor.labels.values import Meaning, class_entries, is_background
-from atrous.doctor.layout.files import Layout
+from atrous.doctor.layout.files import Layout, Pair
 from atrous.doctor.scan.mask_stats import Ids
-from atrous.doctor.scan.pairs import Pair, scan_pairs
-from atrous.doctor.scan.scan import Scan, pairs_of, value_stats
+from atrous.doctor.scan.pairs import scan_pairs
+from atrous.doctor.scan.scan import Scan, value_stats
 from atrous.doctor.scan.value_stats import ValueStats
 from atrous.errors import InputError
 from atrous.files import is_file
@@ -40,8 +40,8 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
         named: what a file says of the classes; empty if there is none.
         progress: is called with the number of pairs that are read, and of all.
     """
-    folder, splits = layout.folder, layout.splits
-    names = sorted({name for files in splits.values() for name in files.classes})
+    folder = layout.folder
+    names = sorted({name for files in layout.splits.values() for name in files.classes})
     _check_names(folder, names)
     bits = {n: _VOID if is_void(n) else 1 << _FIRST_BIT + i for i, n in enumerate(names)}
     masks = {
@@ -52,7 +52,7 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
                 path := folder / path_of(folder, pair.mask.replace("{class}", name), pair.key)
             )
         ]
-        for pair in pairs_of(splits)
+        for pair in layout.pairs()
     }
     foreground = _foreground([path for entries in masks.values() for _, path in entries])
 
@@ -63,7 +63,7 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
             codes[inside] |= bit
         return np.where(codes >= _VOID, IGNORE_INDEX, codes)
 
-    pairs = scan_pairs(folder, [*masks], read, progress)
+    pairs = scan_pairs(layout, read, progress)
     meaning = _meaning(bits, value_stats(pairs, "binary-masks"), named, foreground)
     return Scan(layout, *meaning, pairs)
 

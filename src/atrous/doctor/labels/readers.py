@@ -24,12 +24,13 @@ from atrous.doctor.labels.binary import read_binary
 from atrous.doctor.labels.class_names import NO_ID, Color, NamedClass
 from atrous.doctor.labels.drawn import labels_of_shapes, labels_of_yolo, mat_variable
 from atrous.doctor.labels.values import check_count, color_of, labels_of_colors, labels_of_ids
-from atrous.doctor.layout.files import Files, Layout
+from atrous.doctor.layout.files import Files, Layout, Pair
 from atrous.doctor.layout.foreign import foreign_labels
 from atrous.doctor.proposal import open_unwritten
 from atrous.doctor.scan.mask_stats import Ids
-from atrous.doctor.scan.pairs import Pair, PairStats, ReadMask, mark_blurred, scan_pairs
-from atrous.doctor.scan.scan import Scan, pairs_of, value_stats
+from atrous.doctor.scan.pairs import PairStats, ReadMask, mark_blurred, scan_pairs
+from atrous.doctor.scan.scan import Scan, value_stats
+from atrous.doctor.scan.value_stats import sum_up
 from atrous.errors import InputError
 from atrous.images.label_maps import (
     TRANSPARENT,
@@ -60,7 +61,7 @@ def read_folder(
         named: what a file says of the classes.
         progress: is called with the number of pairs that are read, and of all.
     """
-    pairs = pairs_of(layout.splits)
+    pairs = layout.pairs()
     kind = Path(pairs[0].mask).suffix.lower()
     if "{class}" in pairs[0].mask:
         return read_binary(layout, named, progress)
@@ -77,11 +78,11 @@ def read_folder(
     if kind == ".txt":
         return _read_drawn(layout, labels_of_yolo(layout, named), progress)
     if kind == ".mat":
-        return _read_mats(layout, pairs, named, progress)
+        return _read_mats(layout, named, progress)
     by_color, palette = _peek([layout.folder / pair.mask for pair in pairs])
     if by_color:
-        return _read_colors(layout, pairs, named, progress)
-    return _read_ids(layout, pairs, named, palette, progress)
+        return _read_colors(layout, named, progress)
+    return _read_ids(layout, named, palette, progress)
 
 
 def label_reader(splits: Mapping[str, Split | Shards]) -> ReadMask:
@@ -95,7 +96,7 @@ def label_reader(splits: Mapping[str, Split | Shards]) -> ReadMask:
 def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
     """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background."""
     opened = open_unwritten(layout.folder, labels, layout.splits)
-    pairs = scan_pairs(layout.folder, pairs_of(layout.splits), label_reader(opened), progress)
+    pairs = scan_pairs(layout, label_reader(opened), progress)
     errors = [stats.mask_error for stats in pairs if stats.mask_error]
     if len(errors) == len(pairs):
         raise InputError(f"none of {many(len(errors), 'label')} can be read: {errors[0]}")
@@ -140,45 +141,34 @@ def _empty_objects(
         yield finding("empty-object", lines)
 
 
-def _read_mats(
-    layout: Layout, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
-) -> Scan:
-    variable = mat_variable(layout.folder / pairs[0].mask)
+def _read_mats(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Scan:
+    variable = mat_variable(layout.folder / layout.pairs()[0].mask)
     table = lookup_table({i: i for i in range(IGNORE_INDEX)}, [IGNORE_INDEX], IGNORE_INDEX)
     as_it_is = Encoding(name="mat", table=table, variable=variable)
-    read = scan_pairs(
-        layout.folder, pairs, lambda pair: read_mat(layout.folder / pair.mask, as_it_is), progress
-    )
-    scan = _scan_of_ids(layout, "mat", read, named, {})
+    pairs = scan_pairs(layout, lambda p: read_mat(layout.folder / p.mask, as_it_is), progress)
+    scan = _scan_of_ids(layout, "mat", pairs, named, {})
     return replace(scan, labels=msgspec.structs.replace(scan.labels, variable=variable))
 
 
-def _read_colors(
-    layout: Layout, pairs: Sequence[Pair], named: Sequence[NamedClass], progress: Progress
-) -> Scan:
+def _read_colors(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Scan:
     def read_mask(pair: Pair) -> Ids:
         return read_colors(layout.folder / pair.mask, transparency=True)
 
-    read = mark_blurred(scan_pairs(layout.folder, pairs, read_mask, progress, colors=True))
-    masks = [stats.mask for stats in read if stats.mask]
+    pairs = mark_blurred(scan_pairs(layout, read_mask, progress, colors=True))
+    masks = [stats.mask for stats in pairs if stats.mask]
     if not masks:
-        raise InputError(read[0].mask_error)
+        raise InputError(pairs[0].mask_error)
     any_blurred = any(mask.is_blurred for mask in masks)
-    meaning = labels_of_colors(value_stats(read, "rgb"), named, any_blurred=any_blurred)
-    return Scan(layout, *meaning, read)
+    meaning = labels_of_colors(sum_up(masks, "rgb"), named, any_blurred)
+    return Scan(layout, *meaning, pairs)
 
 
 def _read_ids(
-    layout: Layout,
-    pairs: Sequence[Pair],
-    named: Sequence[NamedClass],
-    palette: Mapping[int, Color],
-    progress: Progress,
+    layout: Layout, named: Sequence[NamedClass], palette: Mapping[int, Color], progress: Progress
 ) -> Scan:
-    folder = layout.folder
-    every = scan_pairs(folder, pairs, lambda pair: read_label(folder / pair.mask), progress)
-    encoding, read = _without_converted(folder, every)
-    return _scan_of_ids(layout, encoding, read, named, palette, _declared(folder, read))
+    every = scan_pairs(layout, lambda pair: read_label(layout.folder / pair.mask), progress)
+    encoding, pairs = _without_converted(layout.folder, every)
+    return _scan_of_ids(layout, encoding, pairs, named, palette, _declared(layout.folder, pairs))
 
 
 def _scan_of_ids(
@@ -265,17 +255,16 @@ def read_described(folder: Path, progress: Progress) -> Scan:
         )
         for name, s in splits.items()
     }
-    encoding, pairs = dataset.encoding, pairs_of(files)
+    encoding, layout = dataset.encoding, Layout(folder, files, "dataset.toml")
     # Pictures are read as they are, so that unknown ids and blurred edges can be told.
     read_mask = _raw_reader(folder, encoding) or label_reader(splits)
-    read = scan_pairs(folder, pairs, read_mask, progress, colors=encoding.name == "rgb")
+    pairs = scan_pairs(layout, read_mask, progress, colors=encoding.name == "rgb")
     if encoding.name in _PICTURES:
-        read = mark_blurred(read)
-    known = _known(encoding, value_stats(read, encoding.name).values)
+        pairs = mark_blurred(pairs)
+    known = _known(encoding, value_stats(pairs, encoding.name).values)
     class_of = {value: i for value, i in known.items() if i != IGNORE_INDEX}
     ignored = tuple(value for value, i in known.items() if i == IGNORE_INDEX)
-    layout = Layout(folder, files, "dataset.toml")
-    return Scan(layout, dataset.description.labels, class_of, ignored, read, notes)
+    return Scan(layout, dataset.description.labels, class_of, ignored, pairs, notes)
 
 
 def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:

@@ -12,6 +12,18 @@ UNDIVIDED = "all"
 
 
 @dataclass(frozen=True)
+class Pair:
+    """An image and its mask, as paths from the folder."""
+
+    split: str
+    key: str
+    image: str
+    mask: str
+    bands: Bands = COLORS
+    """How the image is read."""
+
+
+@dataclass(frozen=True)
 class Files:
     """Images and masks whose paths are the same but for the key."""
 
@@ -38,6 +50,11 @@ class Files:
         """The path of what holds its mask."""
         path = self.places[key][1] if self.places else self.labels.replace("{key}", key)
         return path or self.annotations
+
+    def named_mask(self, key: str) -> str:
+        """The path of a mask; where one JSON holds all masks, that and the image."""
+        mask = self.mask(key)
+        return mask if "{key}" in self.labels else f"{mask}, {self.image(key)}"
 
     def masks(self, key: str) -> list[str]:
         """The paths of all files that may hold a part of its mask."""
@@ -87,6 +104,14 @@ class Layout:
     """What the lists do not say, and is taken so."""
     unlisted: tuple[str, ...] = ()
     """Images that have masks and are named by no list."""
+
+    def pairs(self) -> list[Pair]:
+        """The pairs of all splits, in order."""
+        return [
+            Pair(split, key, files.image(key), files.named_mask(key), files.bands)
+            for split, files in self.splits.items()
+            for key in files.keys
+        ]
 
     def paths(self) -> set[str]:
         """All files of images and masks that are read."""

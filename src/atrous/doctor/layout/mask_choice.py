@@ -21,34 +21,18 @@ from atrous.data.encodings.masks import BRIGHT
 from atrous.data.lists import SPLIT_FOLDER
 from atrous.doctor.findings import some
 from atrous.doctor.layout.files import Files
+from atrous.doctor.layout.words import one_of
 from atrous.errors import InputError
 from atrous.images.label_maps import read_brightness, read_colors
 from atrous.images.photos import IMAGE_SUFFIXES
 
-_DRAWN = re.compile(
-    r"colou?r|overlay|visuali[sz]|vi[sz](?![a-z])|depth|disparity|preview|blend|trainids|panoptic"
-    r"|instance|gtcoarse",
-    re.I,
-)
-SECOND_CHOICE = re.compile(rf"{_DRAWN.pattern}|object|contour|edge|bound|human", re.I)
-"""Drawings for the eye, and masks of objects instead of classes, beside the masks that we want."""
-_ROLE = re.compile(
-    r".*(?:mask|label|segment|annot|truth|instance).*|gt|gt(?:fine|coarse)|targets?|seg|sem"
-    r"|semantic|trimaps?|machine|png|images?|img|photos?|pictures?|raw|rgb|[lp]",
-    re.I,
-)
-"""Words that say mask or image, and so name no class."""
+_DRAWING = re.compile(one_of("drawings"), re.I)
+SECOND_CHOICE = re.compile(one_of("drawings", "objects"), re.I)
+_ROLE = re.compile(one_of("roles"), re.I)
 _NUMBERED = re.compile(
     r"(?!(?:class|category|cat|label)[_\-. ]?\d)(?:.{0,12}?[_\-. ]?\d+|[a-z]|[0-9a-f]{16,})", re.I
 )
-_OF_PEOPLE = re.compile(
-    r"(?:^|[_\-. ])(?:annotators?|raters?|experts?|readers?|observers?|doctors?|graders?|users?"
-    r"|team|manual|auto|automatic|pred|predictions?|outputs?|results?|v|versions?|old|new|final|fixed"
-    r"|orig|original|corrected|refined|clean|coarse|fine|rough|backup|copy|first|second|1st|2nd)"
-    r"[_\-]?[a-z]?\d*(?:$|[_\-. ])",
-    re.I,
-)
-"""Names of people who draw, and of versions of a drawing."""
+_OF_PEOPLE = re.compile(rf"(?:^|[_\-. ])(?:{one_of('people')})[_\-]?[a-z]?\d*(?:$|[_\-. ])", re.I)
 _MANUAL = re.compile(r"(?<![a-z0-9])(?:1st|first)?_?manual(?:_?1)?(?![a-z0-9])|1stHO", re.I)
 _OTHER_MANUAL = re.compile(r"(?:2nd|second)_?manual|manual_?2|2ndHO", re.I)
 _VIEW = re.compile(r"(?:^|[/_\-. ])(?:masks?|fov|roi|field_?of_?view)(?=[/_\-. ]|$)", re.I)
@@ -128,7 +112,7 @@ def choose(
     masks = {**fits, **({files.labels: set(files.keys)} if files else {})}
     usual = files.labels if files else images
     second, drawn = (
-        {p for p in fits if words.search(_apart(p, usual))} for words in (SECOND_CHOICE, _DRAWN)
+        {p for p in fits if words.search(_apart(p, usual))} for words in (SECOND_CHOICE, _DRAWING)
     )
     family = None
     for out in (drawn, second):

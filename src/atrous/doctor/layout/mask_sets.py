@@ -11,10 +11,11 @@ import numpy as np
 from atrous.data.lists import split_of
 from atrous.doctor.layout.files import Files
 from atrous.doctor.layout.mask_choice import Choice, choose, fitting
+from atrous.doctor.layout.words import one_of
 from atrous.errors import InputError
 from atrous.images.label_maps import read_colors
 
-IMAGE_FOLDER = re.compile(r"image|img|photo|jpe?g|picture|input|rgb|(?<![a-z])raw|frame")
+IMAGE_FOLDER = re.compile(one_of("image_folders"))
 MOST_GROUPS = 12
 """Of several groups of images, or of masks, as many are tried."""
 _FEW_COLORS = 64

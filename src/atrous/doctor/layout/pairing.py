@@ -28,21 +28,15 @@ from atrous.doctor.layout.mask_sets import (
     of_split,
 )
 from atrous.doctor.layout.suffixes import merge_suffixes, unread_images, with_real_paths
+from atrous.doctor.layout.words import one_of
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
 
-_MASK_FOLDER = re.compile(
-    r"mask|(?<!un)label|annot|segment|seg(?![a-z])|(?<![a-z])gt|ground.?truth|stuffthing|pixelmap"
-    r"|panoptic|(?<![a-z])ann(?![a-z])|target|(?<![a-z])manual"
-)
-_MASK_WORD = (
-    r"(?:(?i:masks?(?:_?\d)?|labels?|lab|label(?:Train)?Ids|train_id|instanceIds|gt|gtFine|gtCoarse|target|"
-    r"ground[_-]?truth|seg|segmentation|semantic|trimap|anno|annot|annotations?|manual1|1stHO|colou?r)"
-    r"|[LP])"
-)
-_IMAGE_WORD = r"images?|img|photo|leftImg8bit|sat|rgb|training|test|0000"
-_TAIL = re.compile(rf"(?P<mask>(?:[_\-. ](?:{_MASK_WORD}))+)$|(?P<image>[_\-. ](?:{_IMAGE_WORD}))$")
-_HEAD = re.compile(rf"^(?:(?P<mask>(?:{_MASK_WORD})[_\-])|(?P<image>(?:{_IMAGE_WORD})[_\-]))")
+_MASK_FOLDER = re.compile(one_of("mask_folders"))
+_MASK = rf"(?:(?i:{one_of('masks')})|[LP])"
+_IMAGE = one_of("images")
+_TAIL = re.compile(rf"(?P<mask>(?:[_\-. ](?:{_MASK}))+)$|(?P<image>[_\-. ](?:{_IMAGE}))$")
+_HEAD = re.compile(rf"^(?:(?P<mask>(?:{_MASK})[_\-])|(?P<image>(?:{_IMAGE})[_\-]))")
 
 _WEIGHTS = {".mat": 0.5, ".json": 0.4, ".txt": 0.3}
 """Captions and boxes lie beside images too: where there are masks as pictures, they count more."""

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 
+from atrous.doctor.layout.files import Layout, Pair
 from atrous.doctor.scan.mask_stats import Ids, MaskStats, measure
 from atrous.errors import InputError
-from atrous.images.bands import COLORS, Bands
 from atrous.images.pixels import read_pixels
 from atrous.progress import Progress
 
@@ -26,18 +25,6 @@ the nearest pixel; with interpolation, or as JPEG, they are over 0.24."""
 
 _FEW_TRIPLES = 24
 """A mask of fewer, soft and hard, does not say by itself whether it is blurred."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and its mask, as paths from the folder."""
-
-    split: str
-    key: str
-    image: str
-    mask: str
-    bands: Bands = COLORS
-    """How the image is read."""
 
 
 ReadMask = Callable[[Pair], Ids]
@@ -61,18 +48,12 @@ class PairStats:
 
 
 def scan_pairs(
-    folder: Path,
-    pairs: Sequence[Pair],
-    read_mask: ReadMask,
-    progress: Progress,
-    *,
-    colors: bool = False,
+    layout: Layout, read_mask: ReadMask, progress: Progress, *, colors: bool = False
 ) -> list[PairStats]:
-    """Read every pair once, several at a time.
+    """Read every pair of a layout once, several at a time.
 
     Args:
-        folder: that the paths of `pairs` count from.
-        pairs: what to read.
+        layout: the pairs.
         read_mask: reads one mask.
         progress: is called with the number of pairs that are done, and of all.
         colors: whether masks are 24-bit codes.
@@ -81,7 +62,7 @@ def scan_pairs(
     def read(pair: Pair) -> PairStats:
         digest, image_size, mask_size, mask, errors = b"", (0, 0), (0, 0), None, ["", ""]
         try:
-            image, _ = read_pixels(folder / pair.image, pair.bands)
+            image, _ = read_pixels(layout.folder / pair.image, pair.bands)
             image_size = image.shape[:2]
             digest = blake2b(image.tobytes() + repr(image_size).encode(), digest_size=16).digest()
         except InputError as error:
@@ -94,7 +75,7 @@ def scan_pairs(
             errors[1] = str(error)
         return PairStats(pair, digest, image_size, mask_size, mask, *errors)
 
-    stats = []
+    pairs, stats = layout.pairs(), []
     pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     try:
         for one in pool.map(read, pairs):

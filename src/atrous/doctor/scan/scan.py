@@ -17,9 +17,9 @@ from atrous.data.encodings.masks import (
 from atrous.data.schema import Labels
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.class_names import NO_NAMES, ClassNames
-from atrous.doctor.layout.files import Files, Layout
+from atrous.doctor.layout.files import Layout, Pair
 from atrous.doctor.scan.mask_stats import MaskStats
-from atrous.doctor.scan.pairs import Pair, PairStats
+from atrous.doctor.scan.pairs import PairStats
 from atrous.doctor.scan.value_stats import ValueStats, sum_up
 from atrous.errors import InputError
 from atrous.images.label_maps import read_brightness
@@ -119,18 +119,3 @@ class Scan:
 def value_stats(pairs: Sequence[PairStats], encoding: str) -> ValueStats:
     """The values of all masks together."""
     return sum_up([stats.mask for stats in pairs if stats.mask], encoding)
-
-
-def pairs_of(splits: Mapping[str, Files]) -> list[Pair]:
-    """The pairs of all splits, in order."""
-    return [
-        Pair(split, key, files.image(key), _mask_name(files, key), files.bands)
-        for split, files in splits.items()
-        for key in files.keys
-    ]
-
-
-def _mask_name(files: Files, key: str) -> str:
-    """The path of a mask; where one JSON holds all masks, that and the image."""
-    mask = files.mask(key)
-    return mask if "{key}" in files.labels else f"{mask}, {files.image(key)}"

@@ -15,7 +15,7 @@ from atrous.images.photos import largest_of_16_bits
 from atrous.images.pixels import fourth_is_alpha, is_raster, may_be_tiff
 from atrous.images.rasters import alpha_band, has_rasterio, opened_raster, read_small
 
-_LOOKED_AT = 32
+_SAMPLED = 32
 """Images whose values the guess of black and white is from."""
 _PERCENTILES = 0.1, 99.9
 """Of the values of a band: those taken for black and white."""
@@ -37,7 +37,7 @@ class _Look(NamedTuple):
 
 
 def with_bands(layout: Layout) -> Layout:
-    """The layout with the bands and the range that its TIFFs, or photos of 16 bits, need."""
+    """Return the layout with the bands and the range that its TIFFs, or photos of 16 bits, need."""
     keyed = ((files, key) for files in layout.splits.values() for key in files.keys)
     images = [layout.folder / files.image(key) for files, key in keyed]
     tiffs = [path for path in images if may_be_tiff(path.name)]
@@ -66,11 +66,11 @@ def _proposed(paths: Sequence[Path]) -> Bands:
 
 
 def _some(paths: Sequence[Path]) -> Sequence[Path]:
-    return paths[:: -(-len(paths) // _LOOKED_AT) or 1]
+    return paths[:: -(-len(paths) // _SAMPLED) or 1]
 
 
 def _look(path: Path, alpha: bool) -> _Look | None:
-    """Look at an image; None where it cannot be read, or has no colours and no values."""
+    """Measure an image; None where it cannot be read, or has no colours and no values."""
     try:
         with opened_raster(path) as source:
             transparent = alpha_band(source) if alpha else 0
@@ -93,7 +93,7 @@ def _finite(band: Any) -> NDArray[Any]:
 
 
 def _range(looks: Sequence[_Look], *, are_photos: bool) -> tuple[float, float] | None:
-    """Black and white that nearly all values lie between; none for photos that use 16 bits."""
+    """Guess black and white: nearly all values lie between; none for photos that use 16 bits."""
     found = [look for look in looks if not np.isnan(look.low)]
     if not found:
         return None

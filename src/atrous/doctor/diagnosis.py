@@ -120,7 +120,7 @@ def _read_undescribed(folder: Path, progress: Progress) -> Scan:
         names = find_class_names(folder, paths, first.mask(first.keys[0]))
     scan = read_folder(with_bands(layout), labels, names.entries, progress)
     scan = replace(scan, findings=[*notes, *scan.findings], names=names)
-    return as_known(scan.with_checked_views())
+    return as_known(scan.with_checked_fields_of_view())
 
 
 def _diagnose(scan: Scan, toml: str = "") -> Diagnosis:
@@ -147,7 +147,7 @@ def _diagnose(scan: Scan, toml: str = "") -> Diagnosis:
 
 
 def _without(splits: Mapping[str, Files], bad: set[Pair]) -> dict[str, Files]:
-    """The splits less the bad pairs; a split of which nothing is left goes."""
+    """Return the splits without the bad pairs, and without splits that this empties."""
     out = {(pair.split, pair.key) for pair in bad}
     kept = {
         name: replace(files, keys=tuple(key for key in files.keys if (name, key) not in out))
@@ -157,7 +157,7 @@ def _without(splits: Mapping[str, Files], bad: set[Pair]) -> dict[str, Files]:
 
 
 def _divided(splits: Mapping[str, Files], scan: Scan) -> tuple[dict[str, Files], int | None]:
-    """Propose train and val where there are no splits, or no val; the seed, if that was done."""
+    """Propose train and val where there are no splits, or no val; return the seed if so."""
     whole = UNDIVIDED if UNDIVIDED in splits else "train"
     if whole not in splits or "val" in splits:
         return dict(splits), None
@@ -170,7 +170,7 @@ def _divided(splits: Mapping[str, Files], scan: Scan) -> tuple[dict[str, Files],
 
 
 def _pixels(scan: Scan, given: Mapping[str, Files], name: str, files: Files) -> NDArray[np.int64]:
-    """The pixels of each class in a split, (K + 1,); a proposed one is part of a given one."""
+    """Return a split's pixels of each class, (K + 1,); a proposed split is part of a given one."""
     sources, keys = [name] if name in given else [UNDIVIDED, "train"], {*files.keys}
     chosen = [own for p, own in scan.class_pixels.items() if p.split in sources and p.key in keys]
     return np.asarray(np.sum(chosen, axis=0), np.int64)

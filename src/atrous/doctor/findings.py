@@ -20,7 +20,7 @@ class Finding:
     code: str
     severity: Severity
     count: int
-    """Of what the message begins with: masks, images, classes."""
+    """Number of masks, images or classes that the message begins with."""
     message: str
     examples: tuple[str, ...]
     """All cases, one line each."""

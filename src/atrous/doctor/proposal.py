@@ -104,7 +104,7 @@ def refuse_to_overwrite(folder: Path) -> None:
 
 
 def divide(keys: Sequence[str], present: NDArray[np.bool_]) -> tuple[list[str], list[str], int]:
-    """Divide a set into training and validation: the seed that parts the classes best.
+    """Divide a set into train and val, by the seed that leaves fewest classes out of a part.
 
     Args:
         keys: of the samples, N.

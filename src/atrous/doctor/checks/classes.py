@@ -19,7 +19,7 @@ Pixels = NDArray[np.int64]
 
 
 def names_file(scan: Scan) -> Iterator[Finding]:
-    """Names in a file that do not fit the values of the masks; refused where none does."""
+    """Names in a file that do not fit the values of the masks."""
     encoding, (file, named) = scan.labels.encoding, scan.names
     if named and encoding == "polygons":
         names = {entry.name.casefold() for entry in named} | {

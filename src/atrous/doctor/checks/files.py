@@ -52,7 +52,7 @@ def exif(scan: Scan) -> Iterator[Finding]:
 
 
 def sizes(scan: Scan) -> Iterator[Finding]:
-    """Masks of another size than their images, but for those that EXIF explains."""
+    """Masks that differ from their images in size, unless EXIF explains it."""
     swapped = _swapped(scan)
     other = [stats for stats in _of_other_size(scan) if stats not in swapped]
     if other:
@@ -64,7 +64,7 @@ def sizes(scan: Scan) -> Iterator[Finding]:
 
 
 def duplicates(scan: Scan) -> Iterator[Finding]:
-    """Images that are there twice; one of two splits stays in that which is held out further."""
+    """Images that occur twice; of two splits, the one that is held out further keeps the image."""
     groups: dict[bytes, list[Pair]] = defaultdict(list)
     for stats in scan.pairs:
         if stats.digest:
@@ -83,7 +83,7 @@ def duplicates(scan: Scan) -> Iterator[Finding]:
 
 
 def coordinates(scan: Scan) -> Iterator[Finding]:
-    """Pairs of GeoTIFFs, equal in size, whose pixels are not of the same places."""
+    """Pairs of GeoTIFFs of equal size whose pixels lie at different coordinates."""
     tiff = (".tif", ".tiff")
     pairs = [
         stats.pair
@@ -100,7 +100,7 @@ def coordinates(scan: Scan) -> Iterator[Finding]:
 
 
 def bands(scan: Scan) -> Iterator[Finding]:
-    """What was taken for granted of the bands of images, for a person to correct."""
+    """Assumptions about the bands of images, for a person to correct."""
     bands = next(iter(scan.layout.splits.values())).bands
     if scan.described or bands == COLORS:
         return
@@ -127,7 +127,7 @@ def _of_other_size(scan: Scan) -> list[PairStats]:
 
 
 def _swapped(scan: Scan) -> list[PairStats]:
-    """Those whose mask has the size of the image before its EXIF orientation turned it."""
+    """Return the pairs whose mask has the image's size before its EXIF orientation turned it."""
     return [
         stats
         for stats in _of_other_size(scan)
@@ -136,7 +136,7 @@ def _swapped(scan: Scan) -> list[PairStats]:
 
 
 def _orientation(scan: Scan, stats: PairStats) -> int:
-    """How EXIF turns an image: 1 not at all, 2 to 4 to the same size, 5 to 8 to the transposed."""
+    """Return EXIF's orientation: 1 is upright, 2 to 4 keep the size, 5 to 8 transpose it."""
     try:
         with Image.open(scan.folder / stats.pair.image) as image:
             return int(image.getexif().get(_EXIF_ORIENTATION, 1))
@@ -149,7 +149,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def _are_apart(image: Path, mask: Path) -> bool:
-    """Whether both have coordinates, and these differ; `unreadable` tells what cannot be read."""
+    """Return whether both have coordinates that differ; `unreadable` reports damaged files."""
     try:
         with opened_raster(image) as one, opened_raster(mask) as other:
             grids = one.transform, other.transform

@@ -152,7 +152,7 @@ def colors(scan: Scan) -> Iterator[Finding]:
 def _far(scan: Scan) -> int:
     """Pixels of masks in colours that are no mixture of classes; 0 for few."""
     known = [code for code in (*scan.class_of, *scan.ignored) if code != TRANSPARENT]
-    far = count_far(scan.values.values, scan.values.crests, known)
+    far = count_far(scan.values.values, scan.values.not_between, known)
     return far if far >= _UNLIKE * scan.values.counts.sum() else 0
 
 

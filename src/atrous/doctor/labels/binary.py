@@ -71,7 +71,7 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
 def _meaning(
     bits: Mapping[str, int], stats: ValueStats, named: Sequence[NamedClass], foreground: int
 ) -> Meaning:
-    """The classes in the order that decides where they overlap, and the class of each code."""
+    """Order the classes, which decides where they overlap, and tell the class of each code."""
     shown = [name for name in bits if not is_void(name)]
     area = {n: int(stats.counts[(stats.values & bits[n]) > 0].sum()) for n in shown}
     given = [entry.name for entry in named if entry.name in area]
@@ -96,7 +96,7 @@ def _meaning(
 
 
 def num_classes_of(code: int) -> int:
-    """How many classes a pixel is of, by the code that `read_binary` gives it."""
+    """Return the number of classes of a pixel, by its code from `read_binary`."""
     return (code >> _FIRST_BIT).bit_count()
 
 
@@ -112,7 +112,7 @@ def _check_names(folder: Path, names: Sequence[str]) -> None:
 
 
 def _foreground(paths: Sequence[Path]) -> int:
-    """The least value that is in a mask: 128 for JPEG, and where all masks are so bright."""
+    """Return the least value that counts as inside: 128 for JPEG, and where all masks reach it."""
     if any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths):
         return BRIGHT
     tops = [top for top in map(_brightest, paths[:: len(paths) // _SAMPLES + 1]) if top]

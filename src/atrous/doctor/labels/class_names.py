@@ -126,7 +126,7 @@ def is_void(name: str) -> bool:
 
 
 def same_class(names: Mapping[str, int]) -> list[list[str]]:
-    """Names that differ in letter case only, together; of each class the commonest first.
+    """Group names that differ in letter case only; the most frequent of each group comes first.
 
     Args:
         names: how often each occurs.
@@ -153,7 +153,7 @@ def _words(*kinds: str) -> tuple[str, ...]:
 
 
 def _fitting(value: Any, kind: Any) -> Any:
-    """`value` as a `kind`; None where it is none."""
+    """Return `value` as a `kind`; None where it does not fit."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -161,7 +161,7 @@ def _fitting(value: Any, kind: Any) -> Any:
 
 
 def _reader(path: str) -> Callable[[str, Path], list[NamedClass]] | None:
-    """What reads a file that may name classes, by its name."""
+    """Return the reader of a file that may name classes, by its name."""
     name = PurePosixPath(path.lower())
     match name.suffix:
         case ".csv":
@@ -187,9 +187,9 @@ def _read(path: Path, name: str) -> tuple[NamedClass, ...]:
 
 
 def _clean(entries: Sequence[NamedClass]) -> tuple[NamedClass, ...]:
-    """The entries, each name on one line and given once.
+    """Return the entries with unique names of one line.
 
-    None where they are no classes: they are too many, or names of images.
+    Empty where the entries are no classes: too many, or names of images.
     """
     if len(entries) > IGNORE_INDEX or any(
         entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries

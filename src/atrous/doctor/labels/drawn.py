@@ -22,7 +22,7 @@ _MAX_BYTES = 1 << 26
 
 
 def labels_of_shapes(layout: Layout, named: Sequence[NamedClass]) -> tuple[Labels, list[Finding]]:
-    """The labels of LabelMe or Supervisely files: the names of all their shapes, sorted.
+    """Return the labels of LabelMe or Supervisely files: the names of all shapes, sorted.
 
     Where `named` has them all, its classes, order and colours count.
     """
@@ -59,14 +59,14 @@ def labels_of_shapes(layout: Layout, named: Sequence[NamedClass]) -> tuple[Label
 
 
 def name_notes(groups: Iterable[Sequence[str]], void: Sequence[str]) -> list[Finding]:
-    """What was made of names: those of one class, and those that are ignored."""
+    """Report names that were read as one class, and names that are ignored."""
     several = [" = ".join(group) for group in groups if len(group) > 1]
     notes = [("same-name", several), ("ignored-name", void)]
     return [finding(kind, names) for kind, names in notes if names]
 
 
 def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> Labels:
-    """The labels of YOLO files: `named`, and made-up names up to the largest class index."""
+    """Return the labels of YOLO files: `named`, and made-up names up to the largest class index."""
     largest, boxes, polygons = -1, 0, 0
     for path in _label_paths(layout):
         for line in path.read_text("ascii", errors="replace").splitlines():
@@ -85,7 +85,7 @@ def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> Labels:
 
 
 def mat_variable(path: Path) -> str:
-    """The variable that holds the label map in a MATLAB file: the first usual name that fits."""
+    """Return the variable of a MATLAB file with the label map: the first usual name that fits."""
     any_id = lookup_table({}, (), IGNORE_INDEX)
     for variable in _VARIABLES:
         with suppress(InputError):

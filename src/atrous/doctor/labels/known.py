@@ -68,7 +68,7 @@ def as_known(scan: Scan) -> Scan:
 
 
 def _misfit(known: _Known, scan: Scan, meaning: Meaning | None) -> str:
-    """Why a folder that is laid out as a set is another one; "" if it is not."""
+    """Return why the set does not fit a folder that is laid out like it; "" if it fits."""
     if meaning is None:
         return "is stored otherwise"
     named = scan.names.entries
@@ -106,7 +106,7 @@ def _is_laid_out(layout: Layout, known: _Known) -> bool:
 
 
 def _meaning(known: _Known, scan: Scan) -> Meaning | None:
-    """What the values of a set mean, as the masks are stored; None where it is not stored so."""
+    """Return what the values of a set mean; None where the masks are stored in another way."""
     labels, encoding = known.labels or builtin(known.set).labels, scan.labels.encoding
     taxonomy = taxonomy_of(labels, known.title)
     if known.two:
@@ -134,7 +134,7 @@ def _meaning(known: _Known, scan: Scan) -> Meaning | None:
 
 
 def _agree(named: Sequence[NamedClass], labels: Labels) -> bool:
-    """Whether a file names the classes of a set, if with further words for each."""
+    """Return whether a file names the classes of a set, further words after a comma aside."""
     given = {re.split("[,;]", entry.name)[0].strip().lower() for entry in named}
     names = [entry.name.lower() for entry in labels.entries()]
     return sum(name in given for name in names) > 0.8 * len(names)

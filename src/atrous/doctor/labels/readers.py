@@ -43,7 +43,7 @@ from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX
 
 _PICTURES = ("index", "palette", "rgb")
-_PEEKED = 16
+_SAMPLED = 16
 """Masks that are read to tell how all are stored."""
 _BACKGROUND = ("background", "_background_")
 _UNCOVERED = 0.25
@@ -79,14 +79,14 @@ def read_folder(
         return _read_drawn(layout, labels_of_yolo(layout, named), progress)
     if kind == ".mat":
         return _read_mats(layout, named, progress)
-    by_color, palette = _peek([layout.folder / pair.mask for pair in pairs])
+    by_color, palette = _sample_masks([layout.folder / pair.mask for pair in pairs])
     if by_color:
         return _read_colors(layout, named, progress)
     return _read_ids(layout, named, palette, progress)
 
 
 def label_reader(splits: Mapping[str, Split | Shards]) -> ReadMask:
-    """Return what reads a pair's label through the dataset's own splits, in train ids."""
+    """Return a reader of labels in train ids, through the data set's own splits."""
     places = {
         (s, key): place for s, split in splits.items() for place, key in enumerate(split.keys)
     }
@@ -94,7 +94,7 @@ def label_reader(splits: Mapping[str, Split | Shards]) -> ReadMask:
 
 
 def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
-    """Polygons and COCO JSONs: read as train ids; pixels that nothing covers may be background."""
+    """Read polygons and COCO JSONs as train ids; pixels that nothing covers may be background."""
     opened = open_unwritten(layout.folder, labels, layout.splits)
     pairs = scan_pairs(layout, label_reader(opened), progress)
     errors = [stats.mask_error for stats in pairs if stats.mask_error]
@@ -119,7 +119,7 @@ def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
 
 
 def _uncovered(share: float, background: str | None) -> Iterator[Finding]:
-    """What becomes of the pixels that no shape covers."""
+    """Report what becomes of pixels that no shape covers."""
     if share:
         become = f"of the class {background}" if background else "ignored"
         yield finding("uncovered", count=1, share=share, become=become)
@@ -128,7 +128,7 @@ def _uncovered(share: float, background: str | None) -> Iterator[Finding]:
 def _empty_objects(
     classes: Sequence[str], opened: Mapping[str, Split | Shards]
 ) -> Iterator[Finding]:
-    """Objects of COCO JSONs that cover no pixel."""
+    """Report objects of COCO JSONs that cover no pixel."""
     lines = []
     splits = [split for split in opened.values() if isinstance(split, Split)]
     for split in splits:
@@ -186,7 +186,7 @@ def _scan_of_ids(
 
 
 def _declared(folder: Path, pairs: Sequence[PairStats]) -> frozenset[int]:
-    """The ids that GeoTIFFs among the masks declare as no data."""
+    """Return the ids that GeoTIFFs among the masks declare as no data."""
     paths = [folder / stats.pair.mask for stats in pairs if stats.mask]
     values = {declared_nodata(path) for path in paths if path.suffix.lower() in (".tif", ".tiff")}
     return frozenset(i for i in range(IDS) if i in values)
@@ -195,7 +195,7 @@ def _declared(folder: Path, pairs: Sequence[PairStats]) -> frozenset[int]:
 def _without_converted(
     folder: Path, pairs: Sequence[PairStats]
 ) -> tuple[EncodingName, Sequence[PairStats]]:
-    """Tell palette masks from grey ones; refuse grey ones among them whose ids are other ids.
+    """Tell palette masks from grey ones; grey masks among palette masks count as unreadable.
 
     A palette mask that some program turned to grey holds the brightness of its colours.
     """
@@ -215,14 +215,14 @@ def _without_converted(
     ]
 
 
-def _peek(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
-    """Read a few masks: whether their colours count, and else the colours of ids in palettes.
+def _sample_masks(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
+    """Read a few masks: return whether their colours count, else the colours of ids in palettes.
 
     The colours count where most masks have no ids; where one id has two colours, since then each
     mask has a palette of its own; and where several ids are shades of one transparent drawing.
     """
     votes, palette, clash = 0, dict[int, int](), False
-    for path in paths[:: len(paths) // _PEEKED + 1]:
+    for path in paths[:: len(paths) // _SAMPLED + 1]:
         try:
             ids = read_label(path)
         except InputError:
@@ -268,7 +268,7 @@ def read_described(folder: Path, progress: Progress) -> Scan:
 
 
 def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
-    """Open each split; one that cannot be opened is a finding, unless none can."""
+    """Open each split; a split that cannot be opened is a finding, unless none can."""
     splits: dict[str, Split] = {}
     errors, missing = [], []
     for name in dataset.splits:
@@ -296,7 +296,7 @@ def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
 
 
 def _raw_reader(folder: Path, encoding: Encoding) -> ReadMask | None:
-    """What reads the ids or codes of a mask that is a picture."""
+    """Return a reader of ids or codes, where masks are pictures."""
     if encoding.name not in _PICTURES:
         return None
     if encoding.name == "rgb":
@@ -313,7 +313,7 @@ def _raw_reader(folder: Path, encoding: Encoding) -> ReadMask | None:
 
 
 def _known(encoding: Encoding, values: NDArray[np.int64]) -> dict[int, int]:
-    """The train ids of the values that the description knows."""
+    """Return the train ids of the values that the description knows."""
     if encoding.name in _PICTURES:
         places = np.minimum(values, encoding.table.size - 1)
         train_ids = encoding.table[places]

@@ -49,7 +49,7 @@ def labels_of_ids(
     palette: Mapping[int, Color],
     no_data: frozenset[int] = frozenset(),
 ) -> Meaning:
-    """Tell what the values of masks mean that are ids.
+    """Tell what the values of masks mean where they are ids.
 
     Args:
         encoding: "index", "palette" or "mat".
@@ -86,7 +86,7 @@ def labels_of_colors(stats: ValueStats, named: Sequence[NamedClass], any_blurred
     first = {color_code(entry.color): entry.name for entry in reversed(named) if entry.color}
     codes = {name: code for code, name in reversed(first.items())}
     if not codes:
-        regions = _without_near(stats)
+        regions = _region_colors(stats)
         check_count(len(regions))
         # A name without a colour says which value it means only if the colours are greys.
         grey = {color_code((entry.dataset_id,) * 3): entry.name for entry in named[:256]}
@@ -94,7 +94,7 @@ def labels_of_colors(stats: ValueStats, named: Sequence[NamedClass], any_blurred
         codes = {grey[code]: code for code in sorted(held & grey.keys())}
         if {*codes.values()} != held:
             codes = {f"class {place}": code for place, code in enumerate(regions)}
-    clear, codes = _clear_class(stats, codes)
+    clear, codes = _transparent_class(stats, codes)
     classes = {name: code for name, code in codes.items() if not is_void(name)}
     entries = class_entries([*classes], map(color_of, classes.values()))
     places = {name: place for place, name in enumerate(classes)}
@@ -116,10 +116,10 @@ def labels_of_colors(stats: ValueStats, named: Sequence[NamedClass], any_blurred
     return Meaning(labels, train_ids, tuple(sorted(ignore)))
 
 
-def _clear_class(stats: ValueStats, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
-    """The class of transparent pixels, empty if they have none, and the classes with it.
+def _transparent_class(stats: ValueStats, codes: dict[str, int]) -> tuple[str, dict[str, int]]:
+    """Return the class of transparent pixels, "" if they have none, and all classes with it.
 
-    It is that which a file calls the background, unless masks hold its colour beside transparent
+    The class is what a file calls background, unless masks hold its colour beside transparent
     pixels; where no file names classes, black or else a class of its own.
     """
     drawn = {int(code) for code in stats.values}
@@ -168,7 +168,7 @@ def id_map(train_ids: Mapping[int, int]) -> dict[str, int]:
 
 
 def _unknown(leftover: set[int], *, nearest: bool) -> Literal["error", "ignore", "nearest"]:
-    """What becomes of the values that are neither classes nor ignored."""
+    """Return what becomes of values that are neither classes nor ignored."""
     return ("nearest" if nearest else "ignore") if leftover else "error"
 
 
@@ -178,12 +178,12 @@ def color_of(code: int) -> Color:
 
 
 def is_background(name: str) -> bool:
-    """Whether a class's name says that it is what no other class is."""
+    """Whether a class's name says that it covers the rest: `background`, `other`."""
     return name.lower() in _BACKGROUND or is_void(name)
 
 
-def _without_near(stats: ValueStats) -> list[int]:
-    """The colours that are regions, less strays and those that JPEG made of another, sorted."""
+def _region_colors(stats: ValueStats) -> list[int]:
+    """Return the colours of regions, sorted, without strays and JPEG's variants of a colour."""
     if stats.levels:
         return [*stats.levels]
     is_class = stats.is_region & ~stats.is_alone & ~stats.is_mixed
@@ -195,17 +195,17 @@ def _without_near(stats: ValueStats) -> list[int]:
         if all(_distance(code, other) > _NEAR for other in kept):
             kept.append(code)
     if (stats.clean == 0).any() and len(kept) == 1:
-        kept += find_far_colors(stats.values, stats.crests, kept)
+        kept += find_far_colors(stats.values, stats.not_between, kept)
     return sorted(kept)
 
 
 def _distance(a: int, b: int) -> int:
-    """Between two 24-bit codes: of the channel in which they differ most."""
+    """Return the largest difference of two 24-bit codes in a channel."""
     return max(abs(x - y) for x, y in zip(color_of(a), color_of(b), strict=True))
 
 
 def check_count(count: int) -> None:
-    """Refuse what cannot be numbered by train ids."""
+    """Refuse a number of classes that train ids cannot count."""
     if not 0 < count <= IGNORE_INDEX:
         raise InputError(
             f"the masks hold {count} different values, where 1 to {IGNORE_INDEX} classes can be; "
@@ -214,9 +214,9 @@ def check_count(count: int) -> None:
 
 
 def is_white_a_class(stats: ValueStats, num_named: int = 0) -> bool:
-    """Whether 255 stands for a class.
+    """Return whether 255 stands for a class.
 
-    So it does where the ids are spread over 0 to 255 to be seen, or where some masks hold 0 and 1
+    It does where the ids are spread over 0 to 255 for the eye, or where some masks hold 0 and 1
     and all others 0 and 255.
 
     Args:
@@ -262,7 +262,7 @@ def _names_of_ids(
 def _names_of_greys(
     ids: Sequence[int], named: Sequence[NamedClass], *, blurred: bool
 ) -> dict[int, str]:
-    """The name of each id where a file gives every class a grey, and the ids are these; else {}.
+    """Return the name of each id where a file gives every class a grey and the ids fit; else {}.
 
     A grey is a colour, or a number where one of them is 255.
     """
@@ -279,7 +279,7 @@ def _names_of_greys(
 
 
 def _binary(names: Sequence[str]) -> Sequence[str]:
-    """The names of two classes; of one, it is that of the foreground."""
+    """Return the names of two classes; a single name is that of the foreground."""
     return names if len(names) > 1 else ["background", *(names or ["foreground"])]
 
 
@@ -307,9 +307,9 @@ def _named_ids(
 
 
 def _without_strays(ids: Sequence[int], stats: ValueStats) -> list[int]:
-    """The ids less those that lie far beyond all others, in few masks.
+    """Return the ids without those far beyond all others that few masks hold.
 
-    Where the others have gaps too, those of which one mask alone has a little.
+    Where the other ids have gaps too, a stray also has to be small and in one mask alone.
     """
     common = [i for i in ids if not stats.is_rare(i)]
     gap = max((b - a for a, b in pairwise(common)), default=1)

@@ -45,7 +45,7 @@ class _Category(msgspec.Struct):
 
 
 class _Coco(msgspec.Struct):
-    """What tells where the images lie; the objects themselves are not read."""
+    """The part of a COCO JSON that tells where images lie; objects themselves are skipped."""
 
     images: list[_HasFile]
     annotations: list[_HasFile]
@@ -66,9 +66,9 @@ class _CocoFiles:
 
 
 def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Labels, list[Finding]] | None:
-    """The images of the COCO JSONs in a folder, and their categories; None if there are none.
+    """Find the images of the COCO JSONs in a folder, and their categories; None without JSONs.
 
-    Where both kinds lie there, panoptic ones count more than instances and stuff.
+    Where both kinds are there, panoptic JSONs take precedence over instances and stuff.
     """
     paths = list(paths)
     names = [path for path in paths if path.lower().endswith(".json")]
@@ -108,7 +108,7 @@ def _missing_images(splits: Iterable[_CocoFiles]) -> Iterator[Finding]:
 
 
 def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -> Iterator[Finding]:
-    """The JSONs that are not read, and the images beside others that no JSON lists."""
+    """Report JSONs that are not read, and images that no JSON lists."""
     read = {files.image(key) for files in layout.splits.values() for key in files.keys}
     chosen = {files.annotations for files in layout.splits.values()}
     others = [found.files for found in every if found.files.annotations not in chosen]
@@ -121,20 +121,20 @@ def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -
             read=some(sorted(chosen)),
             lost=f"; {many(len(more), 'image')} of theirs left out" if more else "",
         )
-    folders = {PurePosixPath(path).parent for path in read}
+    listed, folders = read | more, {PurePosixPath(path).parent for path in read}
     strays = [
         path
         for path in paths
         if path.lower().endswith(IMAGE_SUFFIXES)
         and PurePosixPath(path).parent in folders
-        and path not in read | more
+        and path not in listed
     ]
     if strays:
         yield finding("images-of-no-json", strays)
 
 
 def _read_coco(path: Path) -> _Coco | None:
-    """The JSON, if it is COCO's: with lists of images, annotations and categories."""
+    """Return the JSON if it is COCO's: with lists of images, annotations and categories."""
     if path.stat().st_size > _MAX_BYTES:
         return None
     try:
@@ -146,7 +146,7 @@ def _read_coco(path: Path) -> _Coco | None:
 def _coco_files(
     folder: Path, name: str, coco: _Coco, paths: Sequence[str], *, panoptic: bool
 ) -> _CocoFiles | None:
-    """Where the images, and the PNGs, of a COCO JSON lie: in the folder that has most of them."""
+    """Find the images, and the PNGs, of a COCO JSON: in the folder that has most of them."""
     names = _file_names(coco.images)
     images = _pattern(folder, name, names, paths, any_suffix=not panoptic)
     if images is None:
@@ -169,9 +169,9 @@ def _file_names(entries: Iterable[_HasFile]) -> list[str]:
 def _pattern(
     folder: Path, json_name: str, names: Sequence[str], paths: Sequence[str], *, any_suffix: bool
 ) -> tuple[str, dict[str, str]] | None:
-    """The pattern that fits most of the names, and the name of each key.
+    """Return the pattern that fits most of the names, and the name of each key.
 
-    Files of the JSON's own split come first; those of another are none of its.
+    Files in folders of the JSON's own split come first; those of another split never count.
     """
     split = split_of(json_name)
     pictures = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
@@ -206,7 +206,7 @@ _Place = tuple[str, str]
 
 
 def _without_folder(item: tuple[_Place, dict[str, str]]) -> tuple[_Place, dict[str, str]]:
-    """Count a folder that all keys have to what stands before them."""
+    """Move a folder that all keys share into what stands before the keys."""
     (before, suffix), keys = item
     folders = {key[: key.rfind("/") + 1] for key in keys}
     if len(folders) > 1:
@@ -216,7 +216,7 @@ def _without_folder(item: tuple[_Place, dict[str, str]]) -> tuple[_Place, dict[s
 
 
 def _merged(by_place: dict[_Place, dict[str, str]]) -> dict[_Place, dict[str, str]]:
-    """Images of several folders or suffixes under one pattern, if each name is in one place."""
+    """Join images of several folders or suffixes in one pattern, if each name is in one place."""
     names = [name for keys in by_place.values() for name in keys.values()]
     if len(by_place) < 2 or len({*names}) < len(names):
         return by_place

@@ -25,7 +25,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Files:
-    """Images and masks whose paths are the same but for the key."""
+    """Images and masks of a split, whose paths differ in the key alone."""
 
     images: str
     """Pattern with {key}, from the folder."""
@@ -47,7 +47,7 @@ class Files:
         return self.places[key][0] if self.places else self.images.replace("{key}", key)
 
     def mask(self, key: str) -> str:
-        """The path of what holds its mask."""
+        """The path of the file that holds its mask."""
         path = self.places[key][1] if self.places else self.labels.replace("{key}", key)
         return path or self.annotations
 
@@ -69,7 +69,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds, by its names."""
+    """The pairs and splits of a folder, and what was found beside them."""
 
     folder: Path
     splits: Mapping[str, Files]
@@ -119,5 +119,5 @@ class Layout:
 
 
 def rank(split: str) -> int:
-    """The place of a split in the usual order, which is also by how far it is held out."""
+    """Return the place of a split in the order train, val, test: how far it is held out."""
     return _ORDER.index(split) if split in _ORDER else -1

@@ -27,7 +27,7 @@ class _Format(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def foreign_labels(folder: Path, paths: Iterable[str]) -> InputError | None:
-    """What the annotation files among `paths` are, if they are of a format that is not read."""
+    """Return an error that names the format of annotations that are not read, if there are any."""
     paths = sorted(paths, key=lambda path: (path.count("/"), path))
     here = {PurePosixPath(path).name for path in paths}
     for suffixes in ((".json", ".ndjson"), (".xml",)):

@@ -22,7 +22,7 @@ _MAX_BYTES = 1 << 26
 _MAX_LETTERS = 200
 """Letters of a line."""
 _MAX_HEADER = 4096
-_PROBED = 1000
+_PROBE_LINES = 1000
 """Lines that are tried first, so that a large table of other things takes no time."""
 
 
@@ -41,7 +41,7 @@ class _List:
 
 
 class _UnusedError(Exception):
-    """A list that counts for nothing, and why."""
+    """Why a list is not used."""
 
     def __init__(self, why: str, *, is_fault: bool = True) -> None:
         super().__init__(why)
@@ -55,11 +55,13 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
     says something else as well ("fold1_train.txt") counts if it is the only one. Where only some
     splits have a list, the other pairs are the split that is missing.
     """
-    names = {path: found for path in _texts(layout, paths) if (found := _list_name(path))}
+    names = {path: found for path in _possible_lists(layout, paths) if (found := _list_name(path))}
     places = {name: _place(layout.folder, files) for name, files in layout.splits.items()}
     unread = "names splits in a way that is not read"
     unused = [f"{path}: {unread}" for path, name in names.items() if not name[0]]
-    tables = [path for path in _texts(layout, paths) if _has_split_column(layout.folder, path)]
+    tables = [
+        path for path in _possible_lists(layout, paths) if _has_split_column(layout.folder, path)
+    ]
     other = [f"{path}: {unread}" for path in tables if path not in names]
     if UNDIVIDED in layout.splits:
         unused, other = [*unused, *other], []
@@ -93,19 +95,19 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
 
 
 def _order(one: _List) -> tuple[float, bool, int, str]:
-    """The likeliest list of a split first: VOC has others, of boxes, beside that of masks."""
+    """Sort the most likely list of a split first: VOC has lists of boxes beside that of masks."""
     return -one.fit, "segment" not in one.path.lower(), len(one.path), one.path
 
 
-def _texts(layout: Layout, paths: Iterable[str]) -> Iterator[str]:
-    """Those of `paths` that are neither labels nor the captions of one image."""
+def _possible_lists(layout: Layout, paths: Iterable[str]) -> Iterator[str]:
+    """Yield the paths that are neither labels nor captions of one image."""
     used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
     stems = {_stem(path) for path in used}
     return (path for path in paths if _stem(path) not in stems)
 
 
 def _has_split_column(folder: Path, path: str) -> bool:
-    """Whether a table says of each image of which split it is."""
+    """Return whether a table has a column that names the split of each image."""
     if not path.lower().endswith((".csv", ".tsv")):
         return False
     try:
@@ -117,7 +119,7 @@ def _has_split_column(folder: Path, path: str) -> bool:
 
 
 def _list_name(path: str) -> tuple[str, bool] | None:
-    """The split that a list is named after, "" if several, and whether it says nothing else."""
+    """Return the split that a list is named after, "" if several; and whether it says no more."""
     pure = PurePosixPath(path)
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", pure.stem)
     words = re.findall("[a-z]+|[0-9]+", spaced.lower())
@@ -146,7 +148,7 @@ def _place(folder: Path, files: Files) -> Place:
 def _read_list(
     layout: Layout, places: Mapping[str, Place], path: str, split: str, least: float
 ) -> _List:
-    """The pairs that a list names: those of its split, or else of any.
+    """Return the pairs that a list names: those of its split, or else of any.
 
     Args:
         layout: all pairs.
@@ -163,7 +165,7 @@ def _read_list(
         raise _UnusedError(f"cannot be read ({error})") from None
     if not lines:
         raise _UnusedError("is empty")
-    probe, best = lines[:: len(lines) // _PROBED + 1], None
+    probe, best = lines[:: len(lines) // _PROBE_LINES + 1], None
     for name, files in sorted(layout.splits.items(), key=lambda item: item[0] != split):
         if not places[name].named(probe).keys:
             continue
@@ -220,7 +222,7 @@ def _divided(layout: Layout, lists: Mapping[str, _List]) -> Layout:
 
 
 def _with_trainval(lists: Mapping[str, _List]) -> tuple[dict[str, Files], list[str]]:
-    """The splits that lists name; one of both trainval and train is where val is from."""
+    """Return the splits that lists name; trainval without train is val, and the reverse."""
     splits = {name: one.files for name, one in lists.items() if name != "trainval"}
     both = lists.get("trainval")
     absent = [name for name in ("train", "val") if name not in splits]
@@ -238,7 +240,7 @@ def _with_trainval(lists: Mapping[str, _List]) -> tuple[dict[str, Files], list[s
 
 
 def _with_missing(layout: Layout, lists: Iterable[_List], *, all_unpaired: bool) -> Layout:
-    """Tell entries of files that have no other half from those of files that are not there.
+    """Tell list entries of unpaired files from entries of files that do not exist.
 
     Unpaired files that no list names are left out, unless they might be of a split: VOC publishes
     masks of some of its images only.
@@ -262,7 +264,7 @@ def _with_missing(layout: Layout, lists: Iterable[_List], *, all_unpaired: bool)
 
 
 def _stray_place(folder: Path, paths: Iterable[str]) -> Place:
-    """Files without another half, as a list may name them; their keys are their stems."""
+    """Return the place of unpaired files, whose keys are their stems."""
     stems = {_stem(path): None for path in paths}
     return Place(folder, "{key}", "", stems.__contains__, stems.keys, any_folder=True)
 
@@ -273,6 +275,6 @@ def _stem(path: str) -> str:
 
 
 def _entry(one: _List, line: str) -> str:
-    """A line of a list, as it is shown."""
+    """Return a line of a list as messages show it."""
     shown = "".join(c if is_listable(c) else "?" for c in line.strip()[:_MAX_LETTERS])
     return f"{one.path}: {shown}"

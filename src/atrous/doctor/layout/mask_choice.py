@@ -58,27 +58,27 @@ class Choice:
     """Masks of few images, which may be missed."""
 
 
-def views_and_seconds(paths: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Of data of the retina: masks of the field of view, and those of a second person.
+def retina_masks(paths: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Find, in data of the retina, masks of the field of view and those of a second annotator.
 
-    So they are called where as many others are called the manual ones: DRIVE, HRF, CHASE_DB1.
+    The names count only where about as many masks are called manual: DRIVE, HRF, CHASE_DB1.
     """
     pictures = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
-    seconds = {path for path in pictures if _OTHER_MANUAL.search(path)}
-    manual = {path for path in pictures if _MANUAL.search(path)} - seconds
+    second_masks = {path for path in pictures if _OTHER_MANUAL.search(path)}
+    manual = {path for path in pictures if _MANUAL.search(path)} - second_masks
     folders = {part for path in manual for part in path.split("/")[:-1]}
     views = {
         path
-        for path in {*pictures} - seconds - manual
+        for path in {*pictures} - second_masks - manual
         if _VIEW.search("/".join(part for part in path.split("/") if part not in folders))
     }
-    return (views, seconds) if 2 * len(manual) >= max(1, len(views)) else (set(), set())
+    return (views, second_masks) if 2 * len(manual) >= max(1, len(views)) else (set(), set())
 
 
 def fitting(paths: Iterable[str], keys: Collection[str]) -> dict[str, set[str]]:
-    """The patterns of the pictures that hold one of `keys` as a whole part, and their keys.
+    """Return the patterns, and keys, of pictures whose paths have one of `keys` as a whole part.
 
-    Of several patterns of a picture the one counts that most pictures have.
+    Where a picture fits several patterns, the one that most pictures fit counts.
     """
     pictures = (path for path in sorted(paths) if path.lower().endswith(IMAGE_SUFFIXES))
     every = {path: dict(_patterns(path, keys)) for path in pictures}
@@ -112,7 +112,8 @@ def choose(
     masks = {**fits, **({files.labels: set(files.keys)} if files else {})}
     usual = files.labels if files else images
     second, drawn = (
-        {p for p in fits if words.search(_apart(p, usual))} for words in (SECOND_CHOICE, _DRAWING)
+        {p for p in fits if words.search(_own_parts(p, usual))}
+        for words in (SECOND_CHOICE, _DRAWING)
     )
     family = None
     for out in (drawn, second):
@@ -138,14 +139,16 @@ def choose(
     return Choice(files, tuple(sorted(second.union(equal) - own)), tuple(sorted(unused)))
 
 
-def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Iterable[str]) -> Choice:
-    """Add the masks of the field of view, and pass those of a second person over.
+def with_field_of_view(
+    folder: Path, choice: Choice, views: Iterable[str], second_masks: Iterable[str]
+) -> Choice:
+    """Add the masks of the field of view, and pass over those of a second annotator.
 
     Args:
         folder: that paths count from.
         choice: the masks of a split.
         views: paths that may be masks of the field of view.
-        seconds: masks that a second person drew.
+        second_masks: masks that a second person drew.
     """
     files, keys = choice.files, set(choice.files.keys)
     fits = fitting(views, keys)
@@ -159,13 +162,13 @@ def with_view(folder: Path, choice: Choice, views: Iterable[str], seconds: Itera
                 raise _ambiguous(folder, files.labels, pattern)
     return Choice(
         replace(files, valid=pattern),
-        (*choice.passed_over, *sorted(fitting(seconds, keys))),
+        (*choice.passed_over, *sorted(fitting(second_masks, keys))),
         (*choice.unused, *sorted(fits.keys() - {pattern})),
     )
 
 
 def _patterns(path: str, keys: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Patterns of a path, and its key: the longest, which may stand in it more than once."""
+    """Yield patterns of a path with its longest key, which may occur in it more than once."""
     stem, dot, suffix = path.rpartition(".")
     starts = [0, *(i + 1 for i, letter in enumerate(stem) if letter in _SEPARATORS)]
     ends = [*(i for i, letter in enumerate(stem) if letter in _SEPARATORS), len(stem)]
@@ -183,15 +186,15 @@ def _less(masks: Mapping[str, set[str]], patterns: Collection[str]) -> dict[str,
     return {pattern: keys for pattern, keys in masks.items() if pattern not in patterns}
 
 
-def _apart(pattern: str, other: str) -> str:
-    """The parts of a pattern that another one has not."""
+def _own_parts(pattern: str, other: str) -> str:
+    """Return the parts of a pattern that another one lacks."""
     return "/".join(part for part in pattern.split("/") if part not in other.split("/"))
 
 
 def _by_class(
     folder: Path, masks: Mapping[str, set[str]], second: Collection[str], names: Collection[str]
 ) -> tuple[str, dict[str, set[str]]] | None:
-    """The pattern with {class} that most masks fit, and the keys of each class.
+    """Return the pattern with {class} that most masks fit, and the keys of each class.
 
     One of them at least is not among `second`.
     """
@@ -237,7 +240,7 @@ def _by_class(
 
 
 def _slots(pattern: str) -> Iterator[tuple[str, str, str]]:
-    """Every part of a pattern that may name a class, and what stands before and after it."""
+    """Yield each part of a pattern that may name a class, with the text before and after it."""
     stem = pattern.rpartition(".")[0]
     for part in re.finditer("[^/]+", stem):
         tokens = list(re.finditer(r"[^_\-. ]+", part[0]))
@@ -265,7 +268,7 @@ def _is_binary(folder: Path, paths: Sequence[str]) -> bool:
 
 
 def _are_alike(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
-    """Whether binary masks show one thing, as two people, or two versions, draw it."""
+    """Return whether binary masks show the same object, drawn by two people or in two versions."""
     common, union, smaller = 0, 0, 0
     for key in _some(keys):
         a, b = (_read(folder, pattern.replace("{key}", key)) for pattern in (one, other))
@@ -281,7 +284,7 @@ def _are_alike(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
 
 
 def _same_content(folder: Path, one: str, other: str, keys: Iterable[str]) -> bool:
-    """Whether two patterns hold the same masks, if by other values: each has one of the other."""
+    """Return whether two patterns hold the same masks up to a one-to-one change of values."""
     both: set[int] = set()
     for key in _some(keys):
         try:
@@ -295,7 +298,7 @@ def _same_content(folder: Path, one: str, other: str, keys: Iterable[str]) -> bo
 
 
 def _inside(mask: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """What is at least half as bright as the brightest pixel of a binary mask, (H, W)."""
+    """Return the pixels at least half as bright as the brightest of a binary mask, (H, W)."""
     return np.asarray(mask >= max(1, int(mask.max(initial=0)) // 2))
 
 
@@ -305,7 +308,7 @@ def _some(keys: Iterable[str]) -> list[str]:
 
 
 def _read(folder: Path, path: str) -> NDArray[np.integer[Any]] | None:
-    """A mask; None where it cannot be read, which the survey of all masks will say."""
+    """Read a mask; None where it cannot be read, which the scan reports."""
     try:
         return read_brightness(folder / path)
     except InputError:

@@ -16,7 +16,7 @@ from atrous.errors import InputError
 from atrous.images.label_maps import read_colors
 
 IMAGE_FOLDER = re.compile(one_of("image_folders"))
-MOST_GROUPS = 12
+MAX_GROUPS = 12
 """Of several groups of images, or of masks, as many are tried."""
 _FEW_COLORS = 64
 
@@ -48,10 +48,10 @@ Roles = Mapping[str, bool]
 """Of each path, whether its folders, or its name, say that it is a mask."""
 
 
-def choose_all(
+def choose_masks(
     folder: Path, roles: Roles, proposed: Sequence[tuple[Images, Files]], *, told: bool
 ) -> dict[str, Choice]:
-    """Choose the masks of each split, where those that names propose are not the only ones.
+    """Choose the masks of each split among those that names propose and others that fit.
 
     Args:
         folder: where the files lie.
@@ -76,8 +76,8 @@ def choose_all(
     return choose_with(classes) if classes else choices
 
 
-def in_parts(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, Choice]:
-    """Choose the masks of each split where no mask is called as its image, but after it.
+def choose_extended(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, Choice]:
+    """Choose the masks of each split where their names extend those of images: x_car.png of x.jpg.
 
     Args:
         folder: where the files lie.
@@ -89,7 +89,7 @@ def in_parts(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, 
     every.sort(key=lambda group: (-len(group.keys), len(group.pattern), group.pattern))
     for split in sorted({group.split for group in every}, reverse=True):  # "" comes last
         near = [replace(group, split=split) for group in every if group.split in (split, "")]
-        for images, told in product(near[:MOST_GROUPS], (True, False)):
+        for images, told in product(near[:MAX_GROUPS], (True, False)):
             if split in choices or (not split and choices):
                 break
             rest = {path: roles[path] for path in roles.keys() - images.paths}
@@ -99,13 +99,13 @@ def in_parts(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, 
     return choices
 
 
-def of_split(paths: Iterable[str], split: str) -> list[str]:
-    """The paths in folders of a split, or of none."""
+def in_split(paths: Iterable[str], split: str) -> list[str]:
+    """Return the paths in folders of a split, or of no split."""
     return [path for path in paths if split_of(path.rpartition("/")[0]) in (split, "")]
 
 
 def has_few_colors(path: Path) -> bool:
-    """Whether a picture may be a mask, by its colours."""
+    """Return whether a picture has so few colours that it may be a mask."""
     try:
         return len(np.unique(read_colors(path))) <= _FEW_COLORS
     except InputError:
@@ -113,11 +113,11 @@ def has_few_colors(path: Path) -> bool:
 
 
 def _fitting(folder: Path, roles: Roles, images: Images, *, told: bool) -> dict[str, set[str]]:
-    """The patterns of masks that fit the images of a split by their keys.
+    """Return the patterns of masks that fit the images of a split by their keys.
 
-    Neither those in folders of other splits, nor those in folders where other images lie.
+    Masks in folders of other splits, or in folders with other images, do not count.
     """
-    near = of_split(roles, images.split)
+    near = in_split(roles, images.split)
     if told:
         parts = {part for path in roles if not roles[path] for part in path.split("/")[:-1]}
         parts -= {*images.pattern.split("/")}

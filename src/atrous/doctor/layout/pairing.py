@@ -17,15 +17,15 @@ from atrous.data.lists import SPLIT_FOLDER, is_listable, split_of
 from atrous.doctor.findings import some
 from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
 from atrous.doctor.layout.lists import LIST_SUFFIXES, with_lists
-from atrous.doctor.layout.mask_choice import SECOND_CHOICE, views_and_seconds, with_view
+from atrous.doctor.layout.mask_choice import SECOND_CHOICE, retina_masks, with_field_of_view
 from atrous.doctor.layout.mask_sets import (
     IMAGE_FOLDER,
-    MOST_GROUPS,
+    MAX_GROUPS,
     Images,
-    choose_all,
+    choose_extended,
+    choose_masks,
     has_few_colors,
-    in_parts,
-    of_split,
+    in_split,
 )
 from atrous.doctor.layout.suffixes import merge_suffixes, unread_images, with_real_paths
 from atrous.doctor.layout.words import one_of
@@ -59,7 +59,7 @@ class _Name:
 
     @property
     def unit(self) -> tuple[str, bool]:
-        """Equal for files that may be of one pattern but for their suffixes."""
+        """Equal for files that may have one pattern, suffixes aside."""
         telling = self.places[0][0]
         return telling or self.path.rpartition("/")[0], self.is_mask
 
@@ -98,7 +98,7 @@ _Pair = tuple[_Group, _Group]
 
 
 class NothingPairedError(InputError):
-    """There is no image, or no mask that belongs to one."""
+    """No image was found, or no mask that belongs to one."""
 
 
 def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
@@ -111,11 +111,12 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     paths = sorted(paths)
     odd = tuple(repr(path)[1:-1] for path in paths if not is_listable(path))
     kinds = (*IMAGE_SUFFIXES, *_WEIGHTS)
-    views, seconds = views_and_seconds(paths)
+    views, second_masks = retina_masks(paths)
+    skipped = views | second_masks
     own = [
         _name(path)
         for path in paths
-        if is_listable(path) and path.lower().endswith(kinds) and path not in views | seconds
+        if is_listable(path) and path.lower().endswith(kinds) and path not in skipped
     ]
     merged = merge_suffixes({name.path: name.unit for name in own})
     names = [_name(path) for path in sorted(merged.real)]
@@ -123,12 +124,14 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     pairs = _paired(groups)
     told = bool(pairs)
     pairs = (
-        pairs or _paired(_pngs_as_masks(groups)) or _paired(_looked_at(folder, groups, merged.real))
+        pairs
+        or _paired(_pngs_as_masks(groups))
+        or _paired(_by_content(folder, groups, merged.real))
     )
     roles = {name.path: name.is_mask for name in names}
-    may_be = [group.images for group in groups if not group.is_mask]
-    choices = choose_all(folder, roles, _proposed(pairs), told=told) or in_parts(
-        folder, roles, may_be
+    image_groups = [group.images for group in groups if not group.is_mask]
+    choices = choose_masks(folder, roles, _proposed(pairs), told=told) or choose_extended(
+        folder, roles, image_groups
     )
     others = (path for path in paths if not path.lower().endswith((*kinds, *LIST_SUFFIXES)))
     unread = tuple(unread_images(folder, filter(is_listable, others)))
@@ -136,7 +139,9 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
         photos = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
         raise _nothing_paired(folder, photos, unread)
     choices = {
-        split: with_view(folder, choice, *(of_split(paths, split) for paths in (views, seconds)))
+        split: with_field_of_view(
+            folder, choice, *(in_split(paths, split) for paths in (views, second_masks))
+        )
         for split, choice in sorted(choices.items(), key=lambda item: rank(item[0]))
     }
     splits = {split: choice.files for split, choice in choices.items()}
@@ -165,7 +170,7 @@ def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Images, Files]]:
 
 
 def _with_elsewhere(layout: Layout, names: Iterable[_Name]) -> Layout:
-    """Add the images that no pair is of, and that do not lie where they should have been one."""
+    """Add the images in other folders that belong to no pair."""
     used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
     rest = [name for name in names if name.path not in used]
     images = [n.path for n in rest if not n.is_mask and n.path.lower().endswith(IMAGE_SUFFIXES)]
@@ -220,13 +225,13 @@ def _groups(names: Iterable[_Name]) -> list[_Group]:
 
 
 def _pngs_as_masks(groups: Iterable[_Group]) -> list[_Group]:
-    """Where nothing is called a mask: of x.jpg and x.png, the PNG is the mask."""
+    """Take PNGs as masks, where no name says mask: x.png of x.jpg."""
     return [replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups]
 
 
-def _looked_at(folder: Path, groups: Iterable[_Group], real: Mapping[str, str]) -> list[_Group]:
-    """Where names tell nothing: what has few colours is a mask; one file of each group is read."""
-    largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MOST_GROUPS]
+def _by_content(folder: Path, groups: Iterable[_Group], real: Mapping[str, str]) -> list[_Group]:
+    """Take files of few colours as masks, where names tell nothing; read one file of each group."""
+    largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MAX_GROUPS]
     first = [group.pattern.replace("{key}", min(group.keys)) for group in largest]
     return [
         replace(group, is_mask=has_few_colors(folder / real[path]))
@@ -245,7 +250,7 @@ def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
         images, masks = ([g for g in near if g.is_mask == side] for side in (False, True))
         scored = [
             (len(image.keys & mask.keys) * mask.weight, image, mask)
-            for image, mask in product(images[:MOST_GROUPS], masks[:MOST_GROUPS])
+            for image, mask in product(images[:MAX_GROUPS], masks[:MAX_GROUPS])
             if split in (image.split, mask.split)
         ]
         best = max(scored, key=lambda entry: entry[0], default=None)

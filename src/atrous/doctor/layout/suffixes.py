@@ -22,12 +22,12 @@ _IMAGE_STARTS = re.compile(
 )
 """JPEG, PNG, GIF, WebP, TIFF and the raw files that are one, Photoshop, EXR, JPEG 2000, JPEG XL,
 HEIC, AVIF and Canon's raw files."""
-_MOST_LOOKED_AT = 2000
+_MAX_LOOKED_AT = 2000
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Paths under which files are paired."""
+    """The paths by which files are paired: with one suffix for each folder."""
 
     real: Mapping[str, str]
     """The path of the file that stands behind each."""
@@ -36,7 +36,7 @@ class Merged:
 
 
 def merge_suffixes(units: Mapping[str, Hashable]) -> Merged:
-    """Give the images of a unit, such as a folder, one suffix.
+    """Give the images of each unit, such as a folder, one suffix.
 
     A suffix whose files mostly have the names of others is no other spelling of these: of x.jpg and
     x.png, one is the mask.
@@ -81,7 +81,7 @@ def with_real_paths(layout: Layout, merged: Merged) -> Layout:
 
 
 def _copies(used: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """Files that nothing uses, with those in use that differ from them in their suffixes only."""
+    """Return unused files with the used ones that differ from them in their suffixes only."""
     images = {path for path in used if _SUFFIX.search(path)}
     by_stem = {_SUFFIX.sub("", path): path for path in sorted(images, reverse=True)}
     stems = {path: _SUFFIX.sub("", path) for path in sorted(paths) if _SUFFIX.search(path)}
@@ -104,7 +104,7 @@ def _with_own_suffixes(files: Files, real: Mapping[str, str]) -> Files:
 
 
 def _pattern(pattern: str, paths: Iterable[str], real: Mapping[str, str]) -> str:
-    """A pattern with the suffixes of its files, in place of the one that they are paired by."""
+    """Return a pattern with the real suffixes of its files."""
     if not (match := _SUFFIX.search(pattern)):
         return pattern
     suffixes = {
@@ -114,8 +114,8 @@ def _pattern(pattern: str, paths: Iterable[str], real: Mapping[str, str]) -> str
 
 
 def unread_images(folder: Path, paths: Iterable[str]) -> Iterator[str]:
-    """The first files among `paths`, of unknown suffixes, that begin as images do."""
-    for path in list(paths)[:_MOST_LOOKED_AT]:
+    """Yield files of unknown suffixes whose first bytes are those of an image format."""
+    for path in list(paths)[:_MAX_LOOKED_AT]:
         try:
             with (folder / path).open("rb") as file:
                 start = file.read(132)

@@ -16,18 +16,18 @@ _FAR = 48.0
 """How far from the mixtures of others a colour must lie; nearer is noise of JPEG."""
 _LITTLE = 0.08
 """Of the pixels that are far from the regions: what is less is the bleeding of JPEG's colours."""
-_FEWEST = 8.0
+_MIN_PIXELS = 8.0
 """Pixels that a class holds at least."""
-_MOST = 32
+_MAX_COLORS = 32
 """Thin colours that are looked for."""
-_COMPARED = 512
+_MAX_COMPARED = 512
 """Codes that are compared with each other."""
 
 
 def find_far_colors(
     codes: NDArray[np.int64], weights: NDArray[np.int64], known: Sequence[int]
 ) -> list[int]:
-    """Return 24-bit codes that stand for classes beside the `known`.
+    """Return 24-bit codes that stand for classes besides the `known` ones.
 
     Args:
         codes: (N,) that the masks hold.
@@ -35,15 +35,16 @@ def find_far_colors(
         known: the colours of regions.
     """
     found: list[int] = []
-    least = max(_FEWEST, 1e-5 * weights.sum())
-    while len(found) < _MOST:
+    least = max(_MIN_PIXELS, 1e-5 * weights.sum())
+    while len(found) < _MAX_COLORS:
         order = _far_from_mixtures(codes, [*known, *found])
         sums = np.cumsum(weights[order])
         if not len(order) or sums[-1] < least:
             break
         least = max(least, _LITTLE * sums[-1])
         # Of the pixels that are farthest: the one that most others are near.
-        ends = order[: 1 + int(np.searchsorted(sums, max(_FEWEST, 0.2 * sums[-1])))][:_COMPARED]
+        last = int(np.searchsorted(sums, max(_MIN_PIXELS, 0.2 * sums[-1])))
+        ends = order[: last + 1][:_MAX_COMPARED]
         channels = channels_of(codes[ends])
         near = (abs(channels[:, None] - channels).max(2) < _FAR / 2) @ weights[ends]
         found.append(int(codes[ends[near.argmax()]]))
@@ -51,12 +52,12 @@ def find_far_colors(
 
 
 def count_far(codes: NDArray[np.int64], weights: NDArray[np.int64], known: Sequence[int]) -> int:
-    """Pixels that are no mixture of the known colours; arguments as of `find_far_colors`."""
+    """Count pixels that are no mixture of known colours; arguments as for `find_far_colors`."""
     return int(weights[_far_from_mixtures(codes, known)].sum())
 
 
 def _far_from_mixtures(codes: NDArray[np.int64], known: Sequence[int]) -> NDArray[np.intp]:
-    """The places of the codes (N,) that are far from all mixtures of two, the farthest first."""
+    """Return the places of codes (N,) far from all mixtures of two colours, the farthest first."""
     colors, ends = channels_of(codes), channels_of(np.array(known))
     distance = np.full(len(colors), np.inf, np.float32)
     for a, b in combinations_with_replacement(ends, 2):

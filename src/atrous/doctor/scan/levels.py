@@ -24,14 +24,14 @@ _EMPTY = 0.05
 """Of the pixels of the smaller cluster beside it: what a valley between clusters holds at most."""
 _REACH = 32
 """How far beyond the outermost region thin lines must reach to be a level of their own."""
-_FEWEST = 8
+_MIN_PIXELS = 8
 """Pixels that a level holds at least."""
 _NOISE = 8
 """Values as close are one level to JPEG."""
 
 
 def find_levels(counts: Counts, solid: Counts, soft: Counts) -> tuple[int, ...]:
-    """The levels of blurred grey masks, sorted; none where there are not two, or they are close.
+    """Find the levels of blurred grey masks, sorted; empty for less than two, or close ones.
 
     Args:
         counts: (256,) pixels of each grey in all masks.
@@ -43,20 +43,20 @@ def find_levels(counts: Counts, solid: Counts, soft: Counts) -> tuple[int, ...]:
     regions = _regions(counts, solid)
     levels: list[int | None] = [*_clusters(counts, soft)]
     if len(levels) < max(2, len(regions)):
-        crests = np.maximum(counts - soft, 0)
-        levels = [_far_end(crests, regions, -1), *regions, _far_end(crests, regions, 1)]
+        not_between = np.maximum(counts - soft, 0)
+        levels = [_far_end(not_between, regions, -1), *regions, _far_end(not_between, regions, 1)]
     snapped = tuple(_snap(level) for level in levels if level is not None)
     return snapped if are_spread(snapped) else ()
 
 
 def are_spread(greys: Sequence[int]) -> bool:
-    """Whether sorted greys are so far apart that a blur of one is not taken for another."""
+    """Return whether sorted greys are so far apart that blur cannot lead from one to another."""
     apart = all(b - a >= GAP for a, b in pairwise(greys))
     return len(greys) > 1 and apart and greys[-1] >= _SPREAD
 
 
 def _are_ids(counts: Counts, solid: Counts) -> bool:
-    """Whether regions have greys close to black that are not the same: then they are ids."""
+    """Return whether regions have different greys close to black: then the greys are ids."""
     dark, flat = counts[:GAP], solid[:GAP]
     is_region = (flat > 0.15 * dark) & (dark > 5e-4 * counts.sum())
     is_region[dark.argmax()] = False
@@ -64,9 +64,9 @@ def _are_ids(counts: Counts, solid: Counts) -> bool:
 
 
 def _clusters(counts: Counts, soft: Counts) -> list[int]:
-    """The middle of each cluster that JPEG left; none where what lies around them is no noise."""
-    fewest = max(_FEWEST, 1e-3 * (counts.sum() - counts.max()))
-    parts = _parted(counts, fewest)
+    """Return the median of each cluster that JPEG left; empty where the clusters are not noise."""
+    fewest = max(_MIN_PIXELS, 1e-3 * (counts.sum() - counts.max()))
+    parts = _split_at_valleys(counts, fewest)
     levels = [int(np.searchsorted(np.cumsum(part), part.sum() / 2)) for part in parts]
     greys, noise, far = np.arange(256), 0, 0
     for level, part in zip(levels, parts, strict=True):
@@ -77,8 +77,8 @@ def _clusters(counts: Counts, soft: Counts) -> list[int]:
     return levels if noise > 0 and far < 0.1 * noise else []
 
 
-def _parted(counts: Counts, fewest: float) -> list[Counts]:
-    """Part the greys where valleys that are all but empty lie between them."""
+def _split_at_valleys(counts: Counts, fewest: float) -> list[Counts]:
+    """Split the greys at valleys that are nearly empty."""
     sums = np.concatenate([[0], np.cumsum(counts)])
     inside = sums[_VALLEY:] - sums[:-_VALLEY]  # of the valley that begins at each grey
     smaller = np.minimum(sums[:-_VALLEY], sums[-1] - sums[_VALLEY:])
@@ -88,11 +88,11 @@ def _parted(counts: Counts, fewest: float) -> list[Counts]:
         return [counts]
     lower, upper = counts.copy(), counts.copy()
     lower[start:], upper[:start] = 0, 0
-    return [*_parted(lower, fewest), *_parted(upper, fewest)]
+    return [*_split_at_valleys(lower, fewest), *_split_at_valleys(upper, fewest)]
 
 
 def _regions(counts: Counts, solid: Counts) -> list[int]:
-    """The greys that cover regions, less those that are another to JPEG, sorted."""
+    """Return the greys that cover regions, sorted, without JPEG's variants of a grey."""
     is_region = (solid > 0.1 * counts) & (counts > 1e-3 * counts.sum())
     kept: list[int] = []
     for grey in sorted(np.flatnonzero(is_region).tolist(), key=lambda grey: -counts[grey]):
@@ -101,19 +101,19 @@ def _regions(counts: Counts, solid: Counts) -> list[int]:
     return sorted(kept)
 
 
-def _far_end(crests: Counts, regions: list[int], side: int) -> int | None:
-    """The grey that thin lines reach beyond the outermost region; None if they hardly do."""
+def _far_end(not_between: Counts, regions: list[int], side: int) -> int | None:
+    """Return the grey that thin lines reach beyond the outermost region; None if hardly any do."""
     if not regions:
         return None
     outermost = max(regions) if side > 0 else min(regions)
     # JPEG and bicubic resizing overshoot by a part of a step between regions.
     start = outermost + side * max(_REACH, (max(regions) - min(regions)) // 2)
-    beyond = crests[start:] if side > 0 else crests[: max(start + 1, 0)][::-1]
-    if beyond.sum() < _FEWEST:
+    beyond = not_between[start:] if side > 0 else not_between[: max(start + 1, 0)][::-1]
+    if beyond.sum() < _MIN_PIXELS:
         return None
     return start + side * int(np.searchsorted(np.cumsum(beyond), 0.99 * beyond.sum()))
 
 
 def _snap(level: int) -> int:
-    """Black or white where a level is nearly that."""
+    """Round a level to black or white if it is close."""
     return 0 if level < _REACH else 255 if level > 255 - _REACH else level

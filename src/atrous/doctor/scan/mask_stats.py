@@ -27,7 +27,7 @@ _COLOR_TOLERANCE = 3.0
 
 @dataclass(frozen=True, eq=False)
 class MaskStats:
-    """What a mask holds: of each value, how many pixels, and how they lie."""
+    """The values of a mask: how many pixels each has, and how these lie."""
 
     values: NDArray[np.int64]
     """(N,) ids or 24-bit codes, sorted; of a mask with very many the most frequent 512."""
@@ -65,7 +65,7 @@ def measure(ids: Ids, *, colors: bool) -> MaskStats:
 
 
 def _compact(ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The values of a mask, sorted, and (H, W) the place of each pixel's value among them.
+    """Return the values of a mask, sorted, and the index of each pixel's value, (H, W).
 
     Runs of equal pixels are looked up once: a mask has few of them.
     """
@@ -77,7 +77,7 @@ def _compact(ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 
 def _solid(places: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Whether a pixel off the border equals its four neighbours, (H - 2, W - 2)."""
+    """Return whether a pixel equals its four neighbours, (H - 2, W - 2) without the border."""
     across, down = places[:, 1:] == places[:, :-1], places[1:] == places[:-1]
     beside, above = across[1:-1, 1:] & across[1:-1, :-1], down[1:, 1:-1] & down[:-1, 1:-1]
     return np.asarray(beside & above)
@@ -86,7 +86,7 @@ def _solid(places: NDArray[np.int32]) -> NDArray[np.bool_]:
 def _edges(
     places: NDArray[np.int32], values: NDArray[np.int64], *, colors: bool
 ) -> tuple[NDArray[np.int64], int]:
-    """Soft triples by the value in their middle, (N,), and the number of hard ones, along rows."""
+    """Count soft triples along rows by the value in their middle, (N,), and hard ones in all."""
     differ = np.flatnonzero(places[:, :-2] != places[:, 2:])
     rows, columns = np.divmod(differ, max(places.shape[1] - 2, 1))
     left, middle, right = (places[rows, columns + step] for step in range(3))
@@ -100,26 +100,26 @@ def _edges(
 
 
 def _leave_room(a: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether an id can lie between a and c."""
+    """Return whether an id fits between a and c."""
     return np.asarray(abs(a - c) > 1)
 
 
 def _is_between(
     a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the id b lies between a and c."""
+    """Return whether the id b lies between a and c."""
     return np.asarray((np.minimum(a, c) < b) & (b < np.maximum(a, c)))
 
 
 def _differ_clearly(a: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the 24-bit codes a and c are more than a shade apart."""
+    """Return whether the 24-bit codes a and c differ by more than rounding."""
     return np.asarray(((rgb(a) - rgb(c)) ** 2).sum(0) > 3)
 
 
 def _is_mixture(
     a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the 24-bit code b is a mixture of a and c, which differ clearly."""
+    """Return whether the 24-bit code b is a mixture of a and c, which differ clearly."""
     from_a, line = rgb(b) - rgb(a), rgb(c) - rgb(a)  # (3, N)
     squared = (line**2).sum(0)
     share = (from_a * line).sum(0) / np.maximum(squared, 1)

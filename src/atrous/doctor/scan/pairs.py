@@ -33,7 +33,7 @@ ReadMask = Callable[[Pair], Ids]
 
 @dataclass(frozen=True, eq=False)
 class PairStats:
-    """What reading a pair gave; where a half cannot be read, the error's line."""
+    """What reading a pair gave; an error's line where image or mask cannot be read."""
 
     pair: Pair
     digest: bytes = b""
@@ -124,7 +124,7 @@ def mark_blurred(pairs: Sequence[PairStats]) -> list[PairStats]:
 
 
 def _usual_share(masks: Sequence[MaskStats]) -> float:
-    """The soft share of a mask in the middle; of all together, where masks have short edges."""
+    """Return the median soft share of masks; where edges are short, the share over all masks."""
     triples = [int(mask.soft.sum()) + mask.hard for mask in masks]
     if not triples or np.median(triples) >= _FEW_TRIPLES:
         return float(np.median([_soft_share(mask) for mask in masks] or [0.0]))
@@ -132,7 +132,7 @@ def _usual_share(masks: Sequence[MaskStats]) -> float:
 
 
 def _soft_share(mask: MaskStats) -> float:
-    """Soft triples among all; 0 for few, or where there are hardly any regions (noise)."""
+    """Return the share of soft triples; 0 for few, or where hardly any regions exist (noise)."""
     soft = int(mask.soft.sum())
     if soft < 8 or mask.solid.sum() < 0.2 * mask.counts.sum():
         return 0.0
@@ -140,5 +140,5 @@ def _soft_share(mask: MaskStats) -> float:
 
 
 def _are_many(soft: Sequence[int]) -> bool:
-    """Whether soft triples, counted by value, are of more than one value in the main."""
+    """Return whether less than 90 % of soft triples are of one value."""
     return max(soft, default=0) < 0.9 * sum(soft)

@@ -27,7 +27,7 @@ from atrous.images.label_maps import read_brightness
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """All that is known of a folder: what the checks judge."""
+    """All that is known of a folder: the input of the checks."""
 
     layout: Layout
     labels: Labels
@@ -60,7 +60,7 @@ class Scan:
         return tuple(entry.name for entry in self.labels.entries())
 
     def value_name(self, value: int) -> str:
-        """A value of a mask as people write it: an id, or a colour."""
+        """Write a value of a mask: an id, or a colour."""
         return color_name(value) if self.labels.encoding == "rgb" else str(value)
 
     @cached_property
@@ -88,7 +88,7 @@ class Scan:
         return [pair for pair, mask in self.masks if np.isin(mask.values, values).any()]
 
     def _with_nearest(self) -> dict[int, int]:
-        """The class of each value, also of unknown ones that become the nearest known one."""
+        """Return the class of each value, also of unknown ones that count as the nearest one."""
         known = [*self.class_of, *self.ignored]
         if self.labels.unknown != "nearest" or not known:
             return dict(self.class_of)
@@ -99,7 +99,7 @@ class Scan:
         train_ids = {v: self.class_of[code] for v, code in near.items() if code in self.class_of}
         return {**self.class_of, **train_ids}
 
-    def with_checked_views(self) -> "Scan":
+    def with_checked_fields_of_view(self) -> "Scan":
         """Count a mask as unreadable whose field of view is damaged, or of another size."""
 
         def checked(stats: PairStats) -> PairStats:

@@ -36,7 +36,7 @@ class ValueStats:
     """Masks that hold it."""
     clean: NDArray[np.int64]
     """Masks that hold it and whose edges are not blurred."""
-    crests: NDArray[np.int64]
+    not_between: NDArray[np.int64]
     """Pixels that do not lie between two others."""
     is_region: NDArray[np.bool_]
     """Whether it lies somewhere as more than the blur of an edge."""
@@ -57,12 +57,12 @@ class ValueStats:
         return [*self.levels] or self.values[self.is_region].tolist()
 
     def is_rare(self, value: int) -> bool:
-        """Whether so few masks hold a value that it may be there by mistake."""
+        """Return whether so few masks hold a value that it may be a mistake."""
         masks = self.masks[self.values == value].sum()
         return self.num_masks >= _FEW_MASKS and bool(masks <= max(1.0, _RARE * self.num_masks))
 
     def share(self, values: Iterable[int]) -> float:
-        """The part of all pixels that has one of `values`."""
+        """Return the part of all pixels that has one of `values`."""
         held = self.counts[np.isin(self.values, [*values])].sum()
         return float(held / max(int(self.counts.sum()), 1))
 
@@ -96,7 +96,7 @@ def sum_up(masks: Sequence[MaskStats], encoding: str) -> ValueStats:
         counts=counts,
         masks=holders,
         clean=clean,
-        crests=np.maximum(counts - soft, 0),
+        not_between=np.maximum(counts - soft, 0),
         is_region=is_region,
         is_alone=alone,
         is_mixed=mixed,
@@ -110,7 +110,7 @@ def sum_up(masks: Sequence[MaskStats], encoding: str) -> ValueStats:
 def _greys(
     values: NDArray[np.int64], counts: NDArray[np.int64], unit: int
 ) -> NDArray[np.int64] | None:
-    """The grey of each value, 0 to 255; None where they are no greys of 8 bits."""
+    """Return the grey of each value, 0 to 255; None where values are no greys of 8 bits."""
     if not unit or not values.size:
         return None
     if unit == 1:
@@ -128,7 +128,7 @@ def _levels(
     soft: NDArray[np.int64],
     clean: NDArray[np.int64],
 ) -> tuple[int, ...]:
-    """The levels of masks that are blurred, or some of them; none where all are drawn."""
+    """Return the levels where masks, or some of them, are blurred; empty where none is."""
     drawn = np.unique(greys[clean > 0])
     # JPEG of a high quality leaves hardly any edges soft, but greys that nobody draws.
     noisy = ((drawn > 0) & (drawn < _NOISE)).any() and (

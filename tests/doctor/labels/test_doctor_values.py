@@ -499,7 +499,7 @@ def test_no_data_is_ignored_and_told(
 def test_declared_no_data_among_the_classes_is_read_as_a_class_and_told(tmp_path: Path) -> None:
     labels = blobs(3)
     diagnosis = write(tmp_path, labels, lambda x: x, "tif", tiffinfo={NO_DATA: "0"})
-    assert "0, said to be no data: it is read as a class" in message(diagnosis, "no-data")
+    assert "0, declared as no data: it is read as a class" in message(diagnosis, "no-data")
     assert differ(tmp_path, labels) == 0
 
 

@@ -151,7 +151,7 @@ def test_images_of_unknown_suffixes_are_named(tmp_path: Path) -> None:
     diagnosis = examine(tmp_path)
     assert diagnosis.scan.layout.unread == ("images/20.xyz", "images/21", "images/22.dcm")
     (finding,) = (f for f in diagnosis.findings if f.code == "unread-image")
-    assert finding.message == "3 files passed over: images whose format is not read"
+    assert finding.message == "3 files passed over: images in a format that is not read"
     shutil.rmtree(tmp_path / "masks")
     for number in range(COUNT):
         (tmp_path / f"images/{number}.jpg").unlink()

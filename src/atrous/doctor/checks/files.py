@@ -26,7 +26,7 @@ def unreadable(scan: Scan) -> Iterator[Finding]:
     masks = [(stats.pair, stats.mask_error) for stats in scan.pairs if stats.mask_error]
     for half, fix, bad in (
         ("image", "copy or download them again", images),
-        ("mask", "mend or export them again", masks),
+        ("mask", "repair or export them again", masks),
     ):
         if bad:
             if all("pip install" in error for _, error in bad):
@@ -110,11 +110,11 @@ def bands(scan: Scan) -> Iterator[Finding]:
     if bands.value_range is not None:
         black, white = bands.value_range
         parts.append(
-            f"values of other than 8 bits: black is {black:g} and white {white:g}, a guess by "
+            f"values that are not 8 bits: black is {black:g} and white {white:g}, a guess by "
             "what nearly all values lie between"
         )
     if not bands.alpha:
-        parts.append("a fourth band that is no transparency")
+        parts.append("a fourth band that is not transparency")
     yield finding("bands", count=len(scan.pairs), parts="; ".join(parts))
 
 

@@ -134,7 +134,7 @@ def no_data(scan: Scan) -> Iterator[Finding]:
 
 
 def transparent(scan: Scan) -> Iterator[Finding]:
-    """Masks drawn on a transparent ground."""
+    """Masks drawn on a transparent background."""
     if scan.described or scan.labels.encoding != "rgb":
         return
     if pairs := scan.holding(TRANSPARENT):

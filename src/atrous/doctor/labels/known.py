@@ -70,13 +70,13 @@ def as_known(scan: Scan) -> Scan:
 def _misfit(known: _Known, scan: Scan, meaning: Meaning | None) -> str:
     """Return why the set does not fit a folder that is laid out like it; "" if it fits."""
     if meaning is None:
-        return "is stored otherwise"
+        return "is stored in another way"
     named = scan.names.entries
     if named and not _agree(named, meaning.labels):
         return f"a file names other classes ({some(entry.name for entry in named)})"
     ids = {*meaning.class_of, *meaning.ignored}
     if not known.two and (strange := [i for i in scan.values.regions() if i not in ids]):
-        return f"holds {some(map(str, strange))}, which it has not"
+        return f"holds {some(map(str, strange))}, which that set lacks"
     return "it would ignore all pixels" if scan.values.share(meaning.ignored) == 1 else ""
 
 

@@ -290,7 +290,7 @@ def _unpaired(
 def _nothing_paired(folder: Path, photos: int, unread: Sequence[str]) -> NothingPairedError:
     looked = "images/ and masks/, train/ and trainannot/, x.jpg and x_mask.png, or a COCO JSON"
     if unread:
-        looked += f"; passed over images whose format is not read: {some(unread)}"
+        looked += f"; passed over images in a format that is not read: {some(unread)}"
     if links := sorted(filter(is_listable, _dead_links(folder))):
         looked += f"; passed over links that lead nowhere: {some(links)}"
     if photos:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from atrous.data.dataset import Dataset
 from atrous.data.lists import Place
 from atrous.doctor import examine
-from atrous.doctor.layout.pairing import find_layout
 from atrous.doctor.layout.files import Layout
+from atrous.doctor.layout.pairing import find_layout
 from atrous.errors import InputError
 from atrous.files import walk
 

@@ -1,7 +1,7 @@
 """Splits by list files: which lists of a folder are about splits, and what they leave open."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -55,13 +55,12 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
     says something else as well ("fold1_train.txt") counts if it is the only one. Where only some
     splits have a list, the other pairs are the split that is missing.
     """
-    names = {path: found for path in _possible_lists(layout, paths) if (found := _list_name(path))}
+    texts = _possible_lists(layout, paths)
+    names = {path: found for path in texts if (found := _list_name(path))}
     places = {name: _place(layout.folder, files) for name, files in layout.splits.items()}
     unread = "names splits in a way that is not read"
     unused = [f"{path}: {unread}" for path, name in names.items() if not name[0]]
-    tables = [
-        path for path in _possible_lists(layout, paths) if _has_split_column(layout.folder, path)
-    ]
+    tables = [path for path in texts if _has_split_column(layout.folder, path)]
     other = [f"{path}: {unread}" for path in tables if path not in names]
     if UNDIVIDED in layout.splits:
         unused, other = [*unused, *other], []
@@ -99,11 +98,11 @@ def _order(one: _List) -> tuple[float, bool, int, str]:
     return -one.fit, "segment" not in one.path.lower(), len(one.path), one.path
 
 
-def _possible_lists(layout: Layout, paths: Iterable[str]) -> Iterator[str]:
-    """Yield the paths that are neither labels nor captions of one image."""
+def _possible_lists(layout: Layout, paths: Iterable[str]) -> list[str]:
+    """Return the paths that are neither labels nor captions of one image."""
     used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
     stems = {_stem(path) for path in used}
-    return (path for path in paths if _stem(path) not in stems)
+    return [path for path in paths if _stem(path) not in stems]
 
 
 def _has_split_column(folder: Path, path: str) -> bool:

@@ -114,15 +114,11 @@ def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
             check_count(len(entries))
         class_of[IGNORE_INDEX] = [entry.name for entry in labels.entries()].index(background)
         labels = msgspec.structs.replace(labels, background=background)
-    notes = [*_uncovered(share, labels.background), *_empty_objects(classes, opened)]
-    return Scan(layout, labels, class_of, (), pairs, notes)
-
-
-def _uncovered(share: float, background: str | None) -> Iterator[Finding]:
-    """Report what becomes of pixels that no shape covers."""
+    notes = [*_empty_objects(classes, opened)]
     if share:
-        become = f"of the class {background}" if background else "ignored"
-        yield finding("uncovered", count=1, share=share, become=become)
+        become = f"of the class {labels.background}" if labels.background else "ignored"
+        notes.insert(0, finding("uncovered", count=1, share=share, become=become))
+    return Scan(layout, labels, class_of, (), pairs, notes)
 
 
 def _empty_objects(

@@ -1,17 +1,14 @@
 """What a description's [labels] mean: the classes, and the train id of each id in a mask."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from reprlib import repr as short
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from atrous.data.encodings import masks
 from atrous.data.encodings.masks import IDS, NO_DATA, Encoding, plain_name
 from atrous.data.schema import BY_NAME, PICTURES, ClassEntry, Id, Labels, color_code, one_line, rgb
-from atrous.decode import convert
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
 
@@ -128,22 +125,3 @@ def _train_id(key: Id, value: int, entries: Sequence[ClassEntry]) -> int:
     if value != IGNORE_INDEX and not 0 <= value < len(entries):
         raise ValueError(f"labels.map sends {short(key)} to {short(value)}, which is no class")
     return value
-
-
-# Old names, until the doctor uses `Labels`.
-
-
-def read_classes(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the classes of a table [labels]."""
-    return [msgspec.to_builtins(entry) for entry in convert(labels, Labels, "labels", "").entries()]
-
-
-def read_taxonomy(name: str, classes: Sequence[Mapping[str, Any]]) -> Taxonomy:
-    """Return the taxonomy of `read_classes`."""
-    labels = convert({"encoding": "mat", "classes": classes}, Labels, "labels", "")
-    return taxonomy_of(labels, name)
-
-
-def read_encoding(labels: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> Encoding:
-    """Return the encoding of a table [labels]."""
-    return encoding_of(convert({**labels, "classes": classes}, Labels, "labels", ""))

@@ -65,11 +65,6 @@ class Bands:
             fields["range"] = list(self.value_range)
         return fields
 
-    def toml_lines(self) -> list[str]:
-        """Return the lines of a dataset.toml on how images are read, if any are needed."""
-        lines = [f"{field} = {values}" for field, values in self.to_dict().items()]
-        return lines if self.alpha else [*lines, "alpha = false"]
-
     def named(self) -> str:
         """Return the numbers as an option takes them."""
         return " ".join(map(str, self.numbers))

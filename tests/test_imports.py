@@ -19,7 +19,6 @@ FLOORS = (
         "decode",
         "errors",
         "files",
-        "json_file",
         "progress",
         "text",
         "kernels",

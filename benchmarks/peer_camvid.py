@@ -25,7 +25,7 @@ from atrous.models.backbones import swap_convolutions
 from atrous.models.deeplab import Output, crop, pad_image
 from atrous.models.weights import load_imagenet
 from atrous.recipes import camvid, camvid_small
-from atrous.train.loop import Status, train
+from atrous.train.loop import StepInfo, train
 
 BACKBONE = "tf_efficientnet_lite2"
 
@@ -50,7 +50,7 @@ class Peer(nn.Module):
         return Output(crop(logits, image, 1), None)
 
 
-def watch(status: Status) -> None:
+def watch(status: StepInfo) -> None:
     if status.loss or status.scores:
         score = f"{status.scores.miou:.4f}" if status.scores else ""
         print(
@@ -60,9 +60,19 @@ def watch(status: Status) -> None:
 
 def main(root: str, out: Path) -> None:
     torch.manual_seed(0)
-    train(camvid_small(), "camvid", root, out / "small", True, watch, Peer())
+    train(
+        camvid_small(),
+        "camvid",
+        out / "small",
+        root=root,
+        resume=True,
+        on_step=watch,
+        network=Peer(),
+    )
     recipe = replace(camvid(), init=str(out / "small"))
-    scores = train(recipe, "camvid", root, out / "whole", True, watch, Peer())
+    scores = train(
+        recipe, "camvid", out / "whole", root=root, resume=True, on_step=watch, network=Peer()
+    )
     print(platform.processor() or platform.machine(), f"torch {torch.__version__}")
     print(json.dumps({"peer": f"segmentation_models.pytorch {smp.__version__}", **scores}))
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.profiler import profile
 
 from atrous.recipes import camvid
-from atrous.train.loop import _Training
+from atrous.train.loop import Training
 
 CLASSES = 11
 PEER = "segmentation_models.pytorch fp32"
@@ -73,7 +73,9 @@ def parse():
 def our_step(recipe):
     AcceleratorState._reset_state()
     precision = "no" if recipe.precision == "fp32" else recipe.precision
-    training = _Training(recipe, CLASSES, Accelerator(mixed_precision=precision), None, fresh=False)
+    training = Training(
+        recipe, CLASSES, (0, 1, 2), Accelerator(mixed_precision=precision), fresh=False
+    )
     generator = torch.Generator().manual_seed(0)
     shape = (recipe.batch_size, *recipe.crop_size)
     image = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)

@@ -35,7 +35,7 @@ FLOORS = (
 )
 """From the ground up: a module imports from its own floor or from below."""
 
-LIGHT = FLOORS[0] | FLOORS[1] | {"infer", "evaluation", "report", "serve", "cli"}
+LIGHT = FLOORS[0] | FLOORS[1] | {"run", "infer", "evaluation", "report", "serve", "cli"}
 HEAVY = frozenset(
     [
         "accelerate",

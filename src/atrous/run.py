@@ -1,66 +1,216 @@
-"""Finished runs, read back from their folder. Nothing is unpickled."""
+"""The run folder: what a training or an import of weights leaves, and other commands read.
+
+    run.json            the network, its classes, the data and the recipe: `Run`
+    best.safetensors    the weights of the best validation
+    scores.json, log.jsonl, events/, last.pt    of a training, see `atrous.train`
+
+The weights are written first, so that a folder with a run.json from an import is whole. Nothing is
+unpickled. torch is imported only where weights are read or written.
+"""
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
+from atrous import decode
 from atrous.errors import InputError
-from atrous.models.catalogue import build
-from atrous.models.photo import PhotoNetwork
+from atrous.files import replacing
 from atrous.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from atrous.models.photo import PhotoNetwork
+
+__all__ = ["LoadedRun", "Run", "RunData", "copy_run", "has_run", "load_run"]
+
+_DESCRIPTION, _WEIGHTS = "run.json", "best.safetensors"
+_DAMAGED = "the run is damaged: take a copy of it"
+
+
+class Normalization(Struct, kw_only=True, frozen=True):
+    """Statistics of the images that a network expects."""
+
+    mean: tuple[float, ...]
+    """(C,), of values in 0..1."""
+    std: tuple[float, ...]
+    """(C,), of values in 0..1."""
+
+
+class PublishedScore(Struct, kw_only=True, frozen=True):
+    """The score that the authors of imported weights state."""
+
+    miou: float
+    protocol: str
+
+
+class RunData(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """The data that the weights were trained on."""
+
+    name: str = "unknown"
+    named: bool | UnsetType = UNSET
+    """Whether dataset.toml names the set; otherwise `name` is the folder's."""
+    samples: int | UnsetType = UNSET
+    keys_sha256: str | UnsetType = UNSET
+    """Digest of the keys of the split train, in order."""
+    val_keys_sha256: str | UnsetType | None = UNSET
+    """The same of the split val; None if there is none."""
+    bands: list[int] | UnsetType = UNSET
+    range: list[float] | UnsetType = UNSET
+    licence: str = "unknown"
+    source: str = ""
+    data: str | UnsetType = UNSET
+    """Name of a built-in set, folder or dataset.toml, as it was given."""
+    root: str | UnsetType | None = UNSET
+    bands_of: int | UnsetType | None = UNSET
+    """Bands of the files, where `bands` chooses among them."""
+    published: PublishedScore | UnsetType = UNSET
+
+
+class ImportReport(Struct, kw_only=True, frozen=True):
+    """The tensors of another project's checkpoint that became the run."""
+
+    taken: str
+    left_over: list[str]
+    others: list[str]
+    threshold: float | None
+
+
+class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="format", tag=1):
+    """run.json of format 1. Unknown keys are ignored."""
+
+    model: dict[str, Any]
+    """Name and options of the network, as `atrous.models.catalogue` takes them."""
+    normalization: Normalization
+    taxonomy: dict[str, Any]
+    """The classes, as `Taxonomy.to_dict` gives them."""
+    data: RunData = RunData()
+    recipe: dict[str, Any] = {}
+    """As `Recipe.to_dict` gives it; empty for imported weights."""
+    versions: dict[str, str] = {}
+    commit: str | UnsetType | None = UNSET
+    left_over: list[str] | UnsetType = UNSET
+    """Tensors of a given backbone checkpoint that were not used."""
+    labels: dict[str, Any] = {}
+    """Counts of the training masks, as `LabelCounts` holds them."""
+    layout: str = ""
+    """Project whose checkpoint was imported."""
+    imported: ImportReport | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if missing := {"name", "backbone", "output_stride"} - self.model.keys():
+            raise ValueError(f"model: {min(missing)} is missing")
+        Taxonomy.from_dict(self.taxonomy)  # raises if it is damaged
+        means, deviations = len(self.normalization.mean), len(self.normalization.std)
+        if not means == deviations == self.in_channels:
+            raise ValueError(
+                f"{means} means and {deviations} deviations for {self.in_channels} channels"
+            )
+
+    @property
+    def in_channels(self) -> int:
+        """C of the images that the network takes."""
+        return int(self.model.get("in_channels", 3))
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "Run":
+        """Read the run.json of a run folder."""
+        path = Path(folder) / _DESCRIPTION
+        if not path.is_file():
+            raise InputError(f"{folder}: no run folder: it has no {_DESCRIPTION}")
+        table = decode.read_json(path, dict[str, Any], _DAMAGED)
+        if table.get("format") != 1:
+            raise InputError(f"{path}: not a run of this version, which reads format 1; {_DAMAGED}")
+        return decode.convert(table, cls, path, _DAMAGED)
+
+    def write(self, folder: Path) -> None:
+        """Write run.json."""
+        write_json(folder / _DESCRIPTION, msgspec.to_builtins(self))
+
+    def is_finished(self, folder: Path) -> bool:
+        """Return whether the training in `folder` has reached the last step of the recipe."""
+        try:
+            last = (folder / "log.jsonl").read_text("utf-8").splitlines()[-1]
+            step = json.loads(last)["step"]
+        except (OSError, ValueError, LookupError, TypeError):  # not begun, or cut off
+            return False
+        return (folder / _WEIGHTS).is_file() and bool(step == self.recipe.get("num_steps"))
 
 
 class LoadedRun(NamedTuple):
-    """A finished run, ready to be used."""
+    """The network of a run, ready for use."""
 
-    network: PhotoNetwork  # in eval mode: uint8 (B, H, W, C) -> logits float32 (B, K, h, w)
+    network: "PhotoNetwork"
+    """In eval mode: uint8 (B, H, W, C) -> logits float32 (B, K, h, w)."""
     taxonomy: Taxonomy
-    run: dict[str, Any]  # the whole of run.json
+    run: Run
+
+
+def has_run(folder: Path | str) -> bool:
+    """Return whether a folder holds a run, finished or not."""
+    return (Path(folder) / _DESCRIPTION).is_file()
 
 
 def load_run(folder: Path | str) -> LoadedRun:
-    """Read run.json and best.safetensors of a run folder.
+    """Build the network of a run folder with its best weights."""
+    from atrous.models.catalogue import build
+    from atrous.models.photo import PhotoNetwork
 
-    Raises:
-        InputError: the folder holds no run, or its files are damaged or do not belong together.
-    """
     folder = Path(folder)
-    run = _read_run(folder / "run.json")
-    weights = folder / "best.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file; train until the first validation")
+    run, weights = Run.read(folder), load_weights(folder)
     try:
-        network = build(**run["model"] | {"pretrained": False})
-        mean, std = run["normalization"]["mean"], run["normalization"]["std"]
-        if not len(mean) == len(std) == run["model"].get("in_channels", 3):
-            raise ValueError(f"{len(mean)} means and {len(std)} deviations")
-        photo = PhotoNetwork(network, mean, std)
-        taxonomy = Taxonomy.from_dict(run["taxonomy"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        network = build(**run.model | {"pretrained": False})
+        photo = PhotoNetwork(network, run.normalization.mean, run.normalization.std)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{folder / 'run.json'}: damaged, or of another version ({error})"
+            f"{folder / _DESCRIPTION}: damaged, or of another version ({error})"
         ) from error
     try:
-        network.load_state_dict(load_file(weights), strict=True)
-    except (SafetensorError, RuntimeError) as error:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{weights}: damaged, or not of this run ({reason})") from error
+        raise InputError(f"{folder / _WEIGHTS}: damaged, or not of this run ({reason})") from error
     numbers = [photo.scale, photo.shift, *network.state_dict().values()]
     if not all(tensor.isfinite().all() for tensor in numbers):
         raise InputError(f"{folder}: its weights or its normalization are not finite; train again")
-    return LoadedRun(photo.eval(), taxonomy, run)
+    return LoadedRun(photo.eval(), Taxonomy.from_dict(run.taxonomy), run)
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def load_weights(folder: Path) -> "dict[str, Tensor]":
+    """Read best.safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / _WEIGHTS
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; train until the first validation")
     try:
-        run = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path.parent}: no run folder: it has no run.json") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(run, dict) or run.get("format") != 1:
-        raise InputError(f"{path}: not a run of this version; format 1 is read")
-    return run
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error}); take a copy of the run") from None
+
+
+def save_weights(folder: Path, network: "nn.Module") -> None:
+    """Write the parameters and buffers of `network` as best.safetensors."""
+    from safetensors.torch import save
+
+    content = save({k: v.contiguous() for k, v in network.state_dict().items()})
+    with replacing(folder / _WEIGHTS) as temporary:
+        temporary.write_bytes(content)
+
+
+def copy_run(folder: Path, out: Path) -> None:
+    """Copy weights and description, in this order, so that a run.json implies the weights."""
+    for name in (_WEIGHTS, _DESCRIPTION):
+        with replacing(out / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

@@ -18,7 +18,7 @@ from atrous.images.label_maps import write_label
 from atrous.images.photos import write_image
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
-from atrous.train.data_check import identity
+from atrous.train.provenance import describe
 from atrous.train.recipe import Recipe
 
 TINY = Recipe(
@@ -88,9 +88,7 @@ def test_a_recipe_that_was_trained_on_other_data_is_refused(
         run.mkdir(parents=True)
         (run / "best.safetensors").touch()
         (run / "log.jsonl").write_text('{"step": 2}\n')
-        place = identity(dataset, dataset.split("train")) | {"data": str(data), "root": None}
-        about = {"recipe": recipe.to_dict(), "data": place, "taxonomy": dataset.taxonomy.to_dict()}
-        (run / "run.json").write_text(json.dumps(about))
+        describe(recipe, dataset, str(data), None, ()).write(run)
     other = write_shapes(tmp_path / "more", 3, 1, size=(48, 64))
     command = ["compare", study, "--data", str(other), "--out", str(tmp_path / "out")]
     assert main(command) == 2

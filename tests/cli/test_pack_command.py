@@ -42,11 +42,11 @@ def test_pack_train_kill_resume_evaluate(
     def stop(self: object, loader: object) -> None:
         raise KeyboardInterrupt
 
-    advance = loop._Training.advance
+    advance = loop.Training.advance
     steps = [advance, advance, stop]
-    monkeypatch.setattr(loop._Training, "advance", lambda *args: steps.pop(0)(*args))
+    monkeypatch.setattr(loop.Training, "advance", lambda *args: steps.pop(0)(*args))
     assert main(["train", "--data", "shards", "--out", "cut", *TINY]) == 130
-    monkeypatch.setattr(loop._Training, "advance", advance)
+    monkeypatch.setattr(loop.Training, "advance", advance)
     assert main(["train", "--out", "cut", "--resume"]) == 0
     whole, cut = (load_file(Path(run, "best.safetensors")) for run in ("whole", "cut"))
     assert all((whole[name] == cut[name]).all() for name in whole)

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from atrous.cli import main
 from atrous.cli.export import dataset_of_run
 from atrous.errors import InputError
+from atrous.run import Run, RunData
 
 TINY = [
     "--backbone", "mobilenetv3_small_050", "--no-pretrained", "--crop-size", "32", "48",
@@ -61,7 +63,7 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
         (["paper"], "paper: give the data set with --data"),
         (["--data", "nothing"], "nothing: no such file"),
         (["--data", "shapes", "--backbone", "resnet5O"], "Did you mean resnet50"),
-        (["--data", "shapes", "--dropout", "2"], "dropout is 2.0; it must be from 0 to 1"),
+        (["--data", "shapes", "--dropout", "2"], "dropout is 2.0; expected float <= 1.0"),
         (["--data", "shapes", "--model", "deeplab"], "deeplab"),
         (["--data", "shapes", "--class-weights", "1", "2"], "2 class weights for 4 classes"),
     ],
@@ -91,12 +93,18 @@ def test_a_resume_where_the_data_have_moved(here: Path, capsys: pytest.CaptureFi
     main(["data", "shapes", "more", "--train", "3", "--val", "1"])
     assert main(["train", "--resume", "--out", "run", "--data", "more"]) == 2
     assert "was started on 2 training samples, not 3" in capsys.readouterr().err
-    for content in ('{"recipe": [], "data": 5}', '{"recipe": {}, "data": 5}', '{"data": {}}', "[]"):
-        Path("run/run.json").write_text(content)
+    run = Run.read("run")
+    whole = json.loads(Path("run/run.json").read_text())
+    damaged = [
+        whole | {name: value}
+        for name, value in (("recipe", []), ("data", 5), ("data", {"data": 5}), ("taxonomy", {}))
+    ]
+    for content in ({"data": {}}, [], *damaged):
+        Path("run/run.json").write_text(json.dumps(content))
         assert main(["train", "--resume", "--out", "run"]) == 2
         line = capsys.readouterr().err
         assert "run.json: " in line and line.count("\n") == 1
-    Path("run/run.json").write_text('{"data": {"data": 5, "root": null}}')
+    structs.replace(run, data=RunData()).write(Path("run"))
     with pytest.raises(InputError, match="run: does not say what it was trained on"):
         dataset_of_run(Path("run"), None, None)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from atrous.infer.upsample import logits_to_labels_confidence
-from atrous.train.labels import labels_of, triton_labels
+from atrous.train.validation import labels_of, triton_labels
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
 

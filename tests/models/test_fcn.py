@@ -63,7 +63,6 @@ def test_it_trains_from_scores_of_zero(tmp_path):
     train(
         recipe,
         str(tmp_path / "data"),
-        None,
         tmp_path / "run",
         on_step=lambda status: losses.append(status.loss) if status.loss is not None else None,
     )

@@ -19,6 +19,7 @@ MODEL = {
     "name": "deeplabv3",
     "num_classes": 2,
     "backbone": "resnet18",
+    "output_stride": 16,
     "aspp_channels": 8,
     "atrous_rates": [2, 4],
 }
@@ -114,8 +115,9 @@ def without_number(path):
     [
         (lambda f: (f / "run.json").unlink(), "no run.json"),
         (lambda f: (f / "run.json").write_text("{"), "not JSON"),
-        (lambda f: (f / "run.json").write_text("[" * 100_000), "not JSON"),
-        (lambda f: (f / "run.json").write_text("[]"), "not a run of this version"),
+        (lambda f: (f / "run.json").write_text("[" * 100_000), "damaged"),
+        (lambda f: (f / "run.json").write_text("[]"), "expected object, got array; the run is"),
+        (lambda f: (f / "run.json").write_text('{"format": 2}'), "not a run of this version"),
         (lambda f: (f / "run.json").write_text('{"format": 1}'), "damaged"),
         (lambda f: (f / "best.safetensors").unlink(), "until the first validation"),
         (lambda f: (f / "best.safetensors").write_bytes(b"nonsense"), "damaged"),

@@ -1,4 +1,4 @@
-"""What a training is told about its labels, and by what a resume knows its data."""
+"""Checks of the labels before a training."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,14 +9,7 @@ from PIL import Image
 
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
-from atrous.train.data_check import (
-    LabelCounts,
-    check_same_data,
-    checked_labels,
-    count_labels,
-    has_labels,
-    identity,
-)
+from atrous.train.data_check import LabelCounts, checked_labels, count_labels, has_labels
 
 
 def write_set(
@@ -121,97 +114,3 @@ def test_one_labelled_pixel_is_a_label(tmp_path: Path) -> None:
     assert has_labels(
         write_set(tmp_path / "b", [ignored, ignored, mask_of(255, 255, 255, 0)]).split("train")
     )
-
-
-def described(dataset: Dataset) -> dict[str, dict[str, object]]:
-    """What run.json would say of a training on the set."""
-    place = {"data": str(dataset.folder), "root": None}
-    return {
-        "taxonomy": dataset.taxonomy.to_dict(),
-        "data": identity(dataset, dataset.split("train")) | place,
-    }
-
-
-def compared(first: Dataset, second: Dataset, forget: tuple[str, ...] = ()) -> str:
-    """The line that refuses to go on with `second`, or what is said besides."""
-    theirs = described(first)
-    theirs["data"] = {k: v for k, v in theirs["data"].items() if k not in forget}
-    lines: list[str] = []
-    try:
-        check_same_data("run", theirs, described(second), lines.append)
-    except InputError as error:
-        return str(error)
-    return " ".join(lines)
-
-
-TWO = [mask_of(0, 0, 0, 1), mask_of(2, 0, 0, 0)]
-OLD = ("named", "samples", "keys_sha256", "val_keys_sha256")
-"""What older runs do not say."""
-
-
-@pytest.mark.parametrize("forget", [(), OLD])
-def test_other_data_are_refused_by_what_differs(tmp_path: Path, forget: tuple[str, ...]) -> None:
-    first = write_set(tmp_path / "first", TWO, head='name = "first"')
-    assert compared(first, first, forget) == ""
-    other = write_set(tmp_path / "other", TWO, head='name = "other"')
-    line = compared(first, other, forget)
-    assert line.startswith(
-        "run: was started on the data set first, not other; resume it on its own"
-    )
-    classes = write_set(tmp_path / "pets", TWO, ("cat", "dog", "cow"), head='name = "first"')
-    assert "on 3 classes with bg, crack, rust, not 3 with cat, dog, cow in" in compared(
-        first, classes, forget
-    )
-    order = write_set(tmp_path / "order", TWO, ("rust", "crack", "bg"), head='name = "first"')
-    assert "3 classes with bg, rust, not 3 with rust, bg in that place; " in compared(
-        first, order, forget
-    )
-
-
-def test_other_keys_are_refused(tmp_path: Path) -> None:
-    first = write_set(tmp_path / "first", TWO)
-    more = write_set(tmp_path / "more", [*TWO, *TWO])
-    assert "was started on 2 training samples, not 4; " in compared(first, more)
-    renamed = write_set(tmp_path / "renamed", TWO)
-    for name in ("i", "m"):
-        (tmp_path / f"renamed/{name}/1.png").rename(tmp_path / f"renamed/{name}/x.png")
-    assert "training samples of other keys" in compared(first, renamed)
-
-
-def test_other_validation_keys_are_refused(tmp_path: Path) -> None:
-    first = write_set(tmp_path / "first", TWO)
-    split = '[splits.val]\nimages = "i/{key}.png"\nlabels = "m/{key}.png"\n'
-    with (tmp_path / "first/dataset.toml").open("a") as file:
-        file.write(split)
-    both = Dataset.open(tmp_path / "first")
-    says = "was started on validation samples of other keys, or none, not those of "
-    assert says in compared(first, both)
-    assert says in compared(both, first)
-    assert compared(first, both, ("val_keys_sha256",)) == "" == compared(both, both)
-
-
-def test_other_bands_are_refused(tmp_path: Path) -> None:
-    heads = ("", "bands = [3, 2, 1]", "bands = [4, 3, 2]", "bands = [3, 2, 1]\nrange = [0, 4000]")
-    sets = [write_set(tmp_path / f"{i}", TWO, head=head) for i, head in enumerate(heads)]
-    for first in sets:
-        for second in sets:
-            refused = "was started on images of bands" in compared(first, second)
-            assert refused == (first is not second)
-    assert "bands [3, 2, 1] and range None, not [4, 3, 2] and None;" in compared(*sets[1:3])
-
-
-@pytest.mark.parametrize("head", ["", 'name = "bridges"'])
-@pytest.mark.parametrize("forget", [(), OLD])
-def test_a_folder_that_moved_holds_the_same_data(
-    tmp_path: Path, head: str, forget: tuple[str, ...]
-) -> None:
-    first = write_set(tmp_path / "first", TWO, head=head)
-    theirs = described(first)
-    theirs["data"] = {k: v for k, v in theirs["data"].items() if k not in forget}
-    first.folder.rename(tmp_path / "moved")
-    lines: list[str] = []
-    check_same_data("run", theirs, described(Dataset.open(tmp_path / "moved")), lines.append)
-    assert lines == [
-        f"{tmp_path / 'moved'}: taken for the data that run was started on ({tmp_path / 'first'}), "
-        "moved: name, classes and keys are the same"
-    ]

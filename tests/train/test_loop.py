@@ -22,9 +22,10 @@ from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 from atrous.models.network import Output
 from atrous.run import load_run
-from atrous.train.checkpoint import Log, load_state
+from atrous.train.checkpoint import load_state
 from atrous.train.loop import StepInfo, train
 from atrous.train.recipe import Recipe
+from atrous.train.record import Log
 
 SMALL = Recipe(
     backbone="mobilenetv3_small_050",
@@ -63,7 +64,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Path) -> None:
     seen: list[StepInfo] = []
     recipe = replace(SMALL, ema_decay=0.9, auxiliary_weight=0.4, dice_weight=1.0, clip_norm=1.0)
-    scores = train(recipe, str(shapes), None, tmp_path / "run", on_step=seen.append)
+    scores = train(recipe, str(shapes), tmp_path / "run", on_step=seen.append)
     run = json.loads((tmp_path / "run/run.json").read_text())
     assert Recipe.from_dict(run["recipe"]) == recipe
     assert run["versions"]["torch"] == importlib.metadata.version("torch")
@@ -86,7 +87,7 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
         SMALL, num_steps=60, base_lr=3e-3, batch_size=4, validate_every=60, checkpoint_every=60
     )
     losses: list[float] = []
-    train(recipe, str(shapes), None, tmp_path, on_step=lambda s: s.loss and losses.append(s.loss))
+    train(recipe, str(shapes), tmp_path, on_step=lambda s: s.loss and losses.append(s.loss))
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -94,8 +95,8 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"precision": "bf16", "optimizer": "sgd", "hard_pixels": 0.5},
-        {"accumulation": 2, "optimizer": "rmsprop", "num_workers": 1},
+        {"precision": "bf16", "optimizer": "sgd", "ohem_fraction": 0.5},
+        {"accumulation_steps": 2, "optimizer": "rmsprop", "num_workers": 1},
         {"optimizer": "adam", "schedule": "cosine", "center_crop": True, "ema_decay": 0.5},
     ],
 )
@@ -103,15 +104,15 @@ def test_stopped_and_resumed_equals_undisturbed(
     shapes: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     recipe = replace(SMALL, **change)
-    train(recipe, str(shapes), None, tmp_path / "whole")
+    train(recipe, str(shapes), tmp_path / "whole")
 
     def stop(status: StepInfo) -> None:
         if status.step == 5:  # after the checkpoint at 4 and the validation at 3
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, str(shapes), None, tmp_path / "cut", on_step=stop)
-    train(recipe, str(shapes), None, tmp_path / "cut", resume=True)
+        train(recipe, str(shapes), tmp_path / "cut", on_step=stop)
+    train(recipe, str(shapes), tmp_path / "cut", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     best = [load_file(tmp_path / run / "best.safetensors") for run in ("whole", "cut")]
     assert same(*best)
@@ -124,9 +125,9 @@ def test_stopped_and_resumed_equals_undisturbed(
 
 def test_accumulated_batches_equal_one_large_batch(shapes: Path, tmp_path: Path) -> None:
     one = replace(SMALL, batch_size=4, num_steps=1, optimizer="sgd", base_lr=1.0, warmup_steps=0)
-    two = replace(one, batch_size=2, accumulation=2)
+    two = replace(one, batch_size=2, accumulation_steps=2)
     for name, recipe in (("one", one), ("two", two)):
-        train(recipe, str(shapes), None, tmp_path / name)
+        train(recipe, str(shapes), tmp_path / name)
     # The classifier's bias comes after every norm; its gradient is the mean over the pixels.
     biases = [weights(tmp_path / name)["head.1.bias"] for name in ("one", "two")]
     torch.testing.assert_close(*biases, rtol=0.2, atol=0.02)
@@ -185,37 +186,37 @@ def test_ten_kills_change_nothing(shapes: Path, tmp_path: Path) -> None:
 def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(
     shapes: Path, tmp_path: Path
 ) -> None:
-    train(SMALL, str(shapes), None, tmp_path)
+    train(SMALL, str(shapes), tmp_path)
     with pytest.raises(InputError, match="holds a run already"):
-        train(SMALL, str(shapes), None, tmp_path)
+        train(SMALL, str(shapes), tmp_path)
     with pytest.raises(InputError, match="was started with base_lr"):
-        train(replace(SMALL, base_lr=0.1), str(shapes), None, tmp_path, resume=True)
+        train(replace(SMALL, base_lr=0.1), str(shapes), tmp_path, resume=True)
     finished = (tmp_path / "last.pt").stat().st_mtime_ns
-    train(SMALL, str(shapes), None, tmp_path, resume=True)  # nothing is left to do
+    train(SMALL, str(shapes), tmp_path, resume=True)  # nothing is left to do
     assert (tmp_path / "last.pt").stat().st_mtime_ns == finished
 
 
 @pytest.mark.slow
 def test_a_run_from_before_a_field_was_there_is_resumed(shapes: Path, tmp_path: Path) -> None:
-    train(SMALL, str(shapes), None, tmp_path)
+    train(SMALL, str(shapes), tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     del run["recipe"]["pyramid_scales"]
     (tmp_path / "run.json").write_text(json.dumps(run))
-    train(SMALL, str(shapes), None, tmp_path, resume=True)
+    train(SMALL, str(shapes), tmp_path, resume=True)
 
 
 @pytest.mark.slow
 def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> None:
-    train(SMALL, str(shapes), None, tmp_path / "first")
+    train(SMALL, str(shapes), tmp_path / "first")
     still = replace(SMALL, init=str(tmp_path / "first"), base_lr=1e-12, num_steps=1, weight_decay=0)
-    train(still, str(shapes), None, tmp_path / "second")
+    train(still, str(shapes), tmp_path / "second")
     first = load_file(tmp_path / "first/best.safetensors")
     second = load_file(tmp_path / "second/best.safetensors")
     torch.testing.assert_close(first["head.1.weight"], second["head.1.weight"])
     shutil.rmtree(tmp_path / "first")  # a resume does not need it any more
-    train(still, str(shapes), None, tmp_path / "second", resume=True)
+    train(still, str(shapes), tmp_path / "second", resume=True)
     with pytest.raises(InputError, match="no such file"):
-        train(replace(SMALL, init=str(tmp_path / "none")), str(shapes), None, tmp_path / "third")
+        train(replace(SMALL, init=str(tmp_path / "none")), str(shapes), tmp_path / "third")
 
 
 def test_a_hostile_checkpoint_runs_nothing(shapes: Path, tmp_path: Path) -> None:
@@ -223,18 +224,18 @@ def test_a_hostile_checkpoint_runs_nothing(shapes: Path, tmp_path: Path) -> None
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'owned'}",)
 
-    train(replace(SMALL, num_steps=2), str(shapes), None, tmp_path / "run")
+    train(replace(SMALL, num_steps=2), str(shapes), tmp_path / "run")
     for content in (Evil(), {"no": "step"}, [1]):
         torch.save(content, tmp_path / "run/last.pt")
         with pytest.raises(InputError, match=r"last\.pt: not a checkpoint"):
-            train(replace(SMALL, num_steps=2), str(shapes), None, tmp_path / "run", resume=True)
+            train(replace(SMALL, num_steps=2), str(shapes), tmp_path / "run", resume=True)
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_one_line(shapes: Path, tmp_path: Path) -> None:
     recipe, out = replace(SMALL, num_steps=2), tmp_path / "run"
-    train(recipe, str(shapes), None, out)
+    train(recipe, str(shapes), out)
     state = torch.load(out / "last.pt", weights_only=True)
     for changed, says in (
         ({"network": {"a": torch.ones(1)}}, "of another network, or damaged"),
@@ -244,28 +245,26 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(shapes: Path, tmp_path: Path
     ):
         torch.save(state | changed, out / "last.pt")
         with pytest.raises(InputError, match=rf"last\.pt: {says}"):
-            train(recipe, str(shapes), None, out, resume=True)
+            train(recipe, str(shapes), out, resume=True)
     torch.save({"step": 2}, out / "last.pt")
     with pytest.raises(InputError, match=r"last\.pt: of another network, or damaged"):
-        train(recipe, str(shapes), None, out, resume=True)
+        train(recipe, str(shapes), out, resume=True)
     (out / "last.pt").write_bytes(b"")
     with pytest.raises(InputError, match=r"last\.pt: not a checkpoint \(EOFError\)"):
-        train(recipe, str(shapes), None, out, resume=True)
+        train(recipe, str(shapes), out, resume=True)
     torch.save(state, out / "last.pt")
     (out / "run.json").unlink()
-    with pytest.raises(
-        InputError, match=r"run\.json: no such file, so what last\.pt was trained on"
-    ):
-        train(recipe, str(shapes), None, out, resume=True)
+    with pytest.raises(InputError, match=r"no run\.json, so what last\.pt was trained on"):
+        train(recipe, str(shapes), out, resume=True)
     (out / "best.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"best\.safetensors: damaged \("):
-        train(replace(recipe, init=str(out)), str(shapes), None, tmp_path / "next")
+        train(replace(recipe, init=str(out)), str(shapes), tmp_path / "next")
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_mend(shapes: Path, tmp_path: Path) -> None:
     recipe = replace(SMALL, optimizer="sgd", base_lr=1e30, warmup_steps=0)
     with pytest.raises(InputError, match="lower --base-lr"):
-        train(recipe, str(shapes), None, tmp_path)
+        train(recipe, str(shapes), tmp_path)
 
 
 def test_the_log_drops_what_was_after_the_checkpoint(tmp_path: Path) -> None:
@@ -342,6 +341,6 @@ def test_a_network_of_ones_own(shapes: Path, tmp_path: Path) -> None:
 
     network = Tiny()
     before = network.head.weight.clone()
-    train(SMALL, str(shapes), None, tmp_path, network=network)
+    train(SMALL, str(shapes), tmp_path, network=network)
     assert weights(tmp_path).keys() == {"head.weight", "head.bias"}
     assert not torch.equal(before, network.head.weight)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from plain_loss import cross_entropy, dice_loss, segmentation_loss
 from torch.nn import functional as F
 
-from atrous.train.loss.reference import cross_entropy, dice_loss, segmentation_loss
 from atrous.train.recipe import Recipe
 
 
@@ -27,7 +27,7 @@ def test_hard_pixels_are_the_largest_losses(batch) -> None:
     logits, target = batch
     each = F.cross_entropy(logits, target, ignore_index=255, reduction="none")[target != 255]
     expected = each.sort(descending=True).values[: len(each) // 4].mean()
-    torch.testing.assert_close(cross_entropy(logits, target, hard_pixels=0.25), expected)
+    torch.testing.assert_close(cross_entropy(logits, target, ohem_fraction=0.25), expected)
 
 
 def test_dice_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_dice_by_hand() -> None:
 
 def test_nothing_labelled_costs_nothing(batch) -> None:
     logits, target = batch[0].requires_grad_(), torch.full_like(batch[1], 255)
-    loss = segmentation_loss(logits, target, Recipe(dice_weight=1.0, hard_pixels=0.5))
+    loss = segmentation_loss(logits, target, Recipe(dice_weight=1.0, ohem_fraction=0.5))
     loss.backward()
     assert loss.item() == 0 and not logits.grad.any()
 

@@ -66,7 +66,7 @@ def test_a_step_without_labels_is_left_out_of_the_loss_and_said(tmp_path: Path) 
     data = write_set(tmp_path / "data", squares(1, 255, 2, 255))
     lines: list[str] = []
     recipe = replace(RECIPE, log_every=2, num_steps=8, base_lr=1e-9)
-    train(recipe, str(data.folder), None, tmp_path / "run", network=Tiny(), notify=lines.append)
+    train(recipe, str(data.folder), tmp_path / "run", network=Tiny(), notify=lines.append)
     assert lines[0].startswith("labels of 4 training masks: bg 50.0 %, ")
     assert lines[1].startswith("warning: 2 of 4 training masks are ignored whole")
     assert "taught nothing: no pixel of the crops has a label" in lines[2] and len(lines) == 3
@@ -95,7 +95,7 @@ def test_nothing_to_learn_is_refused_before_the_first_step(
 ) -> None:
     data = write_set(tmp_path / "data", squares(*values), classes)
     with pytest.raises(InputError) as error:
-        train(RECIPE, str(data.folder), None, tmp_path / "run", network=Tiny(len(classes)))
+        train(RECIPE, str(data.folder), tmp_path / "run", network=Tiny(len(classes)))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -107,7 +107,6 @@ def test_a_val_split_without_labels_is_said_and_not_scored(tmp_path: Path) -> No
     scores = train(
         RECIPE,
         data,
-        None,
         tmp_path / "run",
         on_step=seen.append,
         network=Tiny(),
@@ -130,7 +129,7 @@ def test_a_training_that_diverges_stops_and_keeps_no_weights_of_it(
     recipe = replace(RECIPE, optimizer="sgd", base_lr=rate, num_steps=6, log_every=log_every)
     recipe = replace(recipe, weight_decay=rate, validate_every=5, checkpoint_every=5)
     with pytest.raises(InputError, match=r"(the loss at step|after step) .* lower --base-lr"):
-        train(recipe, data, None, tmp_path / "run", network=Tiny())
+        train(recipe, data, tmp_path / "run", network=Tiny())
     assert not (tmp_path / "run/last.pt").exists()
     assert not (tmp_path / "run/best.safetensors").exists()
 
@@ -170,7 +169,7 @@ def test_values_that_no_recipe_can_mean_are_refused(
     data = write_set(tmp_path / "data", squares(1, 2))
     with pytest.raises(InputError, match=field.replace("_", "[_ ]")):
         recipe = replace(RECIPE, **{field: value})
-        train(recipe, str(data.folder), None, tmp_path / "run", network=Tiny())
+        train(recipe, str(data.folder), tmp_path / "run", network=Tiny())
     assert not (tmp_path / "run").exists()
 
 
@@ -189,7 +188,15 @@ def test_a_run_is_resumed_on_its_own_data_alone(tmp_path: Path) -> None:
         torch.manual_seed(0)
         network = Tiny(dataset.taxonomy.num_classes)
         folder = str(dataset.folder)
-        train(RECIPE, folder, None, tmp_path / run, resume, watch, network, lines.append)
+        train(
+            RECIPE,
+            folder,
+            tmp_path / run,
+            resume=resume,
+            on_step=watch,
+            network=network,
+            notify=lines.append,
+        )
 
     lines: list[str] = []
     start(first, "whole", resume=False, stop=False)

@@ -25,7 +25,7 @@ def test_every_field_is_documented() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 0), ("dropout", 1.5), ("hard_pixels", 0.0), ("scale", (2.0, 1.0)),
+    [("batch_size", 0), ("dropout", 1.5), ("ohem_fraction", 0.0), ("scale", (2.0, 1.0)),
      ("crop_size", (0, 5)), ("base_lr", -1.0)],
 )  # fmt: skip
 def test_values_out_of_range(field: str, value: object) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_loss import cross_entropy, dice_loss
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,12 +18,11 @@ from atrous.kernels import LIBRARIES, kernel
 from atrous.models.layers import upsample
 from atrous.train.loss import kernel as loss_kernel
 from atrous.train.loss import strips
-from atrous.train.loss.reference import cross_entropy, dice_loss
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.recipe import Recipe
 
 EVERYTHING = Recipe(
-    class_weights=(1.0, 2.0, 0.5, 0.0, 1.5), label_smoothing=0.1, hard_pixels=0.4, dice_weight=0.7
+    class_weights=(1.0, 2.0, 0.5, 0.0, 1.5), label_smoothing=0.1, ohem_fraction=0.4, dice_weight=0.7
 )
 
 
@@ -55,7 +55,7 @@ def plain(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> tuple[
     size = (target.shape[1], target.shape[2])
     full, labels = upsample(cells, stride, size), target.long()
     weights = full.new_tensor(recipe.class_weights) if recipe.class_weights else None
-    loss = cross_entropy(full, labels, weights, recipe.label_smoothing, recipe.hard_pixels)
+    loss = cross_entropy(full, labels, weights, recipe.label_smoothing, recipe.ohem_fraction)
     loss = loss + recipe.dice_weight * dice_loss(full, labels)
     return loss.detach(), torch.autograd.grad(loss, cells)[0]
 
@@ -85,7 +85,7 @@ def test_every_combination_of_options(
 ) -> None:
     weights = tuple(0.25 + (k % 4) for k in range(19)) if weighted else ()
     recipe = Recipe(
-        class_weights=weights, label_smoothing=smoothing, hard_pixels=hard, dice_weight=dice
+        class_weights=weights, label_smoothing=smoothing, ohem_fraction=hard, dice_weight=dice
     )
     assert_equal(*batch(19, (75, 43), 4), 4, recipe)
 

@@ -19,7 +19,7 @@ from atrous.data.fetch import download as download_module
 from atrous.data.schema import builtin_names
 from atrous.errors import InputError
 from atrous.progress import untracked
-from atrous.run import load_run
+from atrous.run import PublishedScore, load_run
 from atrous.weights import published as published_module
 from atrous.weights.convert import LAYOUTS
 from atrous.weights.published import PUBLISHED, Published, fetch_run
@@ -86,9 +86,9 @@ def test_fetched_verified_and_converted(published, tmp_path):
     fetch(published, tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert run.taxonomy.num_classes == 21
-    assert run.run["data"]["published"] == {"miou": 0.711, "protocol": "val"}
-    assert run.run["data"]["licence"].startswith("MIT; data: ")
-    assert run.run["data"]["source"] == published.url
+    assert run.run.data.published == PublishedScore(miou=0.711, protocol="val")
+    assert run.run.data.licence.startswith("MIT; data: ")
+    assert run.run.data.source == published.url
     assert left_over(tmp_path) == []
 
 
@@ -99,7 +99,7 @@ def test_a_server_that_breaks_off_is_asked_again(server, published, tmp_path, fa
     said = []
     fetch(published, tmp_path / "run", said)
     assert len(said) == len(faults)
-    assert load_run(tmp_path / "run").run["layout"] == "vainf"
+    assert load_run(tmp_path / "run").run.layout == "vainf"
 
 
 def test_a_stalled_server_is_asked_again(server, published, tmp_path, monkeypatch):

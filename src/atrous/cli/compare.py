@@ -137,11 +137,12 @@ def _wanted(items: Sequence[str]) -> "dict[str, Path | Recipe]":
     """
     from atrous.infer.bundle import zoo_names
     from atrous.recipes import RECIPES, STUDIES, find
+    from atrous.run import has_run
 
     found: list[tuple[str, str, Path | Recipe]] = []  # short name, long name, item
     for item in items:
         path = Path(item)
-        if item in zoo_names() or path.is_file() or (path / "run.json").is_file():
+        if item in zoo_names() or path.is_file() or has_run(path):
             found.append(_model(item))
         elif item in STUDIES:
             members = STUDIES[item]().items()
@@ -171,27 +172,14 @@ def _model(item: str) -> tuple[str, str, Path]:
 def _trained(recipe: "Recipe", truth: "Truth", data: str, root: Path | None, run: Path) -> Path:
     """Train by `recipe` into the folder `run`, unless it is finished; return `run`."""
     from atrous.cli.train import train_and_tell
-    from atrous.train.data_check import check_same_data, identity
-
-    if not _is_finished(run, recipe):
-        train_and_tell(recipe, data, root, run, resume=(run / "run.json").exists())
-        return run
-    trained = json.loads((run / "run.json").read_text("utf-8"))
-    place = {"data": data, "root": None if root is None else str(root)}
-    mine = identity(truth.dataset, truth.dataset.split("train")) | place
-    taxonomy = truth.dataset.taxonomy.to_dict()
-    check_same_data(str(run), trained, {"data": mine, "taxonomy": taxonomy}, unheard)
-    return run
-
-
-def _is_finished(run: Path, recipe: "Recipe") -> bool:
-    """Whether `run` holds a training by this very recipe that reached its last step."""
+    from atrous.run import Run, has_run
+    from atrous.train.provenance import check_same_data, describe_data
     from atrous.train.recipe import Recipe
 
-    try:
-        theirs = json.loads((run / "run.json").read_text("utf-8"))["recipe"]
-        last = (run / "log.jsonl").read_text("utf-8").splitlines()[-1]
-        reached = json.loads(last)["step"] == recipe.num_steps
-    except (OSError, ValueError, LookupError):  # not begun, or cut off
-        return False
-    return reached and (run / "best.safetensors").is_file() and Recipe.from_dict(theirs) == recipe
+    theirs = Run.read(run) if has_run(run) else None
+    if theirs is None or not theirs.is_finished(run) or Recipe.from_dict(theirs.recipe) != recipe:
+        train_and_tell(recipe, data, root, run, resume=theirs is not None)
+        return run
+    mine = describe_data(truth.dataset, data, None if root is None else str(root))
+    check_same_data(run, theirs, mine, truth.dataset.taxonomy.classes, unheard)
+    return run

@@ -1,11 +1,11 @@
 """`atrous convert`: weights of other projects, from a file or as published, to a run folder."""
 
-import shutil
 from pathlib import Path
 
 from atrous.cli.progress import watched_bytes
 from atrous.errors import InputError
-from atrous.files import replacing
+from atrous.run import RunData, copy_run, has_run
+from atrous.text import printable
 
 
 def convert(
@@ -36,7 +36,7 @@ def convert(
     from atrous.data.dataset import Dataset
     from atrous.weights.published import PUBLISHED, no_such_weights
 
-    if (out / "run.json").exists():
+    if has_run(out):
         raise InputError(f"{out}: holds a run already; give another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, where a run is a folder; give another --out")
@@ -44,7 +44,7 @@ def convert(
         if data or layout or output_stride or backbone:
             raise InputError(f"{checkpoint}: what it is, is known; leave out all but --out")
         data = PUBLISHED[checkpoint].data
-        _copy(Path(fetched(checkpoint)), out)
+        copy_run(Path(fetched(checkpoint)), out)
     elif not Path(checkpoint).exists():
         raise no_such_weights(checkpoint)
     elif data is None:
@@ -55,7 +55,7 @@ def convert(
         dataset = Dataset.open(data, None if Path(data).exists() else Path())
         imported = import_weights(Path(checkpoint), layout, output_stride, backbone)
         source = Path(checkpoint).absolute().name
-        about = {"name": dataset.name, "licence": dataset.licence, "data": data, "source": source}
+        about = RunData(name=dataset.name, licence=dataset.licence, data=data, source=source)
         write_run(imported, dataset.taxonomy, out, about)
     _print_run(out)
     print(f"next: atrous segment PHOTO --model {out}")
@@ -80,39 +80,32 @@ def fetched(model: str) -> str:
         return str(published_run(model, track, notify))
 
 
-def _copy(run: Path, out: Path) -> None:
-    for name in ("best.safetensors", "run.json"):  # without the last, it is no run
-        with replacing(out / name) as temporary:
-            shutil.copyfile(run / name, temporary)
-
-
 def _print_run(folder: Path) -> None:
     """Read the run that was written, and say what it is."""
     from atrous.run import load_run
     from atrous.weights.importers.checkpoint import few
 
-    run = load_run(folder)
-    model, data = run.run["model"], run.run["data"]
-    parameters = sum(parameter.numel() for parameter in run.network.parameters())
-    print(f"found    {model['name']} on {model['backbone']}, layout of {run.run['layout']}")
-    print(f"         output stride {model['output_stride']}, {parameters:,} parameters")
-    imported = run.run.get("imported")  # which older runs do not have
-    if imported:
-        lines = [f"took     {imported['taken']}"]
-        lines += [f"left     {few(imported['left_over'])}"] if imported["left_over"] else []
-        lines += [f"left     what {key} holds" for key in imported["others"]]
+    network, taxonomy, run = load_run(folder)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    print(f"found    {run.model['name']} on {run.model['backbone']}, layout of {run.layout}")
+    print(f"         output stride {run.model['output_stride']}, {parameters:,} parameters")
+    report = run.imported or None  # which older runs do not have
+    if report:
+        lines = [f"took     {report.taken}"]
+        lines += [f"left     {few(report.left_over)}"] if report.left_over else []
+        lines += [f"left     what {key} holds" for key in report.others]
         for line in lines:  # with names of a stranger's file, which may move the cursor
-            print("".join(c if c.isprintable() else "?" for c in line))
+            print(printable(line))
     mean, std = (
-        " ".join(f"{x:.3f}" for x in values) for values in run.run["normalization"].values()
+        " ".join(f"{x:.3f}" for x in values)
+        for values in (run.normalization.mean, run.normalization.std)
     )
     print(f"input    RGB in 0..1, less {mean}, over {std}")
-    print(f"classes  {run.taxonomy.num_classes}, those of {data['name']}")
-    if imported and (threshold := imported["threshold"]):
-        background, other = run.taxonomy.classes
-        print(
-            f"         one output: {other} where its sigmoid is over {threshold}, or {background}"
-        )
-    if published := data.get("published"):
-        print(f"score    mIoU {100 * published['miou']:.1f}, published ({published['protocol']})")
+    print(f"classes  {taxonomy.num_classes}, those of {run.data.name}")
+    if report and report.threshold:
+        background, other = taxonomy.classes
+        rule = f"{other} where its sigmoid is over {report.threshold}, or {background}"
+        print(f"         one output: {rule}")
+    if score := run.data.published:
+        print(f"score    mIoU {100 * score.miou:.1f}, published ({score.protocol})")
     print(f"wrote    {folder}")

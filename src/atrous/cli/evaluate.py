@@ -184,9 +184,10 @@ def _reference(
 def _is_predictions(against: str) -> bool:
     """Whether `against` is a folder of predictions, not a model."""
     from atrous.infer.bundle import zoo_names
+    from atrous.run import has_run
 
     path = Path(against)
-    return against not in zoo_names() and path.is_dir() and not (path / "run.json").exists()
+    return against not in zoo_names() and path.is_dir() and not has_run(path)
 
 
 def _part(shard: str, save: Path | None, total: int) -> range:

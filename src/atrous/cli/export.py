@@ -114,12 +114,12 @@ def dataset_of_run(run: Path, data: str | None, root: Path | None) -> "Dataset":
         InputError: it cannot be opened; of the run's own, the line says whose it is.
     """
     from atrous.data.dataset import Dataset
-    from atrous.train.checkpoint import read_json
+    from atrous.run import Run
 
-    place = read_json(run / "run.json").get("data", {})
-    theirs = place.get("root") if data is None else None
-    chosen = data or place.get("data")
-    if not isinstance(chosen, str):
+    place = Run.read(run).data
+    theirs = place.root or None if data is None else None
+    chosen = data or place.data
+    if not chosen:
         raise InputError(f"{run}: does not say what it was trained on; name it with --data")
     try:
         return Dataset.open(chosen, root or theirs)

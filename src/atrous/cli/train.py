@@ -12,7 +12,8 @@ from docstring_parser import parse_from_object
 from atrous.cli.progress import watched
 from atrous.errors import InputError
 from atrous.recipes import RECIPES, find
-from atrous.train.recipe import Recipe
+from atrous.run import Run, has_run
+from atrous.train.recipe import RENAMED, Recipe, current_names
 
 if TYPE_CHECKING:
     from atrous.train.loop import StepInfo
@@ -22,17 +23,15 @@ else:
     # Each field of a Recipe becomes an option, with its own help; only those given are in the dict.
     _help = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
     _kinds = get_type_hints(Recipe)
-    Overrides = TypedDict(
-        "Overrides",
-        {
-            field.name: Annotated[
-                _kinds[field.name],
-                Parameter(help=_help[field.name], consume_multiple=True, negative_iterable=()),
-            ]
-            for field in fields(Recipe)
-        },
-        total=False,
-    )
+    _options = {
+        field.name: Annotated[
+            _kinds[field.name],
+            Parameter(help=_help[field.name], consume_multiple=True, negative_iterable=()),
+        ]
+        for field in fields(Recipe)
+    }
+    _hidden = {old: Annotated[_kinds[new], Parameter(show=False)] for old, new in RENAMED.items()}
+    Overrides = TypedDict("Overrides", _options | _hidden, total=False)
 
 
 def train(
@@ -63,11 +62,11 @@ def train(
     name = recipe or "plain"
     chosen, out = find(name), out or Path("runs") / name
     place = data or ("camvid" if name in ("camvid", "camvid_small") else None)
-    if resume and (out / "run.json").exists():
+    if resume and has_run(out):
         chosen, place, root = _recorded(out, chosen if recipe else None, data, root)
     elif place is None:
         raise InputError(f"{name}: give the data set with --data")
-    chosen = replace(chosen, **(overrides or {}))
+    chosen = replace(chosen, **current_names(overrides or {}))
 
     train_and_tell(chosen, place, root, out, resume)
     _say(f"next: atrous export {out} --out {out.name}.onnx")
@@ -82,8 +81,16 @@ def train_and_tell(
     from atrous.train.loop import train as run
 
     _say(_headline(recipe, data))
-    place = None if root is None else str(root)
-    best = run(recipe, data, place, out, resume, _Watcher(), notify=_say_above, track=watched)
+    best = run(
+        recipe,
+        data,
+        out,
+        root=None if root is None else str(root),
+        resume=resume,
+        on_step=_Watcher(),
+        notify=_say_above,
+        track=watched,
+    )
     if best.get("miou") is not None:
         low, high = best.get("interval") or (None, None)
         margin = "" if low is None else f"+- {50 * (high - low):.1f} "  # half of the 95 % interval
@@ -98,17 +105,11 @@ def _recorded(
 ) -> tuple[Recipe, str, Path | None]:
     """What the run in `out` was started with; what is given again wins, and the run checks it."""
     from atrous.cli.export import dataset_of_run
-    from atrous.train.checkpoint import read_json
 
-    run = read_json(out / "run.json")
-    try:
-        recipe, place = Recipe.from_dict(run["recipe"]), run["data"]
-        theirs = None if place["root"] is None else Path(place["root"])
-        found = recipe, data or str(place["data"]), root or theirs
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{out / 'run.json'}: damaged ({error}); take a copy of the run") from None
     dataset_of_run(out, data, root)  # whose error says it, where the run's data have moved
-    return found
+    run = Run.read(out)
+    theirs = Path(run.data.root) if run.data.root else None
+    return Recipe.from_dict(run.recipe), data or run.data.data or "", root or theirs
 
 
 def _headline(recipe: Recipe, data: str) -> str:
@@ -117,11 +118,13 @@ def _headline(recipe: Recipe, data: str) -> str:
         start = recipe.init
     elif recipe.backbone_weights:
         start = recipe.backbone_weights
-    batch = f"{recipe.batch_size} x {recipe.accumulation}" if recipe.accumulation > 1 else ""
+    batch = f"{recipe.batch_size}"
+    if recipe.accumulation_steps > 1:
+        batch += f" x {recipe.accumulation_steps}"
     output_stride = recipe.model_options(0)["output_stride"]
     return (
         f"{recipe.model} on {recipe.backbone} ({start}), output stride {output_stride}, "
-        f"{recipe.num_steps:,} steps of {batch or recipe.batch_size}, {recipe.precision}, on {data}"
+        f"{recipe.num_steps:,} steps of {batch}, {recipe.precision}, on {data}"
     )
 
 

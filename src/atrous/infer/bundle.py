@@ -20,6 +20,7 @@ from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.images.bands import Bands
+from atrous.run import Run
 from atrous.taxonomy import Taxonomy
 from atrous.text import did_you_mean
 
@@ -104,22 +105,20 @@ class BundleMetadata:
         return convert(values, cls, f"{name}: metadata", _FIX)
 
     @classmethod
-    def from_run(cls, run: Mapping[str, Any], *, stride: int) -> "BundleMetadata":
-        """Describe the fp32 model of a run folder by its run.json; KeyError if that is none."""
-        model, data = run["model"], run.get("data", {})
-        reading = Bands.read(data.get("bands") or None, data.get("range"))
+    def from_run(cls, run: Run, *, stride: int) -> "BundleMetadata":
+        """Describe the fp32 model of a run."""
+        reading = Bands.read(run.data.bands or None, run.data.range or None)
         return cls(
-            taxonomy=Taxonomy.from_dict(run["taxonomy"]),
+            taxonomy=Taxonomy.from_dict(run.taxonomy),
             stride=stride,
             precision="fp32",
-            model="{name} on {backbone}, output stride {output_stride}".format_map(model),
-            licence=str(data.get("licence", "unknown")),
-            preprocessing=run["normalization"],
+            model="{name} on {backbone}, output stride {output_stride}".format_map(run.model),
+            licence=run.data.licence,
+            preprocessing=msgspec.to_builtins(run.normalization),
             bands=reading.numbers,
-            bands_of=data.get("bands_of"),
+            bands_of=run.data.bands_of or None,
             value_range=reading.value_range,
-            recipe=run.get("recipe", {}),
-            scores=run.get("scores", {}),
+            recipe=run.recipe,
             version=__version__,
         )
 

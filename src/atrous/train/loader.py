@@ -55,7 +55,7 @@ def mixed_seed(*parts: int) -> int:
 def batches(
     samples: Sequence[Sample], recipe: Recipe, first_step: int, rank: int, world_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one process from `first_step` to the end, `accumulation` of them a step.
+    """The batches of one process from `first_step` to the end, `accumulation_steps` of them a step.
 
     Yields:
         image (B, h, w, C) uint8 and target (B, h, w) uint8.
@@ -63,10 +63,10 @@ def batches(
     Raises:
         InputError: an image or a mask cannot be read.
     """
-    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation
+    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
     positions = [
         [(batch * world_size + rank) * size + i for i in range(size)]
-        for batch in range(first_step * recipe.accumulation, total)
+        for batch in range(first_step * recipe.accumulation_steps, total)
     ]
     loader = DataLoader(
         Stream(samples, recipe),

@@ -1,8 +1,8 @@
 """train(): a recipe and a dataset in, a run folder out.
 
-Nothing random is carried from step to step: the order of the images, their augmentation and the
-dropout of step n all follow from the seed and n. That is what makes a resumed run end with exactly
-the weights of an undisturbed one.
+No random state is carried from step to step: the order of the images, their augmentation and the
+dropout of step n all follow from the seed and n. So a resumed run ends with exactly the weights of
+an undisturbed one.
 """
 
 import math
@@ -14,41 +14,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
+from atrous.decode import read_json
 from atrous.errors import InputError
-from atrous.evaluation.score import count_samples
-from atrous.metrics import Confusion, Scores
-from atrous.models.bands import Colors, of_bands, take_bands
-from atrous.models.catalogue import build, normalization
+from atrous.metrics import Scores
+from atrous.models.bands import Colors, of_bands
+from atrous.models.catalogue import normalization
 from atrous.models.photo import PhotoNetwork
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
-from atrous.train.bands import bands_line, bands_of_start
-from atrous.train.claim import claim, describe
-from atrous.train.data_check import checked_labels, has_labels, refuse_one_class
-from atrous.train.labels import labels_of
+from atrous.train.data_check import checked_labels, splits_of
 from atrous.train.loader import batches, mixed_seed
 from atrous.train.loss.upsampled import upsampled_loss
+from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate
+from atrous.train.provenance import claim, describe
 from atrous.train.recipe import Recipe
-from atrous.train.record import CALM, Record
-from atrous.weights.importers.backbones import load_backbone
+from atrous.train.record import STABILIZE, Record
+from atrous.train.validation import validate
+
+__all__ = ["Recipe", "StepInfo", "train"]
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What a watcher of a training is told after each step."""
+    """State of a training after a step, for `on_step`."""
 
     step: int
     """Steps done, 1 to num_steps."""
@@ -64,8 +62,9 @@ class StepInfo:
 def train(
     recipe: Recipe,
     data: str,
-    root: str | None,
     out: Path,
+    *,
+    root: str | None = None,
     resume: bool = False,
     on_step: Callable[[StepInfo], None] | None = None,
     network: nn.Module | None = None,
@@ -75,133 +74,111 @@ def train(
     """Train a network and keep its last and best weights in `out`.
 
     Args:
-        recipe: how to train. On a resume it must be the one that the run was started with.
-        data: name of a built-in set, folder or dataset.toml, with the splits "train" and maybe
-            "val".
-        root: the folder of a built-in set.
+        recipe: how to train; for a resume, the one that the run was started with.
+        data: name of a built-in set, folder or dataset.toml, with a split train and maybe val.
         out: the run folder. It must not hold a run yet, unless `resume` is set.
+        root: the folder of a built-in set.
         resume: go on from the last checkpoint in `out`, or start if there is none.
         on_step: called after each step.
-        network: train this one instead of the recipe's: it takes what those of `atrous.models` take
+        network: train this one instead of the recipe's; it takes what those of `atrous.models` take
             and returns their `Output`. Its run can be scored and resumed, but not loaded by name.
-        notify: told in lines what the data hold, and what is odd about them.
-        track: shows the count of the labels before the first step.
+        notify: called with lines on the data, and warnings.
+        track: shows the progress of counting the labels.
 
     Returns:
-        The content of scores.json: the best validation, or the last step if there is no val split.
-
-    Raises:
-        InputError: recipe, data or run folder are not usable, the data hold nothing to learn, a
-            run is resumed on other data, or the training diverges.
-        OSError: the disk is full; the checkpoint before is kept.
+        scores.json: the best validation, or the last step if there is no split val.
     """
     dataset = Dataset.open(data, root)
-    refuse_one_class(dataset.taxonomy)
-    samples = dataset.split("train")
-    held_out = dataset.split("val") if "val" in dataset.splits else None
-    if held_out is not None:
-        held_out[0]  # files that cannot be read are told of now, not at the first validation
-        if not has_labels(held_out):
-            notify("warning: no mask of split val holds a class, so nothing is validated")
-            held_out = None
-    channels = samples.channels()
-    for line in (dataset.fourth_band[1], bands_line(dataset.bands, channels.colors)):
-        if line:
-            notify(line)
+    samples, held_out = splits_of(dataset, notify)
+    taxonomy, colors = dataset.taxonomy, samples.channels().colors
+    accelerator = _accelerator(recipe, out)
+    state = checkpoint.load_state(out, accelerator.device) if resume else None
+    fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
+    training = Training(recipe, taxonomy.num_classes, colors, accelerator, network, fresh=fresh)
+    if accelerator.is_main_process:  # not before: a start that fails leaves no folder
+        run = describe(recipe, dataset, data, root, training.left_over)
+        count = partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track)
+        claim(out, run, resume, notify, count)
+    if state is not None:
+        training.restore(state, out)
+    record = Record(out, taxonomy.classes, training.step, accelerator, notify)
+    _take_steps(training, samples, held_out, record, on_step)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return read_json(out / "scores.json", dict[str, Any], "resume the training")
+
+
+def _take_steps(
+    training: "Training",
+    samples: Sequence[Sample],
+    held_out: Sequence[Sample] | None,
+    record: Record,
+    on_step: Callable[[StepInfo], None] | None,
+) -> None:
+    """Take the steps that are left; log, validate and save in between."""
+    recipe, accelerator = training.recipe, training.accelerator
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    loader = batches(samples, recipe, training.step, rank, world_size)
+    losses: list[Tensor] = []  # (2,) each
+    first_step, started = training.step, time.perf_counter()
+    for step in range(first_step + 1, recipe.num_steps + 1):
+        loss, lr = training.advance(loader)
+        losses.append(loss)
+        seconds = (time.perf_counter() - started) / (step - first_step)
+        mean_loss = scores = None
+        logs, validates, saves = (
+            step % every == 0 or step == recipe.num_steps
+            for every in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every)
+        )
+        if logs:
+            mean_loss, losses = record.steps(step, losses, lr, seconds), []
+        if validates or saves:
+            training.check_finite()
+        if validates and held_out is not None:
+            confusion = validate(training.photo, held_out, training.num_classes, accelerator)
+            scores = confusion.scores()
+            record.validation(step, scores)
+            if not scores.miou <= training.best:  # a NaN is kept
+                record.best(step, training.photo.network, confusion)
+            training.best = max(training.best, scores.miou)
+        elif step == recipe.num_steps:
+            record.best(step, training.photo.network, None)
+        if saves and accelerator.is_main_process:
+            checkpoint.save_state(record.out, training.state())
+        if on_step:
+            on_step(StepInfo(step, recipe.num_steps, seconds, mean_loss, lr, scores))
+
+
+def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
     AcceleratorState._reset_state()  # of an earlier training in this process
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
         log_with="tensorboard",
         project_dir=str(out),
     )
-    state = checkpoint.load_state(out, accelerator.device) if resume else None
-    fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
-    num_classes = dataset.taxonomy.num_classes
-    training = _Training(recipe, num_classes, accelerator, network, fresh, channels.colors)
-    if accelerator.is_main_process:  # not before: a start that fails leaves no folder
-        description = describe(recipe, dataset, samples, data, root, channels)
-        description["left_over"] = list(training.left_over)  # of the backbone's weights
-        weights = recipe.class_weights
-        args = samples, dataset.taxonomy, weights, notify, track
-        claim(out, description, resume, notify, partial(checked_labels, *args))
-    if state is not None:
-        try:
-            training.restore(state)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-            raise InputError(
-                f"{out / 'last.pt'}: of another network, or damaged; start again without it"
-            ) from None
-    record = Record(out, dataset.taxonomy.classes, training.step, accelerator, notify)
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    loader = batches(samples, recipe, training.step, rank, world_size)
-
-    losses: list[Tensor] = []  # (2,) each
-    first_step, started = training.step, time.perf_counter()
-    while training.step < recipe.num_steps:
-        loss, lr = training.advance(loader)
-        losses.append(loss)
-        step, finished = training.step, training.step == recipe.num_steps
-        seconds = (time.perf_counter() - started) / (step - first_step)
-        mean_loss = scores = confusion = None
-        if finished or step % recipe.log_every == 0:
-            mean_loss, losses = record.progress(step, losses, lr, seconds), []
-        validated = held_out is not None and (finished or step % recipe.validate_every == 0)
-        saved = finished or step % recipe.checkpoint_every == 0
-        if validated or saved:
-            training.check_finite()
-        if held_out is not None and validated:
-            confusion = training.validate(held_out)
-            scores = confusion.scores()
-            record.scores(step, scores)
-        if finished if scores is None else not scores.miou <= training.best:  # NaN is kept
-            record.best(step, training.photo.network, confusion)
-        if scores is not None:
-            training.best = max(training.best, scores.miou)
-        if accelerator.is_main_process and saved:
-            checkpoint.save_state(out, training.state())
-        if on_step:
-            on_step(StepInfo(step, recipe.num_steps, seconds, mean_loss, lr, scores))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return checkpoint.read_json(out / "scores.json")
 
 
-class _Training:
-    """A training between two steps: all that a checkpoint holds, and what acts on it."""
+class Training:
+    """A training between two steps: all that a checkpoint holds, and what changes it."""
 
     def __init__(
         self,
         recipe: Recipe,
         num_classes: int,
-        accelerator: Accelerator,
-        network: nn.Module | None,
-        fresh: bool,
         colors: Colors,
+        accelerator: Accelerator,
+        network: nn.Module | None = None,
+        *,
+        fresh: bool = True,
     ) -> None:
-        self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
-        self.step, self.best = 0, -math.inf
+        """Start before the first step; see `start_network`."""
         if len(recipe.class_weights) not in (0, num_classes):
             given = len(recipe.class_weights)
             raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
+        self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
+        self.step, self.best = 0, -math.inf
         torch.manual_seed(recipe.seed)
-        own = network is None and fresh
-        first = bands_of_start(recipe, len(colors)) if own else len(colors)
-        if network is None:
-            chosen = recipe.init or recipe.backbone_weights
-            pretrained = fresh and recipe.pretrained and chosen is None
-            options = recipe.model_options(num_classes, first)
-            network = build(**options, pretrained=pretrained)
-        self.left_over: tuple[str, ...] = ()
-        if fresh and recipe.backbone_weights is not None:
-            path = Path(recipe.backbone_weights)
-            self.left_over = load_backbone(network, recipe.backbone, path)
-        if fresh and recipe.init is not None:
-            checkpoint.start_from(network, Path(recipe.init))
-        if first != len(colors):
-            take_bands(network, colors, keep_weights=True)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1 - recipe.batchnorm_decay
+        network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
         self.auxiliary_stride = int(network.auxiliary_stride)  # type: ignore[arg-type]
         self.network = network.to(accelerator.device).to(memory_format=torch.channels_last)
@@ -215,7 +192,7 @@ class _Training:
         self.photo = PhotoNetwork(kept, mean, std).to(accelerator.device)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on from here."""
+        """Return what `restore` takes."""
         scaler = self.accelerator.scaler
         return {
             "step": self.step,
@@ -226,22 +203,27 @@ class _Training:
             "scaler": scaler.state_dict() if scaler else None,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to where `state` was taken."""
-        self.step, self.best = state["step"], state["best"]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average:
-            self.average.module.load_state_dict(state["average"])
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+    def restore(self, state: Mapping[str, Any], out: Path) -> None:
+        """Go back to where `state` was taken; `out` is the run folder, for messages."""
+        try:
+            self.step, self.best = state["step"], state["best"]
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average:
+                self.average.module.load_state_dict(state["average"])
+            if self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+            raise InputError(
+                f"{out / checkpoint.NAME}: of another network, or damaged; start again without it"
+            ) from None
 
     def advance(self, loader: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
         """Take one optimiser step.
 
         Returns:
-            on the device, (2,): its loss, and 1 if any of its pixels has a label, otherwise 0; and
-            its learning rate.
+            (2,), on the device: the loss, and 1 if any pixel has a label, otherwise 0; and the
+            learning rate.
         """
         recipe, accelerator = self.recipe, self.accelerator
         torch.manual_seed(mixed_seed(recipe.seed, self.step, accelerator.process_index))
@@ -251,11 +233,11 @@ class _Training:
         self.wrapped.train()
         total = torch.zeros((), device=accelerator.device)
         labelled = torch.zeros((), dtype=torch.bool, device=accelerator.device)
-        for batch in range(recipe.accumulation):
+        for batch in range(recipe.accumulation_steps):
             image, target = (part.to(accelerator.device) for part in next(loader))
-            last = batch == recipe.accumulation - 1
+            last = batch == recipe.accumulation_steps - 1
             with nullcontext() if last else accelerator.no_sync(self.wrapped):
-                loss = self._loss(image, target) / recipe.accumulation
+                loss = self._loss(image, target) / recipe.accumulation_steps
                 accelerator.backward(loss)
             total += loss.detach()
             labelled |= (target != IGNORE_INDEX).any()
@@ -269,14 +251,10 @@ class _Training:
         return torch.stack((total, labelled.float())), lr
 
     def check_finite(self) -> None:
-        """Refuse weights that have become infinite or no number.
-
-        Raises:
-            InputError: they have.
-        """
+        """Refuse weights that have become infinite or NaN."""
         for name, tensor in self.network.state_dict().items():
             if not tensor.isfinite().all():
-                raise InputError(f"after step {self.step}, {name} is not finite; {CALM}")
+                raise InputError(f"after step {self.step}, {name} is not finite; {STABILIZE}")
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
         output = self.forward(self.photo.normalize(image))
@@ -286,22 +264,3 @@ class _Training:
                 output.auxiliary, target, self.auxiliary_stride, self.recipe
             )
         return loss
-
-    def validate(self, split: Sequence[Sample]) -> Confusion:
-        """Score the weights that would be kept, at native size; each process takes its share."""
-        accelerator = self.accelerator
-        self.photo.eval()
-        mine = range(accelerator.process_index, len(split), accelerator.num_processes)
-        stride = self.stride
-
-        @torch.inference_mode()
-        def predict(image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
-            logits = self.photo(torch.tensor(image)[None].to(accelerator.device))[0]
-            return labels_of(logits, stride, image.shape[:2])
-
-        confusion = count_samples(predict, split, self.num_classes, indices=mine)
-        parts: list[Confusion] = gather_object([confusion])
-        whole, *others = parts
-        for part in others:
-            whole.merge(part)
-        return whole

@@ -1,44 +1,41 @@
-"""Recipe: every knob of a training, typed and documented."""
+"""Recipe: every option of a training, typed and documented."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from atrous.errors import InputError
 from atrous.models.catalogue import entry
 
-_POSITIVE = (
-    "batch_size",
-    "accumulation",
-    "num_steps",
-    "base_lr",
-    "validate_every",
-    "checkpoint_every",
-    "log_every",
-    "aspp_channels",
-    "decoder_channels",
-    "pyramid_scales",
-    "fusion_scales",
-    "atrous_rates",
-    "multi_grid",
-    "crop_size",
-    "scale",
-)
+__all__ = ["Recipe"]
+
+_MAX = 3e38  # of float32
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0, le=_MAX)]
+Amount = Annotated[float, Meta(ge=0, le=_MAX)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+RENAMED = {"accumulation": "accumulation_steps", "hard_pixels": "ohem_fraction"}
+"""Names of fields in older run.json and scripts, and what they are today."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides what a training does, but for the data's place and the run's folder.
+    """Options of a training, except where its data and its run folder are.
 
-    The defaults are a sound start for a small set on any machine; `atrous.recipes` holds tuned
-    ones.
+    The defaults are a sound start for a small data set on any machine; `atrous.recipes` has tuned
+    recipes.
     """
 
     model: str = "deeplabv3plus"
     """Name of the network; `atrous models` lists them."""
     backbone: str = "tf_efficientnet_lite2"
-    """Name of the backbone; `atrous models` lists those that are proven."""
+    """Name of the backbone; `atrous models` lists those that are tested."""
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""
     backbone_weights: str | None = None
@@ -46,125 +43,113 @@ class Recipe:
     instead."""
     output_stride: Literal[8, 16, 32] | None = None
     """Input size over the size of the deepest features; the paper's for the model if left out."""
-    pyramid_scales: tuple[float, ...] = ()
-    """Sizes of the image whose features are concatenated, 1 first; none for the image alone."""
-    fusion_scales: tuple[float, ...] = ()
-    """Sizes of the image whose largest scores DeepLabV2 takes, 1 first; none for the paper's."""
-    atrous_rates: tuple[int, ...] = ()
+    pyramid_scales: tuple[Positive, ...] = ()
+    """Scales of the image whose features are concatenated, 1 first; none for the image alone."""
+    fusion_scales: tuple[Positive, ...] = ()
+    """Scales of the image over which DeepLabV2 takes the maximum, 1 first; none for the paper's."""
+    atrous_rates: tuple[Count, ...] = ()
     """Rates of the ASPP's 3x3 branches; none for the paper's."""
     image_pooling: bool = True
-    """Give the ASPP its image-level branch."""
-    multi_grid: tuple[int, ...] = ()
-    """Factors on the dilation of the last stage's blocks; none keeps the taps of the
-    pretraining."""
+    """Give the ASPP its branch of image-level features."""
+    multi_grid: tuple[Count, ...] = ()
+    """Factors on the dilation of the last stage's blocks; none keeps those of the pretraining."""
     separable: bool = False
-    """Depthwise separable convolutions in ASPP and decoder."""
-    aspp_channels: int = 256
+    """Use depthwise separable convolutions in ASPP and decoder."""
+    aspp_channels: Count = 256
     """Width of the ASPP."""
-    decoder_channels: int = 256
+    decoder_channels: Count = 256
     """Width of the decoder."""
     upsampling: Literal["bilinear", "transposed", "nearest"] = "bilinear"
-    """How U-Net's decoder enlarges features; "transposed" is learned."""
-    dropout: float = 0.1
-    """Dropout before the classifier, 0 to 1."""
-    auxiliary_weight: float = 0.0
+    """How U-Net's decoder upsamples features; "transposed" is learned."""
+    dropout: Fraction = 0.1
+    """Probability of dropout before the classifier, 0 to 1."""
+    auxiliary_weight: Amount = 0.0
     """Weight of the auxiliary head's loss; 0 builds none (0.4 is usual)."""
 
     init: str | None = None
     """A finished run folder to start the weights from; a head of another size starts fresh."""
 
-    crop_size: tuple[int, int] = (352, 480)
-    """Height and width of a training crop, in pixels; what lies outside of an image is ignored."""
+    crop_size: tuple[Count, Count] = (352, 480)
+    """Height and width of a training crop, in pixels; pixels outside of the image are ignored."""
     center_crop: bool = False
-    """Take the middle of the image (the paper: 224x224) instead of a random scale, crop and
-    flip."""
-    scale: tuple[float, float] = (0.5, 2.0)
+    """Crop the middle of the image (the paper: 224x224); no random scale, crop and flip."""
+    scale: tuple[Positive, Positive] = (0.5, 2.0)
     """Range of the random scale."""
-    flip: float = 0.5
+    flip: Fraction = 0.5
     """Probability of a horizontal flip."""
-    brightness: float = 0.3
+    brightness: Amount = 0.3
     """Brightness jitter, as a fraction up or down."""
-    contrast: float = 0.3
+    contrast: Amount = 0.3
     """Contrast jitter, as a fraction up or down."""
-    saturation: float = 0.3
+    saturation: Amount = 0.3
     """Saturation jitter, as a fraction up or down."""
-    hue: float = 0.0
+    hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Hue jitter, 0 to 0.5; slow (40 ms an image)."""
-    gamma: float = 0.0
+    gamma: Amount = 0.0
     """Gamma jitter: the exponent is drawn from 1 / (1 + gamma) to 1 + gamma."""
 
-    batch_size: int = 8
-    """Images a process takes at once."""
-    accumulation: int = 1
-    """Batches summed up into one optimiser step."""
-    num_steps: int = 4000
+    batch_size: Count = 8
+    """Images of each process in a batch."""
+    accumulation_steps: Count = 1
+    """Batches whose gradients are averaged into one optimiser step."""
+    num_steps: Count = 4000
     """Optimiser steps."""
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
     """Optimiser."""
-    base_lr: float = 5e-4
-    """Learning rate of the new layers at its highest."""
-    backbone_lr_factor: float = 1.0
-    """Learning rate of the backbone over `base_lr`."""
-    momentum: float = 0.9
+    base_lr: Positive = 5e-4
+    """Highest learning rate of the layers outside of the backbone."""
+    backbone_lr_factor: Amount = 1.0
+    """Learning rate of the backbone, as a factor on `base_lr`."""
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     """Momentum of SGD and RMSProp; beta1 of Adam and AdamW."""
-    weight_decay: float = 0.01
+    weight_decay: Amount = 0.01
     """Weight decay; norms and biases have none."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     """How the learning rate falls after the warm-up."""
-    poly_power: float = 0.9
+    poly_power: Amount = 0.9
     """Exponent of the poly schedule."""
-    warmup_steps: int = 100
+    warmup_steps: Natural = 100
     """Steps over which the learning rate rises from zero."""
-    clip_norm: float = 0.0
-    """Gradients longer than this are shortened to it; 0 leaves them."""
-    batchnorm_decay: float = 0.9
-    """Weight that BatchNorm's running statistics keep at each step (the paper: 0.9997)."""
-    ema_decay: float = 0.0
-    """Decay of the averaged weights that are validated and kept; 0 keeps the last weights."""
+    clip_norm: Amount = 0.0
+    """Largest norm of the gradient, to which larger ones are scaled down; 0 for no limit."""
+    batchnorm_decay: Fraction = 0.9
+    """Decay of BatchNorm's running statistics at each step (the paper: 0.9997)."""
+    ema_decay: Fraction = 0.0
+    """Decay of the averaged weights, which are validated and kept; 0 for no average."""
 
-    class_weights: tuple[float, ...] = ()
-    """Weight of each class in the cross-entropy; none means 1 for all."""
-    label_smoothing: float = 0.0
+    class_weights: tuple[Amount, ...] = ()
+    """Weight of each class in the cross-entropy, 0 or 1e-9 to 1e9; none means 1 for all."""
+    label_smoothing: Fraction = 0.0
     """Label smoothing of the cross-entropy, 0 to 1."""
-    hard_pixels: float = 1.0
-    """Fraction of the labelled pixels, hardest first, that the cross-entropy counts."""
-    dice_weight: float = 0.0
+    ohem_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Fraction of the labelled pixels, hardest first, that the cross-entropy counts (OHEM)."""
+    dice_weight: Amount = 0.0
     """Weight of the Dice loss that is added to the cross-entropy."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward and backward passes; fp16 needs a GPU."""
     compile: bool = False
     """Compile the network (torch.compile): slower to start, faster to run."""
-    num_workers: int = 1
-    """Processes that read and augment images; 0 does it in the training process."""
-    seed: int = 0
-    """Fixes the weights' start, the order, the augmentation and the dropout."""
+    num_workers: Natural = 1
+    """Processes that read and augment images; 0 for the training process itself."""
+    seed: Natural = 0
+    """Seed of initial weights, order, augmentation and dropout."""
 
-    validate_every: int = 500
+    validate_every: Count = 500
     """Steps between validations; the last step is always validated."""
-    checkpoint_every: int = 100
+    checkpoint_every: Count = 100
     """Steps between checkpoints."""
-    log_every: int = 20
+    log_every: Count = 20
     """Steps between lines of the log."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, positive = getattr(self, field.name), field.name in _POSITIVE
-            for number in value if isinstance(value, tuple) else (value,):
-                if not isinstance(number, int | float):
-                    continue
-                if not 0 <= number < math.inf or (positive and number == 0):
-                    least = "over 0" if positive else "0 or more"
-                    raise InputError(f"{field.name} is {value}; it must be {least}, and finite")
-        for name in ("dropout", "flip", "batchnorm_decay", "ema_decay", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
-        if not 0 < self.hard_pixels <= 1:
-            raise InputError(f"hard_pixels is {self.hard_pixels}; it must be over 0 and up to 1")
-        if self.hue > 0.5:
-            raise InputError(f"hue is {self.hue}; it must be from 0 to 0.5")
-        if self.momentum >= 1:
-            raise InputError(f"momentum is {self.momentum}; it must be below 1")
+        for name, kind in _kinds().items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, msgspec.convert(value, kind))
+            except msgspec.ValidationError as error:
+                reason = str(error).partition(" - at")[0].replace("`", "")
+                raise InputError(f"{name} is {value}; {reason[0].lower()}{reason[1:]}") from None
         if self.seed >= 1 << 63:
             raise InputError(f"seed is {self.seed}; it must be below 2^63")
         if self.scale[0] > self.scale[1]:
@@ -177,7 +162,7 @@ class Recipe:
             )
 
     def model_options(self, num_classes: int, in_channels: int = 3) -> dict[str, Any]:
-        """The arguments of `atrous.models.catalogue.build` for this recipe, JSON-ready."""
+        """Return the arguments of `atrous.models.catalogue.build`, JSON-ready."""
         return {
             "name": self.model,
             "num_classes": num_classes,
@@ -198,20 +183,23 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form, which `from_dict` reads back."""
+        """Return a JSON-ready form, which `from_dict` reads back."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "Recipe":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            InputError: an unknown field, or a value out of its range.
-        """
-        known = {field.name for field in fields(cls)}
-        if unknown := set(table) - known:
-            raise InputError(f"recipe: unknown field {sorted(unknown)[0]!r}")
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in table.items()
-        }
+        """Read what `to_dict` of this or an older version wrote."""
+        values = current_names(table)
+        if unknown := values.keys() - {field.name for field in fields(cls)}:
+            raise InputError(f"recipe: unknown field {min(unknown)!r}")
         return cls(**values)
+
+
+def current_names(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a recipe by today's names."""
+    return {RENAMED.get(name, name): value for name, value in table.items()}
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    return get_type_hints(Recipe, include_extras=True)

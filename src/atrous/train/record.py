@@ -1,6 +1,7 @@
-"""What a training writes down: log, events, best weights and scores."""
+"""Record of a training in its run folder: log, events, best weights and their scores."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from atrous.errors import InputError
+from atrous.files import replacing
 from atrous.metrics import Confusion, Scores
 from atrous.metrics.interval import interval
 from atrous.metrics.protocols import number
 from atrous.progress import Notify
+from atrous.run import save_weights, write_json
 from atrous.text import amount
-from atrous.train import checkpoint
 
+STABILIZE = "lower --base-lr, add --clip-norm 1 or use fp32"
+"""Fix for a training that diverges."""
 _DIVERGED = 1e6
-"""A loss beyond any that training could come back from; one of chance is the logarithm of K."""
-CALM = "lower --base-lr, add --clip-norm 1 or use fp32"
+"""No training recovers from a loss above this; the loss of chance is log K."""
 
 
 class Record:
-    """What the main process writes down of a training: log, events, best weights and scores."""
+    """Writes log.jsonl, events, best.safetensors and scores.json, in the main process."""
 
     def __init__(
         self,
@@ -32,15 +35,13 @@ class Record:
         accelerator: Accelerator,
         notify: Notify,
     ) -> None:
-        self.out, self.classes, self.accelerator = out, classes, accelerator
-        self.notify, self.warned = notify, False
-        self.main = accelerator.is_main_process
-        self.log = checkpoint.Log(out / "log.jsonl", step) if self.main else None
+        """Go on after `step` steps."""
+        self.out, self.classes, self.accelerator, self.notify = out, classes, accelerator, notify
+        self.log = Log(out / "log.jsonl", step) if accelerator.is_main_process else None
+        self.warned = False
         accelerator.init_trackers("events")
 
-    def progress(
-        self, step: int, losses: Sequence[Tensor], lr: float, seconds: float
-    ) -> float | None:
+    def steps(self, step: int, losses: Sequence[Tensor], lr: float, seconds: float) -> float | None:
         """Write the steps since the last line; return the mean loss of those that had labels."""
         loss, unlabelled = _mean_loss(losses, step)
         values = {"loss": loss, "lr": lr, "seconds_per_step": round(seconds, 4)}
@@ -59,31 +60,63 @@ class Record:
             self.log.write({"step": step, **values})
         return loss
 
-    def scores(self, step: int, scores: Scores) -> None:
+    def validation(self, step: int, scores: Scores) -> None:
         """Write a validation."""
         self.accelerator.log({"miou": scores.miou}, step=step)
         if self.log:
             self.log.write({"step": step, "val": scores.to_dict(self.classes)})
 
     def best(self, step: int, network: nn.Module, confusion: Confusion | None) -> None:
-        """Write the best weights so far and their scores."""
-        if not self.main:
+        """Write the best weights so far and their scores; None if there is no validation."""
+        if not self.log:
             return
-        checkpoint.save_weights(self.out / "best.safetensors", network)
+        save_weights(self.out, network)
         summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
         if confusion is not None:
             ends = interval(confusion.counts())  # of mIoU, over the images
             summary |= {"split": "val", "images": len(confusion.images)}
             summary |= confusion.scores().to_dict(self.classes)
             summary |= {"interval": [number(end) for end in ends]}
-        checkpoint.write_json(self.out / "scores.json", summary)
+        write_json(self.out / "scores.json", summary)
+
+
+class Log:
+    """log.jsonl: one JSON object a line; a resumed run drops the lines after its checkpoint."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Open for appending what comes after `step` steps."""
+        self.path = path
+        if path.exists():
+            with replacing(path) as temporary:
+                temporary.write_text("".join(_lines_until(path, step)), "utf-8")
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    kept = []
+    for line in path.read_text("utf-8", "replace").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # cut off by a kill, or damaged
+    return kept
 
 
 def _mean_loss(losses: Sequence[Tensor], step: int) -> tuple[float | None, int]:
-    """Return the mean loss of the steps that had labels, None if none had; and how many had not."""
+    """Return the mean loss of the steps with labels, None if none had any; and how many had none.
+
+    Args:
+        losses: (2,) each: loss, and 1 for a step with labels, otherwise 0.
+        step: the last one, for the message.
+    """
     values, labelled = torch.stack(list(losses)).unbind(1)  # (n,) each
     highest = float(values.max())
-    if not highest <= _DIVERGED:  # or no number
-        raise InputError(f"the loss at step {step} is {highest:.3g}; {CALM}")
+    if not highest <= _DIVERGED:  # or NaN
+        raise InputError(f"the loss at step {step} is {highest:.3g}; {STABILIZE}")
     taught = int(labelled.sum())
     return float(values.sum()) / taught if taught else None, len(losses) - taught

@@ -2,20 +2,18 @@
 
 import importlib
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from atrous.doctor.labels.values import is_background
 from atrous.errors import InputError
-from atrous.files import replacing
 from atrous.models.catalogue import build
+from atrous.run import ImportReport, Normalization, Run, RunData, has_run, save_weights
 from atrous.taxonomy import Taxonomy
 from atrous.weights.importers.checkpoint import Checkpoint, read_checkpoint
 from atrous.weights.importers.detection import LAYOUTS, Found, find_network
@@ -196,15 +194,14 @@ def _whole(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(arguments.arguments)
 
 
-def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: Mapping[str, Any]) -> None:
-    """Write a run folder: best.safetensors, then run.json, without which it is none.
+def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData) -> None:
+    """Write a run folder.
 
     Args:
         imported: the network; one output becomes the second of two classes.
         taxonomy: what its classes are; it must have as many.
         out: the folder; it must not hold a run yet.
-        about: the content of run.json's "data": name, licence and source of what the weights were
-            trained on.
+        about: the data that the weights were trained on.
 
     Raises:
         InputError: the classes do not fit, or the folder holds a run already.
@@ -213,32 +210,28 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: Mapping[
     try:
         _check_classes(imported.options["num_classes"], taxonomy)
     except InputError as error:
-        raise InputError(f"{about['source']}: {error}") from None
-    if (out / "run.json").exists():
+        raise InputError(f"{about.source}: {error}") from None
+    if has_run(out):
         raise InputError(f"{out}: holds a run already; give another --out")
     network, options = imported.network, imported.options
     has_one_output = options["num_classes"] == 1
     if has_one_output:
         network, options = with_background(network, options, imported.threshold)
-    description = {
-        "format": 1,
-        "model": options,
-        "normalization": {"mean": list(imported.mean), "std": list(imported.std)},
-        "taxonomy": taxonomy.to_dict(),
-        "data": dict(about),
-        "layout": imported.layout,
-        "imported": {
-            "taken": imported.taken,
-            "left_over": list(imported.left_over),
-            "others": list(imported.others),
-            "threshold": imported.threshold if has_one_output else None,
-        },
-    }
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    with replacing(out / "best.safetensors") as temporary:
-        temporary.write_bytes(save(weights))
-    with replacing(out / "run.json") as temporary:
-        temporary.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+    save_weights(out, network)
+    run = Run(
+        model=options,
+        normalization=Normalization(mean=imported.mean, std=imported.std),
+        taxonomy=taxonomy.to_dict(),
+        data=about,
+        layout=imported.layout,
+        imported=ImportReport(
+            taken=imported.taken,
+            left_over=list(imported.left_over),
+            others=list(imported.others),
+            threshold=imported.threshold if has_one_output else None,
+        ),
+    )
+    run.write(out)
 
 
 def _check_classes(outputs: int, taxonomy: Taxonomy) -> None:

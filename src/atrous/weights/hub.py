@@ -4,6 +4,7 @@ from pathlib import Path
 
 from atrous.errors import InputError
 from atrous.progress import Notify, Track, unheard, untracked
+from atrous.run import has_run
 from atrous.weights.cache import cache_folder
 from atrous.weights.published import PUBLISHED, fetch_run
 
@@ -29,6 +30,6 @@ def published_run(
         folder = cache_folder() / "weights" / name
     except RuntimeError:
         raise InputError(f"{name}: no home to keep it in; set XDG_CACHE_HOME to a folder") from None
-    if not (folder / "run.json").exists():
+    if not has_run(folder):
         fetch_run(PUBLISHED[name], folder, track, notify)
     return folder

@@ -19,6 +19,7 @@ from atrous.data.train_ids import taxonomy_of
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.progress import Notify, Track
+from atrous.run import PublishedScore, RunData, has_run
 
 PATIENCE = 5.0
 """Seconds until a server that does not answer counts as out of reach."""
@@ -206,15 +207,15 @@ def fetch_run(published: Published, out: Path, track: Track, notify: Notify) -> 
     unfinished = out.with_name(f".{out.name}.tmp")
     data = builtin(published.data)
     taxonomy = taxonomy_of(data.labels, data.name)
-    about = {
-        "name": data.name,
-        "data": published.data,
-        "licence": f"{published.licence}; data: {data.licence}",
-        "source": published.url,
-        "published": {"miou": published.miou, "protocol": published.protocol},
-    }
+    about = RunData(
+        name=data.name,
+        data=published.data,
+        licence=f"{published.licence}; data: {data.licence}",
+        source=published.url,
+        published=PublishedScore(miou=published.miou, protocol=published.protocol),
+    )
     with folder_lock(out.parent):
-        if (out / "run.json").exists():  # another process was first
+        if has_run(out):  # another process was first
             return
         _download(published, part, size, track, notify)
         shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed

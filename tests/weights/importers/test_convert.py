@@ -21,12 +21,13 @@ from atrous.errors import InputError
 from atrous.export.graph import export_bundle
 from atrous.models.layers import upsample
 from atrous.models.photo import PhotoNetwork
+from atrous.run import RunData
 from atrous.taxonomy import Taxonomy
 from atrous.weights.convert import import_weights, load_strictly, write_run
 from atrous.weights.importers.checkpoint import read_checkpoint
 from atrous.weights.importers.layout import Match
 
-ABOUT = {"name": "shapes", "licence": "CC0-1.0", "source": "theirs.pth"}
+ABOUT = RunData(name="shapes", licence="CC0-1.0", source="theirs.pth")
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from torch.optim.swa_utils import AveragedModel
 
 import atrous
 from atrous.errors import InputError
-from atrous.run import load_run
+from atrous.run import RunData, load_run
 from atrous.taxonomy import Taxonomy
 from atrous.weights.convert import import_weights, write_run
 
 STATE = smp.Unet("resnet18", encoder_weights=None, classes=4).state_dict()
 OTHER = smp.Unet("resnet18", encoder_weights=None, classes=4).state_dict()
 HEAD = "segmentation_head.0.weight"
-ABOUT = {"name": "theirs", "licence": "CC0-1.0", "source": "theirs.pth"}
+ABOUT = RunData(name="theirs", licence="CC0-1.0", source="theirs.pth")
 
 
 def under(prefix, state=STATE):

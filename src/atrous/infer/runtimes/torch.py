@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
 from atrous.kernels import usable_cores
+from atrous.run import Run, load_run
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,8 @@ class TorchRuntime:
         mode: Mode = MODES["torch"],
     ):
         """Load the run; see `atrous.infer.runtimes.open.open_runtime`."""
-        if not (Path(run_folder) / "run.json").is_file():
-            raise InputError(f"{run_folder}: no run folder: it holds no run.json")
-        # torch is not part of the core install
+        Run.read(run_folder)  # refuses what is no run, even where torch is not installed
         import torch
-
-        from atrous.run import load_run
 
         _check_device(mode.device)
         run = load_run(Path(run_folder))
@@ -61,12 +58,7 @@ class TorchRuntime:
         self.precision = "bf16" if mode.bf16 else "fp32"
         self.threads = threads or usable_cores()
         torch.set_num_threads(max(1, self.threads // calls))  # of each thread that calls
-        try:
-            self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{run_folder}/run.json: damaged ({error}); take a copy of the run"
-            ) from None
+        self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
         self._mode = mode
         self._network = run.network.to(mode.device).to(memory_format=torch.channels_last)
         if mode.compiled:

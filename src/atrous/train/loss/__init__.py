@@ -1,1 +1,1 @@
-"""The loss from low-resolution logits, and its references."""
+"""The loss, from low-resolution logits: `upsampled.upsampled_loss`."""

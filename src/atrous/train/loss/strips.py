@@ -1,7 +1,7 @@
-"""The sums over pixels that a loss is made of, a strip of rows at a time, on any device.
+"""Sums over pixels for the loss, a strip of rows at a time, on any device.
 
-What is summed is linear in the log-probabilities (cross-entropy) and in the probabilities (Dice,
-once its derivatives are known), so that a strip's gradient needs nothing of the other strips.
+The sums are linear in the log-probabilities (cross-entropy) and in the probabilities (Dice, once
+its derivatives are known), so a strip's gradient needs nothing from other strips.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _STRIP_VALUES = 1 << 24
 
 @dataclass(frozen=True)
 class Batch:
-    """Logits of a network, and the pixels that they are to be upsampled to."""
+    """Logits of a network, and the targets at full size."""
 
     logits: Tensor
     """(B, K, h, w) float32."""
@@ -31,7 +31,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a pixel of class y and probabilities p adds to the loss, each (K,) float32.
+    """Factors of what a pixel of class y and probabilities p adds to the sums, each (K,) float32.
 
     Cross-entropy: -own[y] log p[y] - sum(every log p). Dice: dice_own[y] p[y] + sum(dice_every p).
     """
@@ -43,7 +43,7 @@ class Factors:
 
 
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what must be known before the gradient is.
+    """Compute what the gradient depends on.
 
     Returns:
         The cross-entropy of each pixel, (B, H, W), 0 where it is ignored; each class's sum of
@@ -67,9 +67,9 @@ def differentiate(
 
     Args:
         batch: the pixels.
-        factors: what each adds.
+        factors: of the two sums.
         kept: (B, H, W) bool, the pixels whose cross-entropy counts; None for all.
-        compiled: whether a strip's arithmetic goes through torch.compile.
+        compiled: use torch.compile for a strip's arithmetic.
     """
     sums = _compiled() if compiled else _sums
     loss = batch.logits.new_zeros(())
@@ -88,7 +88,7 @@ def differentiate(
 def _sums(
     full: Tensor, truth: Tensor, factors: Factors, kept: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """A strip's cross-entropy, and that and its part of Dice."""
+    """Return a strip's cross-entropy, and its sum with the strip's part of Dice."""
     log_p = full.log_softmax(1)  # (B, K, n, W)
     each = _cross_entropy(log_p, truth, factors)  # (B, n, W)
     entropy = (each if kept is None else each * kept).sum()
@@ -102,7 +102,7 @@ def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def _strips(batch: Batch) -> Iterator[tuple[slice, slice]]:
-    """Rows of cells, with the neighbours that they are mixed with, and the rows of their pixels."""
+    """Yield rows of cells, with one neighbour on each side, and the rows of their pixels."""
     images, classes, height, width = batch.logits.shape
     values = images * classes * batch.stride**2 * width  # of one row of cells
     step = max(1, _STRIP_VALUES // values)
@@ -115,7 +115,7 @@ def _strips(batch: Batch) -> Iterator[tuple[slice, slice]]:
 
 
 def _upsampled(part: Tensor, cells: slice, pixels: slice, batch: Batch) -> tuple[Tensor, Tensor]:
-    """A strip's logits, and whether each pixel is of each class; both (B, K, n, W)."""
+    """Return a strip's logits, and a mask of each class; both (B, K, n, W)."""
     target = batch.target[:, None, pixels]  # (B, 1, n, W)
     first = pixels.start - cells.start * batch.stride
     full = resize(part, batch.stride)[:, :, first : first + target.shape[2], : target.shape[3]]
@@ -124,11 +124,11 @@ def _upsampled(part: Tensor, cells: slice, pixels: slice, batch: Batch) -> tuple
 
 
 def _cross_entropy(log_p: Tensor, truth: Tensor, factors: Factors) -> Tensor:  # (B, K, n, W)
-    """Of each pixel, (B, n, W)."""
+    """Return the cross-entropy of each pixel, (B, n, W)."""
     return -(log_p * _factor(truth, factors.own, factors.every)).sum(1)
 
 
 def _factor(truth: Tensor, own: Tensor, every: Tensor) -> Tensor:
-    """(B, K, n, W): `every`, and `own` more at a pixel's class; 0 at ignored pixels."""
+    """Return `every`, plus `own` at a pixel's class; 0 at ignored pixels. (B, K, n, W)."""
     spread = truth.any(1, keepdim=True) * every.reshape(-1, 1, 1)
     return truth * own.reshape(-1, 1, 1) + spread

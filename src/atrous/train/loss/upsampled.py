@@ -1,10 +1,12 @@
-"""The recipe's loss at full size, from logits at low resolution, without the tensor between.
+"""Loss at full size from logits at low resolution, without the upsampled logits in memory.
 
 The upsampled logits (B, K, H, W) are the largest tensor of a training, and a plain loss holds them
-four times. They are never wanted: a pixel's loss and its gradient follow from four cells of logits.
-So the forward pass goes over the pixels, computes both, and keeps the gradient with respect to the
-cells. What couples pixels comes from a pass before: the hardest pixels from all pixels' losses,
-Dice from the classes' sums.
+four times. They are not needed: a pixel's loss and its gradient follow from four cells of logits.
+The forward pass goes over the pixels, computes both, and keeps the gradient with respect to the
+cells. What couples pixels is computed in a pass before: the hardest pixels from all pixels' losses,
+Dice from sums over each class.
+
+`kernel` computes the sums over pixels in C on a CPU, `strips` in torch on any device.
 """
 
 from functools import partial
@@ -17,19 +19,23 @@ from torch.autograd.function import once_differentiable
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train.loss import kernel as loss_kernel
 from atrous.train.loss import strips
-from atrous.train.loss.reference import dice, hardest
 from atrous.train.loss.strips import Batch, Factors
 from atrous.train.recipe import Recipe
 
 
 def upsampled_loss(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> Tensor:
-    """Return `segmentation_loss(upsample(logits, stride, (H, W)), target, recipe)`.
+    """Return the cross-entropy and weighted Dice loss of the upsampled logits; 255 is ignored.
+
+    The cross-entropy is the mean over the labelled pixels, weighted by their classes' weights, or
+    over the hardest of them (online hard example mining: Shrivastava et al. 2016). The Dice loss is
+    one less the mean soft Dice coefficient of the batch's classes (Milletari et al. 2016).
+    tests/train/plain_loss.py has the plain form.
 
     Args:
         logits: (B, K, h, w), any float type; computed in float32.
         target: (B, H, W) train ids.
         stride: the network's; h = ceil(H / stride).
-        recipe: class_weights, label_smoothing, hard_pixels, dice_weight.
+        recipe: class_weights, label_smoothing, ohem_fraction, dice_weight.
     """
     pixels = target.to(torch.uint8)
     loss: Tensor = _UpsampledLoss.apply(logits.float(), pixels, stride, recipe)
@@ -62,11 +68,11 @@ def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
     own, every = (1 - smoothing) * weights, smoothing / classes * weights
     dice_own = dice_every = torch.zeros_like(weights)
     share, kept, added = (counts * weights).sum(), None, torch.zeros(())
-    if recipe.dice_weight or recipe.hard_pixels < 1:
+    if recipe.dice_weight or recipe.ohem_fraction < 1:
         factors = _factors(batch.logits.device, own, every, dice_own, dice_every)
         losses, probabilities, common = measure(batch, factors)
-    if recipe.hard_pixels < 1:
-        kept = hardest(losses, batch.target != IGNORE_INDEX, recipe.hard_pixels)
+    if recipe.ohem_fraction < 1:
+        kept = hardest(losses, batch.target != IGNORE_INDEX, recipe.ohem_fraction)
         share = (_counts(batch.target[kept], classes) * weights).sum()
     if recipe.dice_weight:
         added, dice_own, dice_every = _dice_slopes(
@@ -79,7 +85,7 @@ def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 
 def _counts(target: Tensor, classes: int) -> Tensor:
-    """Pixels of each class, (K,) float64, on the CPU."""
+    """Return the pixels of each class, (K,) float64, on the CPU."""
     counts = torch.bincount(target.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX].cpu()
     assert not counts[classes:].any(), "a train id is not below the number of classes"
     return counts[:classes].double()
@@ -92,9 +98,41 @@ def _factors(device: torch.device, *tables: Tensor) -> Factors:
 def _dice_slopes(
     probabilities: Tensor, common: Tensor, counts: Tensor, weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The weighted Dice loss, and its derivatives by `common` and `probabilities`, (K,)."""
+    """Return the weighted Dice loss, and its derivatives by `common` and `probabilities`, (K,)."""
     sums = [table.cpu().double().requires_grad_() for table in (common, probabilities)]
     with torch.enable_grad():
         value = weight * dice(sums[1], sums[0], counts)
     own, every = torch.autograd.grad(value, sums)
     return value.detach(), own, every
+
+
+def hardest(losses: Tensor, labelled: Tensor, fraction: float) -> Tensor:
+    """Mark the given fraction of the labelled pixels, at least one: those with the largest losses.
+
+    Args:
+        losses: (B, H, W), 0 or more where labelled.
+        labelled: (B, H, W) bool.
+        fraction: over 0, up to 1.
+
+    Returns:
+        (B, H, W) bool.
+    """
+    count = max(1, int(fraction * int(labelled.sum())))
+    chosen = losses.where(labelled, -1.0).flatten().topk(count).indices  # (count,)
+    mask = torch.zeros_like(labelled.flatten())
+    mask[chosen] = True
+    return mask.reshape(labelled.shape) & labelled
+
+
+def dice(probabilities: Tensor, common: Tensor, counts: Tensor, smooth: float = 1.0) -> Tensor:
+    """Return the Dice loss.
+
+    Args:
+        probabilities: (K,), sum of the class's probability over all labelled pixels.
+        common: (K,), the same over the pixels of the class.
+        counts: (K,), pixels of the class.
+        smooth: pixels added to both sides of the fraction.
+    """
+    present = counts > 0  # (K,)
+    values = 1 - (2 * common + smooth) / (probabilities + counts + smooth)  # (K,)
+    return (values * present).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,181 @@
+"""Origin of a run: recipe, data, software; and the check that a resume has the same."""
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from itertools import zip_longest
+from pathlib import Path
+
+from msgspec import UNSET, structs
+
+from atrous.data.dataset import Dataset
+from atrous.data.shards.read import Shards
+from atrous.data.split import Split
+from atrous.errors import InputError
+from atrous.models.bands import of_bands
+from atrous.models.catalogue import normalization
+from atrous.progress import Notify
+from atrous.run import Normalization, Run, RunData, has_run
+from atrous.train import checkpoint
+from atrous.train.data_check import LabelCounts, listed
+from atrous.train.recipe import Recipe
+
+_PACKAGES = ("atrous", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+"""Packages that a result depends on."""
+
+
+def describe(
+    recipe: Recipe, dataset: Dataset, data: str, root: str | None, left_over: Sequence[str]
+) -> Run:
+    """Return the run.json of a new training, without the counts of its labels."""
+    colors = dataset.split("train").channels().colors
+    mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
+    return Run(
+        model=recipe.model_options(dataset.taxonomy.num_classes, len(colors)),
+        normalization=Normalization(mean=mean, std=std),
+        taxonomy=dataset.taxonomy.to_dict(),
+        data=describe_data(dataset, data, root),
+        recipe=recipe.to_dict(),
+        versions=_versions(),
+        commit=_commit(),
+        left_over=list(left_over),
+    )
+
+
+def describe_data(dataset: Dataset, data: str, root: str | None) -> RunData:
+    """Return what identifies the data of a training, wherever the files lie, and their place."""
+    samples = dataset.split("train")
+    held_out = dataset.split("val") if "val" in dataset.splits else None
+    return RunData(
+        name=dataset.name,
+        named=dataset.named,
+        samples=len(samples),
+        keys_sha256=_digest(samples),
+        val_keys_sha256=None if held_out is None else _digest(held_out),
+        bands=list(dataset.bands.numbers) or UNSET,
+        range=UNSET if dataset.bands.value_range is None else list(dataset.bands.value_range),
+        licence=dataset.licence,
+        source=dataset.source,
+        data=data,
+        root=root,
+        bands_of=samples.channels().of,
+    )
+
+
+def claim(
+    out: Path, run: Run, resume: bool, notify: Notify, count: Callable[[], LabelCounts]
+) -> None:
+    """Write run.json for a new run, or check that the run in `out` has this recipe and these data.
+
+    Args:
+        out: the run folder.
+        run: from `describe`.
+        resume: whether a run may be in `out`.
+        notify: told if the same data lie elsewhere.
+        count: counts the labels of a new run.
+    """
+    for leftover in out.glob(".*.tmp*"):  # of a process that was killed while it wrote
+        leftover.unlink()
+    if not has_run(out):
+        if resume and (out / checkpoint.NAME).exists():
+            raise InputError(
+                f"{out}: no run.json, so what {checkpoint.NAME} was trained on is unknown; take a "
+                "copy of the run, or give another --out"
+            )
+        structs.replace(run, labels=asdict(count())).write(out)
+        return
+    if not resume:
+        raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
+    theirs = Run.read(out)
+    old, new = Recipe.from_dict(theirs.recipe).to_dict(), run.recipe
+    if changed := [name for name in new if new[name] != old[name]]:
+        name = changed[0]
+        raise InputError(
+            f"{out}: was started with {name} {old[name]}, not {new[name]}; "
+            "resume it without that option, or give another --out"
+        )
+    check_same_data(out, theirs, run.data, run.taxonomy["classes"], notify)
+
+
+def check_same_data(
+    out: Path, theirs: Run, data: RunData, classes: Sequence[str], notify: Notify
+) -> None:
+    """Refuse to resume a run on other data; data that only moved are the same.
+
+    Args:
+        out: the run folder, for messages.
+        theirs: its run.json.
+        data: the data of this training.
+        classes: their classes.
+        notify: told if the same data lie elsewhere.
+    """
+    for before, now in _differences(theirs, data, classes):
+        raise InputError(
+            f"{out}: was started on {before}, not {now}; resume it on its own data "
+            f"({theirs.data.data}), or give another --out"
+        )
+    if (theirs.data.data, theirs.data.root) != (data.data, data.root):
+        notify(
+            f"{data.data}: taken for the data that {out} was started on ({theirs.data.data}), "
+            "moved: name, classes and keys are the same"
+        )
+
+
+def _differences(
+    theirs: Run, new: RunData, classes: Sequence[str]
+) -> Iterator[tuple[str, str | int]]:
+    """Yield what was and what is, in words. What an older run.json lacks is not compared."""
+    old, old_classes = theirs.data, theirs.taxonomy["classes"]
+    if (old.named or new.named) and old.name != new.name:  # otherwise names of folders
+        yield f"the data set {old.name}", new.name
+    pairs = zip_longest(old_classes, classes, fillvalue="none")
+    if unlike := [pair for pair in pairs if pair[0] != pair[1]]:
+        before, now = (listed(names) for names in zip(*unlike, strict=True))
+        yield (
+            f"{len(old_classes)} classes with {before}",
+            f"{len(classes)} with {now} in that place",
+        )
+    if old.samples not in (UNSET, new.samples):
+        yield f"{old.samples} training samples", f"{new.samples}"
+    if old.keys_sha256 not in (UNSET, new.keys_sha256):
+        yield "training samples of other keys, or in another order", f"those of {new.data}"
+    if old.val_keys_sha256 not in (UNSET, new.val_keys_sha256):  # else scores are not comparable
+        yield "validation samples of other keys, or none", f"those of {new.data}"
+    if (old.bands, old.range) != (new.bands, new.range):
+        yield (
+            f"images of bands {old.bands or None} and range {old.range or None}",
+            f"{new.bands or None} and {new.range or None}",
+        )
+
+
+def _digest(samples: Split | Shards) -> str:
+    return sha256("\n".join(samples.keys).encode(errors="surrogatepass")).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """Return the git commit of the source, with "+" if changed since; None outside of git."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails in another's repository
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

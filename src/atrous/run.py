@@ -86,8 +86,7 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     model: dict[str, Any]
     """Name and options of the network, as `atrous.models.catalogue` takes them."""
     normalization: Normalization
-    taxonomy: dict[str, Any]
-    """The classes, as `Taxonomy.to_dict` gives them."""
+    taxonomy: Taxonomy
     data: RunData = RunData()
     recipe: dict[str, Any] = {}
     """As `Recipe.to_dict` gives it; empty for imported weights."""
@@ -104,7 +103,6 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     def __post_init__(self) -> None:
         if missing := {"name", "backbone", "output_stride"} - self.model.keys():
             raise ValueError(f"model: {min(missing)} is missing")
-        Taxonomy.from_dict(self.taxonomy)  # raises if it is damaged
         means, deviations = len(self.normalization.mean), len(self.normalization.std)
         if not means == deviations == self.in_channels:
             raise ValueError(
@@ -121,7 +119,7 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
         """Read the run.json of a run folder."""
         path = Path(folder) / _DESCRIPTION
         if not path.is_file():
-            raise InputError(f"{folder}: no run folder: it has no {_DESCRIPTION}")
+            raise InputError(f"{folder}: no run folder: it holds no {_DESCRIPTION}")
         table = decode.read_json(path, dict[str, Any], _DAMAGED)
         if table.get("format") != 1:
             raise InputError(f"{path}: not a run of this version, which reads format 1; {_DAMAGED}")
@@ -129,7 +127,8 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
 
     def write(self, folder: Path) -> None:
         """Write run.json."""
-        write_json(folder / _DESCRIPTION, msgspec.to_builtins(self))
+        table = msgspec.to_builtins(self) | {"taxonomy": self.taxonomy.to_dict()}
+        write_json(folder / _DESCRIPTION, table)
 
     def is_finished(self, folder: Path) -> bool:
         """Return whether the training in `folder` has reached the last step of the recipe."""
@@ -177,7 +176,7 @@ def load_run(folder: Path | str) -> LoadedRun:
     numbers = [photo.scale, photo.shift, *network.state_dict().values()]
     if not all(tensor.isfinite().all() for tensor in numbers):
         raise InputError(f"{folder}: its weights or its normalization are not finite; train again")
-    return LoadedRun(photo.eval(), Taxonomy.from_dict(run.taxonomy), run)
+    return LoadedRun(photo.eval(), run.taxonomy, run)
 
 
 def load_weights(folder: Path) -> "dict[str, Tensor]":

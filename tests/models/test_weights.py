@@ -113,7 +113,7 @@ def without_number(path):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda f: (f / "run.json").unlink(), "no run.json"),
+        (lambda f: (f / "run.json").unlink(), "holds no run.json"),
         (lambda f: (f / "run.json").write_text("{"), "not JSON"),
         (lambda f: (f / "run.json").write_text("[" * 100_000), "damaged"),
         (lambda f: (f / "run.json").write_text("[]"), "expected object, got array; the run is"),

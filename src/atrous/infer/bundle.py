@@ -109,7 +109,7 @@ class BundleMetadata:
         """Describe the fp32 model of a run."""
         reading = Bands.read(run.data.bands or None, run.data.range or None)
         return cls(
-            taxonomy=Taxonomy.from_dict(run.taxonomy),
+            taxonomy=run.taxonomy,
             stride=stride,
             precision="fp32",
             model="{name} on {backbone}, output stride {output_stride}".format_map(run.model),

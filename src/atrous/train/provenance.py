@@ -36,7 +36,7 @@ def describe(
     return Run(
         model=recipe.model_options(dataset.taxonomy.num_classes, len(colors)),
         normalization=Normalization(mean=mean, std=std),
-        taxonomy=dataset.taxonomy.to_dict(),
+        taxonomy=dataset.taxonomy,
         data=describe_data(dataset, data, root),
         recipe=recipe.to_dict(),
         versions=_versions(),
@@ -97,7 +97,7 @@ def claim(
             f"{out}: was started with {name} {old[name]}, not {new[name]}; "
             "resume it without that option, or give another --out"
         )
-    check_same_data(out, theirs, run.data, run.taxonomy["classes"], notify)
+    check_same_data(out, theirs, run.data, run.taxonomy.classes, notify)
 
 
 def check_same_data(
@@ -128,7 +128,7 @@ def _differences(
     theirs: Run, new: RunData, classes: Sequence[str]
 ) -> Iterator[tuple[str, str | int]]:
     """Yield what was and what is, in words. What an older run.json lacks is not compared."""
-    old, old_classes = theirs.data, theirs.taxonomy["classes"]
+    old, old_classes = theirs.data, theirs.taxonomy.classes
     if (old.named or new.named) and old.name != new.name:  # otherwise names of folders
         yield f"the data set {old.name}", new.name
     pairs = zip_longest(old_classes, classes, fillvalue="none")

@@ -221,7 +221,7 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData)
     run = Run(
         model=options,
         normalization=Normalization(mean=imported.mean, std=imported.std),
-        taxonomy=taxonomy.to_dict(),
+        taxonomy=taxonomy,
         data=about,
         layout=imported.layout,
         imported=ImportReport(

@@ -39,6 +39,10 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
     recipe = json.loads(Path("runs/mine/run.json").read_text())["recipe"]
     assert recipe["crop_size"] == [32, 48] and recipe["atrous_rates"] == [2, 4]
     assert main(["train", "--out", "runs/mine", "--resume"]) == 0  # nothing left to do, no recipe
+    old_options = ["--hard-pixels", "1.0", "--accumulation", "1"]  # hidden, but accepted
+    assert main(["train", "--out", "runs/mine", "--resume", *old_options]) == 0
+    assert main(["train", "--out", "runs/mine", "--resume", "--accumulation", "3"]) == 2
+    assert "was started with accumulation_steps 1, not 3" in capsys.readouterr().err
     assert main(["evaluate", "runs/mine", "shapes", "--json"]) == 0
     run = json.loads(capsys.readouterr().out)
     assert main(["export", "runs/mine", "--out", "mine.onnx", "--budget", "5"]) == 0

@@ -69,3 +69,16 @@ def test_optimizer_groups(name: str, kind: type) -> None:
     assert type(optimizer) is kind
     groups = {(g["lr_factor"], g["weight_decay"]): len(g["params"]) for g in optimizer.param_groups}
     assert groups == {(0.5, 0.1): 1, (0.5, 0.0): 1, (1.0, 0.1): 1, (1.0, 0.0): 3}
+
+
+def test_old_names_of_fields_are_read() -> None:
+    old = {"hard_pixels": 0.5, "accumulation": 2}
+    assert Recipe.from_dict(old) == Recipe(ohem_fraction=0.5, accumulation_steps=2)
+
+
+def test_lists_of_json_become_tuples_and_kinds_are_checked() -> None:
+    assert Recipe.from_dict({"atrous_rates": [3, 6]}).atrous_rates == (3, 6)
+    with pytest.raises(InputError, match="num_steps is a; expected int, got str"):
+        Recipe.from_dict({"num_steps": "a"})
+    with pytest.raises(InputError, match="optimizer is lion; invalid enum value 'lion'"):
+        Recipe.from_dict({"optimizer": "lion"})

@@ -1,23 +1,25 @@
-"""Recipes: functions that return a Recipe; their docstrings give the command, cost and score."""
+"""Recipes and studies by name; their docstrings give command, cost and score."""
 
 from collections.abc import Callable
+from functools import partial
 
 from atrous.errors import InputError
 from atrous.recipes.camvid import camvid, camvid_small
-from atrous.recipes.paper import (
+from atrous.recipes.studies import (
+    LITES,
+    RESNETS,
     against_fcn,
-    camvid_backbone,
-    camvid_batch,
-    camvid_jitter,
-    camvid_optimizer,
+    backbones,
+    batch_sizes,
+    jitter,
+    optimizers,
     paper,
-    paper_backbone,
-    paper_batch,
-    paper_jitter,
-    paper_optimizer,
+    paper_on_cpu,
 )
 from atrous.text import did_you_mean
 from atrous.train.recipe import Recipe
+
+__all__ = ["RECIPES", "STUDIES", "camvid", "camvid_small", "find", "paper"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "camvid": camvid,
@@ -25,28 +27,24 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "plain": Recipe,
 }
-"""What `atrous train NAME` looks up; `plain` is the default of `atrous train --data FOLDER`."""
+"""Recipes of `atrous train NAME`; `plain` is the default of `atrous train --data FOLDER`."""
 
 STUDIES: dict[str, Callable[[], dict[str, Recipe]]] = {
     "against_fcn": against_fcn,
-    "paper_batch": paper_batch,
-    "paper_backbone": paper_backbone,
-    "paper_optimizer": paper_optimizer,
-    "paper_jitter": paper_jitter,
-    "camvid_batch": camvid_batch,
-    "camvid_backbone": camvid_backbone,
-    "camvid_optimizer": camvid_optimizer,
-    "camvid_jitter": camvid_jitter,
+    "paper_batch": partial(batch_sizes, paper()),
+    "paper_backbone": partial(backbones, paper(), RESNETS),
+    "paper_optimizer": partial(optimizers, paper()),
+    "paper_jitter": partial(jitter, paper()),
+    "camvid_batch": partial(batch_sizes, paper_on_cpu()),
+    "camvid_backbone": partial(backbones, paper_on_cpu(), LITES),
+    "camvid_optimizer": partial(optimizers, paper_on_cpu()),
+    "camvid_jitter": partial(jitter, paper_on_cpu()),
 }
-"""What `atrous compare NAME` looks up, too: several recipes by name."""
+"""Studies of `atrous compare NAME`: several recipes by name."""
 
 
 def find(name: str) -> Recipe:
-    """Return a recipe by name, or one of a study by STUDY/NAME.
-
-    Raises:
-        InputError: no such recipe; with the nearest name, or the members of the study.
-    """
+    """Return a recipe by name, or one of a study by STUDY/NAME."""
     if name in RECIPES:
         return RECIPES[name]()
     study, _, member = name.partition("/")

@@ -1,7 +1,6 @@
 """Augmentation: Sample -> training crop, with torchvision.transforms.v2.
 
-Each crop is drawn from a seed of its own, so that sample number n of a training is the same whoever
-computes it, and a resumed training sees what an undisturbed one would have.
+Each crop has its own seed, so crop number n is the same in any process, and in a resumed training.
 """
 
 from typing import Any
@@ -20,7 +19,7 @@ _FILL = {tv_tensors.Image: 127, tv_tensors.Mask: IGNORE_INDEX}
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]
-    """Resize by a factor whose logarithm is uniform: as often half as twice the size."""
+    """Resize by a factor whose logarithm is uniform: half is as likely as twice the size."""
 
     def __init__(self, scale: tuple[float, float]) -> None:
         super().__init__()
@@ -33,12 +32,12 @@ class RandomScale(v2.Transform):  # type: ignore[misc]
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Bilinear for images, nearest for masks (v2 sees to it)."""
+        """Resize: bilinear for images, nearest for masks."""
         return F.resize(inpt, params["size"], antialias=True)
 
 
 class RandomGamma(v2.Transform):  # type: ignore[misc]
-    """Raise brightness to a power between 1 / (1 + gamma) and 1 + gamma: dusk and glare."""
+    """Raise intensities to a power between 1 / (1 + gamma) and 1 + gamma."""
 
     _transformed_types = (tv_tensors.Image,)
 
@@ -51,17 +50,17 @@ class RandomGamma(v2.Transform):  # type: ignore[misc]
         return {"gamma": torch.empty(()).uniform_(-self.limit, self.limit).exp().item()}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Images only."""
+        """Adjust the gamma of images."""
         return F.adjust_gamma(inpt, params["gamma"])
 
 
 class ColorJitter(v2.ColorJitter):  # type: ignore[misc]
-    """torchvision's for red, green and blue; other bands have brightness and contrast alone."""
+    """torchvision's ColorJitter for RGB; brightness and contrast only for other bands."""
 
     _transformed_types = (tv_tensors.Image,)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Images only."""
+        """Jitter images."""
         if inpt.shape[-3] == 3:
             return super().transform(inpt, params)
         values = inpt.as_subclass(Tensor).float()
@@ -74,7 +73,7 @@ class ColorJitter(v2.ColorJitter):  # type: ignore[misc]
 
 
 def augmentation(recipe: Recipe) -> v2.Compose:
-    """The transforms of a recipe, on (tv_tensors.Image (C, H, W), tv_tensors.Mask (H, W))."""
+    """Return the transforms of (tv_tensors.Image (C, H, W), tv_tensors.Mask (H, W))."""
     size = list(recipe.crop_size)
     if recipe.center_crop:
         # CenterCrop pads with zeros, which would be class 0: pad with the ignored label first.
@@ -92,12 +91,12 @@ def augmentation(recipe: Recipe) -> v2.Compose:
 
 
 def augment(sample: Sample, transforms: v2.Compose, seed: int) -> tuple[Tensor, Tensor]:
-    """One training crop.
+    """Return a training crop.
 
     Args:
         sample: the image and its label.
         transforms: from `augmentation`.
-        seed: fixes every draw; the global random state is left as it was.
+        seed: of all draws; the global random state is not changed.
 
     Returns:
         image (h, w, C) uint8 and target (h, w) uint8 with 255 = ignored.

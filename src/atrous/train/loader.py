@@ -1,12 +1,13 @@
-"""The stream of training crops: position n of it depends on the seed and n, and on nothing else."""
+"""The stream of training crops: crop number n depends on the seed and n alone."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from atrous.data.sample import Sample
 from atrous.data.shards.read import Shards
@@ -24,12 +25,12 @@ class Stream(Dataset[Item]):
         self.samples = samples
         self.seed = recipe.seed
         self.transforms = augmentation(recipe)
-        self.epoch, self.order = -1, np.empty(0, np.int64)  # the last one asked for
+        self.epoch, self.order = -1, np.empty(0, np.int64)  # the last one used
 
     def __getitem__(self, position: int) -> Item:
-        """Image (h, w, C) uint8 and target (h, w) uint8, or what is wrong with the files.
+        """Return image (h, w, C) uint8 and target (h, w) uint8, or the error of damaged files.
 
-        An error that is raised in a worker process comes out as a page of text.
+        It is returned, since an error raised in a worker process prints a page of text.
         """
         epoch, place = divmod(position, len(self.samples))
         if epoch != self.epoch:
@@ -43,25 +44,22 @@ class Stream(Dataset[Item]):
 
 
 def _order(samples: Sequence[Sample], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation of the samples; one of shards stays near to how they lie on the disk."""
+    """Return a permutation of the samples; that of shards stays close to their order on disk."""
     return samples.order(rng) if isinstance(samples, Shards) else rng.permutation(len(samples))
 
 
 def mixed_seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers, unlike that of any near numbers."""
+    """Return one 63-bit seed from several numbers, unrelated to that of similar numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def batches(
     samples: Sequence[Sample], recipe: Recipe, first_step: int, rank: int, world_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one process from `first_step` to the end, `accumulation_steps` of them a step.
+    """Yield the batches of one process from `first_step` to the end, `accumulation_steps` a step.
 
     Yields:
         image (B, h, w, C) uint8 and target (B, h, w) uint8.
-
-    Raises:
-        InputError: an image or a mask cannot be read.
     """
     size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
     positions = [
@@ -72,7 +70,7 @@ def batches(
         Stream(samples, recipe),
         batch_sampler=positions,
         collate_fn=_collate,
-        generator=torch.Generator(),  # or the first batch would draw from the step's own
+        generator=torch.Generator(),  # else the first batch draws from the step's random state
         num_workers=recipe.num_workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if recipe.num_workers else None,
@@ -83,11 +81,7 @@ def batches(
         yield batch
 
 
-def _collate(items: list[Item]) -> Item:
-    pairs = []
-    for item in items:
-        if isinstance(item, InputError):
-            return item
-        pairs.append(item)
-    images, targets = zip(*pairs, strict=True)
-    return torch.stack(images), torch.stack(targets)
+def _collate(items: list[Item]) -> Any:
+    """Return a batch, or the first error."""
+    errors = (item for item in items if isinstance(item, InputError))
+    return next(errors, None) or default_collate(items)

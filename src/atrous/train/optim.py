@@ -9,7 +9,7 @@ from atrous.train.recipe import Recipe
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; each group's `lr_factor` scales the scheduled learning rate.
+    """Return the optimiser; each group's `lr_factor` scales the scheduled learning rate.
 
     Norms and biases (tensors of one dimension) have no weight decay.
     """
@@ -39,7 +39,7 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """The learning rate of step `step`, 0 to num_steps - 1; a function of the step alone.
+    """Return the learning rate of a step, 0 to num_steps - 1.
 
     >>> learning_rate(50, Recipe(base_lr=0.1, warmup_steps=0, num_steps=100, poly_power=1.0))
     0.05

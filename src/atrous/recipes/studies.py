@@ -1,0 +1,125 @@
+"""The paper on semantic scene segmentation that this project began with, and its studies.
+
+A study is several recipes by name, which `atrous compare STUDY` trains and compares. The studies of
+the paper are given twice: as in the paper, for COCO-Stuff and a GPU (`paper_batch`, ...), and
+scaled to CamVid and a CPU (`camvid_batch`, ...). `against_fcn` asks the paper's question: does
+atrous convolution place pixels better than fully convolutional networks do? docs/studies.md has
+more on cost, docs/atrous-against-fcn.md the answer.
+
+Command: atrous compare paper_batch --data cocostuff-stuff --root FOLDER --out studies/paper_batch
+Command: atrous compare camvid_batch --data camvid --root FOLDER --out studies/camvid_batch
+"""
+
+from dataclasses import replace
+
+from atrous.recipes.camvid import half_size
+from atrous.train.recipe import Recipe
+
+RESNETS = ("resnet18", "resnet50", "resnet101")
+LITES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+
+
+def paper() -> Recipe:
+    """DeepLabV3 as the paper trains it: 224x224 centre crops, learning rate 1e-4, BatchNorm 0.9997.
+
+    The number of steps is ours: four epochs of COCO-Stuff. Not run: it needs a GPU.
+
+    Command: atrous train paper --data cocostuff-stuff --root FOLDER --out runs/paper
+    """
+    return Recipe(
+        model="deeplabv3",
+        backbone="resnet50",
+        atrous_rates=(6, 12, 18),
+        image_pooling=True,
+        crop_size=(224, 224),
+        center_crop=True,
+        batch_size=8,
+        num_steps=60_000,
+        optimizer="adam",
+        base_lr=1e-4,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_steps=1,
+        batchnorm_decay=0.9997,
+        validate_every=15_000,
+        checkpoint_every=1000,
+    )
+
+
+def paper_on_cpu() -> Recipe:
+    """`paper` for CamVid on two cores.
+
+    Lite0 replaces the ResNets, since its ImageNet weights come with a package. A BatchNorm decay of
+    0.9997 would keep 89 % of the initial statistics over 400 steps.
+    """
+    return replace(
+        paper(),
+        backbone=LITES[0],
+        num_steps=400,
+        batchnorm_decay=0.99,
+        precision="bf16",
+        validate_every=400,
+        checkpoint_every=100,
+    )
+
+
+def batch_sizes(recipe: Recipe) -> dict[str, Recipe]:
+    """Batch 8, 16 and 32, each over the same number of images."""
+    images = recipe.batch_size * recipe.num_steps
+    return {
+        f"batch{size}": replace(recipe, batch_size=size, num_steps=images // size)
+        for size in (8, 16, 32)
+    }
+
+
+def backbones(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Recipe]:
+    """Backbones of several depths: accuracy against latency."""
+    return {name: replace(recipe, backbone=name) for name in names}
+
+
+def optimizers(recipe: Recipe) -> dict[str, Recipe]:
+    """SGD, Adam and RMSProp at one rate, and SGD at 100 times the rate.
+
+    A step of SGD is as long as its gradient, so the paper's rate does not suit it.
+    """
+    sgd = replace(recipe, optimizer="sgd")
+    return {
+        "sgd": sgd,
+        "sgd_tuned": replace(sgd, base_lr=100 * recipe.base_lr),
+        "adam": recipe,
+        "rmsprop": replace(recipe, optimizer="rmsprop"),
+    }
+
+
+def jitter(recipe: Recipe) -> dict[str, Recipe]:
+    """Colour jitter on and off."""
+    plain = replace(recipe, brightness=0.0, contrast=0.0, saturation=0.0)
+    return {"jitter": recipe, "plain": plain}
+
+
+def against_fcn() -> dict[str, Recipe]:
+    """FCN, U-Net and PSPNet against DeepLabV3, its cascade and V3+: one backbone, one budget.
+
+    The recipe is `camvid_small`'s, shorter; the last weights are scored. FCN and U-Net keep the
+    backbone's stride of 32, as in their papers; all others dilate it to 16 (PSPNet's paper: 8).
+    Rates are half of the paper's, as the crops are, and the decoder of V3+ is half as wide, for the
+    CPU; no network has an auxiliary head. docs/atrous-against-fcn.md has cost and scores.
+
+    Command: atrous compare against_fcn --data camvid --root FOLDER --out runs/against
+    """
+    shared = replace(
+        half_size(),
+        backbone=LITES[0],
+        num_steps=500,
+        warmup_steps=50,
+        num_workers=0,
+        validate_every=500,
+    )
+    fcn, dilated = replace(shared, output_stride=32), replace(shared, output_stride=16)
+    pyramid = replace(dilated, atrous_rates=(3, 6, 9))
+    return {
+        **{name: replace(fcn, model=name) for name in ("fcn32s", "fcn16s", "fcn8s", "unet")},
+        **{name: replace(dilated, model=name) for name in ("pspnet", "deeplabv3_cascade")},
+        "deeplabv3": replace(pyramid, model="deeplabv3"),
+        "deeplabv3plus": replace(pyramid, model="deeplabv3plus", decoder_channels=128),
+    }

@@ -164,15 +164,13 @@ def load_run(folder: Path | str) -> LoadedRun:
     try:
         network = build(**run.model | {"pretrained": False})
         photo = PhotoNetwork(network, run.normalization.mean, run.normalization.std)
+        network.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{folder / _DESCRIPTION}: damaged, or of another version ({error})"
-        ) from error
-    try:
-        network.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder / _WEIGHTS}: damaged, or not of this run ({reason})") from error
+        raise InputError(
+            f"{folder}: damaged, or its weights are not of this run or this version ({reason}); "
+            "take a copy of the run"
+        ) from error
     numbers = [photo.scale, photo.shift, *network.state_dict().values()]
     if not all(tensor.isfinite().all() for tensor in numbers):
         raise InputError(f"{folder}: its weights or its normalization are not finite; train again")

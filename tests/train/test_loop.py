@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file
 
 from atrous.cli import main
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 from atrous.models.network import Output
-from atrous.run import load_run
+from atrous.run import Run, load_run
 from atrous.train.checkpoint import load_state
 from atrous.train.loop import StepInfo, train
 from atrous.train.recipe import Recipe
@@ -205,6 +206,16 @@ def test_a_run_from_before_a_field_was_there_is_resumed(shapes: Path, tmp_path: 
     train(SMALL, str(shapes), tmp_path, resume=True)
 
 
+def test_imported_weights_are_no_training(shapes: Path, tmp_path: Path) -> None:
+    train(SMALL, str(shapes), tmp_path)
+    structs.replace(Run.read(tmp_path), recipe={}).write(tmp_path)
+    with pytest.raises(InputError, match="holds imported weights, not a training"):
+        train(SMALL, str(shapes), tmp_path, resume=True)
+    structs.replace(Run.read(tmp_path), recipe={"new": 1}).write(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path}: recipe: unknown field 'new'; resume it"):
+        train(SMALL, str(shapes), tmp_path, resume=True)
+
+
 @pytest.mark.slow
 def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> None:
     train(SMALL, str(shapes), tmp_path / "first")
@@ -261,7 +272,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(shapes: Path, tmp_path: Path
         train(replace(recipe, init=str(out)), str(shapes), tmp_path / "next")
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_mend(shapes: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_a_fix(shapes: Path, tmp_path: Path) -> None:
     recipe = replace(SMALL, optimizer="sgd", base_lr=1e30, warmup_steps=0)
     with pytest.raises(InputError, match="lower --base-lr"):
         train(recipe, str(shapes), tmp_path)

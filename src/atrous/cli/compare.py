@@ -173,11 +173,10 @@ def _trained(recipe: "Recipe", truth: "Truth", data: str, root: Path | None, run
     """Train by `recipe` into the folder `run`, unless it is finished; return `run`."""
     from atrous.cli.train import train_and_tell
     from atrous.run import Run, has_run
-    from atrous.train.provenance import check_same_data, describe_data
-    from atrous.train.recipe import Recipe
+    from atrous.train.provenance import check_same_data, describe_data, recipe_of
 
     theirs = Run.read(run) if has_run(run) else None
-    if theirs is None or not theirs.is_finished(run) or Recipe.from_dict(theirs.recipe) != recipe:
+    if theirs is None or not theirs.is_finished(run) or recipe_of(run, theirs) != recipe:
         train_and_tell(recipe, data, root, run, resume=theirs is not None)
         return run
     mine = describe_data(truth.dataset, data, None if root is None else str(root))

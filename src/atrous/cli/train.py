@@ -105,11 +105,12 @@ def _recorded(
 ) -> tuple[Recipe, str, Path | None]:
     """What the run in `out` was started with; what is given again wins, and the run checks it."""
     from atrous.cli.export import dataset_of_run
+    from atrous.train.provenance import recipe_of
 
     dataset_of_run(out, data, root)  # whose error says it, where the run's data have moved
     run = Run.read(out)
     theirs = Path(run.data.root) if run.data.root else None
-    return Recipe.from_dict(run.recipe), data or run.data.data or "", root or theirs
+    return recipe_of(out, run), data or run.data.data or "", root or theirs
 
 
 def _headline(recipe: Recipe, data: str) -> str:

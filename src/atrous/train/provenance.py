@@ -1,8 +1,8 @@
 """Origin of a run: recipe, data, software; and the check that a resume has the same."""
 
 import importlib.metadata
+import platform
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec import UNSET, structs
 
+from atrous import __version__
 from atrous.data.dataset import Dataset
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
@@ -23,7 +24,7 @@ from atrous.train import checkpoint
 from atrous.train.data_check import LabelCounts, listed
 from atrous.train.recipe import Recipe
 
-_PACKAGES = ("atrous", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """Packages that a result depends on."""
 
 
@@ -90,7 +91,7 @@ def claim(
     if not resume:
         raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
     theirs = Run.read(out)
-    old, new = Recipe.from_dict(theirs.recipe).to_dict(), run.recipe
+    old, new = recipe_of(out, theirs).to_dict(), run.recipe
     if changed := [name for name in new if new[name] != old[name]]:
         name = changed[0]
         raise InputError(
@@ -98,6 +99,19 @@ def claim(
             "resume it without that option, or give another --out"
         )
     check_same_data(out, theirs, run.data, run.taxonomy.classes, notify)
+
+
+def recipe_of(folder: Path, run: Run) -> Recipe:
+    """Return the recipe of the training in a run folder."""
+    if not run.recipe:
+        raise InputError(
+            f"{folder}: holds imported weights, not a training; give another --out, and "
+            f"--init {folder} to start from them"
+        )
+    try:
+        return Recipe.from_dict(run.recipe)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}; resume it with the atrous that wrote it") from None
 
 
 def check_same_data(
@@ -156,13 +170,8 @@ def _digest(samples: Split | Shards) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), "atrous": __version__, **packages}
 
 
 def _commit() -> str | None:

@@ -166,7 +166,7 @@ def load_run(folder: Path | str) -> LoadedRun:
         photo = PhotoNetwork(network, run.normalization.mean, run.normalization.std)
         network.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(
             f"{folder}: damaged, or its weights are not of this run or this version ({reason}); "
             "take a copy of the run"

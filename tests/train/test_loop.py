@@ -18,14 +18,14 @@ import torch
 from msgspec import structs
 from safetensors.torch import load_file
 
+import atrous.train
 from atrous.cli import main
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 from atrous.models.network import Output
 from atrous.run import Run, load_run
+from atrous.train import Recipe, StepInfo, train
 from atrous.train.checkpoint import load_state
-from atrous.train.loop import StepInfo, train
-from atrous.train.recipe import Recipe
 from atrous.train.record import Log
 
 SMALL = Recipe(
@@ -80,6 +80,11 @@ def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Pa
     low, high = scores["interval"]
     assert low <= scores["miou"] == best <= high
     assert load_run(tmp_path / "run").taxonomy.num_classes == 4
+
+
+def test_only_public_names_are_exported() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        atrous.train.trian  # noqa: B018
 
 
 @pytest.mark.slow

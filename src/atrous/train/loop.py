@@ -62,7 +62,7 @@ class StepInfo:
 def train(
     recipe: Recipe,
     data: str,
-    out: Path,
+    out: Path | str,
     *,
     root: str | None = None,
     resume: bool = False,
@@ -88,7 +88,7 @@ def train(
     Returns:
         scores.json: the best validation, or the last step if there is no split val.
     """
-    dataset = Dataset.open(data, root)
+    out, dataset = Path(out), Dataset.open(data, root)
     samples, held_out = splits_of(dataset, notify)
     taxonomy, colors = dataset.taxonomy, samples.channels().colors
     accelerator = _accelerator(recipe, out)

@@ -1,4 +1,4 @@
-"""The run folder: what a training or an import of weights leaves, and other commands read.
+"""The run folder: result of a training or of imported weights, and input of other commands.
 
     run.json            the network, its classes, the data and the recipe: `Run`
     best.safetensors    the weights of the best validation
@@ -201,7 +201,7 @@ def save_weights(folder: Path, network: "nn.Module") -> None:
 
 
 def copy_run(folder: Path, out: Path) -> None:
-    """Copy weights and description, in this order, so that a run.json implies the weights."""
+    """Copy the weights, then run.json, so that a folder with a run.json has weights."""
     for name in (_WEIGHTS, _DESCRIPTION):
         with replacing(out / name) as temporary:
             shutil.copyfile(folder / name, temporary)

@@ -47,7 +47,7 @@ def describe(
 
 
 def describe_data(dataset: Dataset, data: str, root: str | None) -> RunData:
-    """Return what identifies the data of a training, wherever the files lie, and their place."""
+    """Describe the data of a training: name and keys, which identify it, and its place."""
     samples = dataset.split("train")
     held_out = dataset.split("val") if "val" in dataset.splits else None
     return RunData(
@@ -141,7 +141,7 @@ def check_same_data(
 def _differences(
     theirs: Run, new: RunData, classes: Sequence[str]
 ) -> Iterator[tuple[str, str | int]]:
-    """Yield what was and what is, in words. What an older run.json lacks is not compared."""
+    """Yield each difference: before, now. Fields that an older run.json lacks are skipped."""
     old, old_classes = theirs.data, theirs.taxonomy.classes
     if (old.named or new.named) and old.name != new.name:  # otherwise names of folders
         yield f"the data set {old.name}", new.name

@@ -21,7 +21,7 @@ Amount = Annotated[float, Meta(ge=0, le=_MAX)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 RENAMED = {"accumulation": "accumulation_steps", "hard_pixels": "ohem_fraction"}
-"""Names of fields in older run.json and scripts, and what they are today."""
+"""Today's names of fields by those in older run.json and scripts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class Recipe:
     """Compile the network (torch.compile): slower to start, faster to run."""
     num_workers: Natural = 1
     """Processes that read and augment images; 0 for the training process itself."""
-    seed: Natural = 0
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     """Seed of initial weights, order, augmentation and dropout."""
 
     validate_every: Count = 500
@@ -150,8 +150,6 @@ class Recipe:
             except msgspec.ValidationError as error:
                 reason = str(error).partition(" - at")[0].replace("`", "")
                 raise InputError(f"{name} is {value}; {reason[0].lower()}{reason[1:]}") from None
-        if self.seed >= 1 << 63:
-            raise InputError(f"seed is {self.seed}; it must be below 2^63")
         if self.scale[0] > self.scale[1]:
             raise InputError(f"scale is {self.scale}; it must be two factors over 0, smaller first")
         if self.class_weights and not any(self.class_weights):

@@ -84,7 +84,7 @@ class Log:
     """log.jsonl: one JSON object a line; a resumed run drops the lines after its checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Open for appending what comes after `step` steps."""
+        """Open for appending, after the lines up to `step`."""
         self.path = path
         if path.exists():
             with replacing(path) as temporary:

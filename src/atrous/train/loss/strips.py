@@ -43,7 +43,7 @@ class Factors:
 
 
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute what the gradient depends on.
+    """Compute the inputs of `differentiate` that couple pixels.
 
     Returns:
         The cross-entropy of each pixel, (B, H, W), 0 where it is ignored; each class's sum of

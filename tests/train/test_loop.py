@@ -83,8 +83,8 @@ def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Pa
 
 
 def test_only_public_names_are_exported() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        atrous.train.trian  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
+        atrous.train.Trainer  # noqa: B018
 
 
 @pytest.mark.slow

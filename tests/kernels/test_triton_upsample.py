@@ -53,7 +53,9 @@ def use_in_validation() -> None:
 def test_equals_the_cpu() -> None:
     """In a process of its own: how its kernels are run is settled where Triton is imported."""
     code = "from test_triton_upsample import *; compare_all(); use_in_validation()"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    }
     if DEVICE == "cpu":
         environment["TRITON_INTERPRET"] = "1"
     answer = subprocess.run(

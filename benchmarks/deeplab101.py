@@ -30,10 +30,10 @@ from atrous.export.int8.quantize import quantize
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.segmenter import load
 from atrous.kernels import usable_cores
-from atrous.models.catalogue import build
+from atrous.models.create import create_model
 from atrous.models.photo import PhotoNetwork
 from atrous.taxonomy import Taxonomy, distinct_colors
-from atrous.weights.convert import load_strictly
+from atrous.weights.importers.places import load_strictly
 from atrous.weights.importers.torchvision import match
 
 CLASSES = 182
@@ -146,8 +146,8 @@ def write_bundles(theirs, fp32, int8):
 def our_network(theirs):
     """The network of `atrous` with the weights of torchvision's."""
     found = match(theirs.state_dict(), None)
-    network = build(**found.options)
-    load_strictly(network, found)
+    network = create_model(found.config, found.num_classes)
+    load_strictly(network, found, "deeplabv3")
     return network
 
 

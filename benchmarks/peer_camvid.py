@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from atrous.models.backbones import swap_convolutions
-from atrous.models.deeplab import Output, crop, pad_image
-from atrous.models.weights import load_imagenet
+from atrous.models.layers import crop, pad_image
+from atrous.models.network import Output
 from atrous.recipes import camvid, camvid_small
 from atrous.train.loop import StepInfo, train
+from atrous.weights.imagenet import imagenet_weights
 
 BACKBONE = "tf_efficientnet_lite2"
 
@@ -38,7 +39,7 @@ class Peer(nn.Module):
         model = smp.DeepLabV3Plus(
             f"tu-{BACKBONE}", encoder_weights=None, encoder_output_stride=16, classes=11
         )
-        load_imagenet(model.encoder.model, BACKBONE)
+        model.encoder.model.load_state_dict(imagenet_weights(model.encoder.model, BACKBONE))
         swap_convolutions(model)
         self.backbone, self.decoder = model.encoder, model.decoder
         self.segmentation_head = model.segmentation_head

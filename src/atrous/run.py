@@ -84,7 +84,7 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     """run.json of format 1. Unknown keys are ignored."""
 
     model: dict[str, Any]
-    """Name and options of the network, as `atrous.models.catalogue` takes them."""
+    """Name and options of the network, as `atrous.models.create.config_from_options` takes them."""
     normalization: Normalization
     taxonomy: Taxonomy
     data: RunData = RunData()
@@ -156,16 +156,16 @@ def has_run(folder: Path | str) -> bool:
 
 def load_run(folder: Path | str) -> LoadedRun:
     """Build the network of a run folder with its best weights."""
-    from atrous.models.catalogue import build
+    from atrous.models.create import config_from_options, create_model
     from atrous.models.photo import PhotoNetwork
 
     folder = Path(folder)
     run, weights = Run.read(folder), load_weights(folder)
     try:
-        network = build(**run.model | {"pretrained": False})
+        network = create_model(config_from_options(run.model), run.model["num_classes"])
         photo = PhotoNetwork(network, run.normalization.mean, run.normalization.std)
         network.load_state_dict(weights)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{folder}: damaged, or its weights are not of this run or this version ({reason}); "

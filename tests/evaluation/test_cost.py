@@ -4,13 +4,14 @@ from pathlib import Path
 
 import onnx
 import torch
+from networks import build
 from torch import Tensor, nn
 
 from atrous.evaluation.cost import Cost, cost_of, cost_of_network
 from atrous.export.graph import to_onnx
 from atrous.infer.bundle import zoo_path
 from atrous.infer.runtimes.onnx import OnnxRuntime
-from atrous.models.catalogue import build, normalization
+from atrous.models.catalogue import normalization
 from atrous.models.network import Output
 from atrous.models.photo import PhotoNetwork
 from atrous.train.recipe import Recipe

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import build
 from safetensors.torch import save_file
 
 from atrous.data.shapes import TAXONOMY, write_shapes
-from atrous.models.catalogue import build, normalization
+from atrous.models.catalogue import normalization
 
 MODEL = {
     "name": "deeplabv3plus",

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from color_bundle import TAXONOMY
+from networks import build
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
@@ -20,7 +21,6 @@ from atrous.infer.runtimes.base import Runtime
 from atrous.infer.runtimes.open import OF_BUNDLES, open_runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.kernels import usable_cores
-from atrous.models.catalogue import build
 
 MODEL = {
     "name": "deeplabv3plus",

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from networks import build
 from torch import nn
 
 from atrous.models.bands import of_bands, take_bands
-from atrous.models.catalogue import BACKBONES, MODELS, build
+from atrous.models.catalogue import BACKBONES, MODELS
 from atrous.models.photo import PhotoNetwork
 
 

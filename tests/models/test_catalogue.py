@@ -1,11 +1,12 @@
 import pytest
 import torch
+from networks import build
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
 from atrous.errors import InputError
-from atrous.models.catalogue import BACKBONES, build, normalization
+from atrous.models.catalogue import BACKBONES, normalization
 from atrous.train.recipe import Recipe
 
 DEEPLABV3 = {"name": "deeplabv3", "atrous_rates": (12, 24, 36), "aspp_convs": 1}

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from networks import build
 from torch import nn
 
-from atrous.models.catalogue import BACKBONES, MODELS, OUTPUT_STRIDES, build
+from atrous.models.catalogue import BACKBONES, MODELS, OUTPUT_STRIDES
 from atrous.models.network import Output
 
 

@@ -1,7 +1,6 @@
 import torch
+from networks import build
 from torch.nn import functional as F
-
-from atrous.models.catalogue import build
 
 
 def test_scores_are_summed_and_the_largest_of_all_scales_wins():

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from networks import build
 from torch import nn
 
 from atrous.data.dataset import Dataset
@@ -14,7 +15,7 @@ from atrous.export.int8.precision_plan import relative_noise
 from atrous.export.int8.quantize import quantize
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.runtimes.open import OnnxRuntime
-from atrous.models.catalogue import MODELS, build, normalization
+from atrous.models.catalogue import MODELS, normalization
 from atrous.models.photo import PhotoNetwork
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.recipe import Recipe

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from networks import build
 
 from atrous.data.shapes import write_shapes
-from atrous.models.catalogue import build
 from atrous.models.layers import resize
 from atrous.models.network import Network
 from atrous.train.loop import train

@@ -1,7 +1,7 @@
 import torch
+from networks import build
 from torch.nn import functional as F
 
-from atrous.models.catalogue import build
 from atrous.models.frrn import FRRN, ResidualUnit, TwoStreamUnit
 
 
@@ -11,7 +11,7 @@ def test_it_has_the_paper_s_parameters():
 
 
 def test_the_streams_have_the_sizes_and_widths_of_table_1():
-    network = FRRN(3).eval()
+    network = FRRN(FRRN.Config(), 3).eval()
     seen = []
     for module in network.modules():
         if isinstance(module, TwoStreamUnit):

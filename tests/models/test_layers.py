@@ -25,7 +25,12 @@ def test_norm_is_batch_norm_elsewhere():
 @pytest.mark.parametrize("image_pooling", [True, False])
 @pytest.mark.parametrize("separable", [True, False])
 def test_aspp_takes_any_rates_at_any_size(rates, image_pooling, separable):
-    aspp = ASPP(6, 4, atrous_rates=rates, image_pooling=image_pooling, separable=separable).train()
+    aspp = ASPP(
+        6,
+        ASPP.Config(
+            channels=4, atrous_rates=rates, image_pooling=image_pooling, separable=separable
+        ),
+    ).train()
     for size in ((1, 1), (3, 5)):
         assert aspp(torch.randn(1, 6, *size)).shape == (1, 4, *size)
     found = {m.dilation[0] for m in aspp.modules() if isinstance(m, nn.Conv2d)}
@@ -37,7 +42,9 @@ def test_image_pooling_sees_the_whole_image():
     far = image.clone()
     far[..., 8, 8] = 100
     for image_pooling in (True, False):
-        aspp = ASPP(2, 4, atrous_rates=(1,), image_pooling=image_pooling).eval()
+        aspp = ASPP(
+            2, ASPP.Config(channels=4, atrous_rates=(1,), image_pooling=image_pooling)
+        ).eval()
         for parameter in aspp.parameters():
             parameter.data.abs_()  # so that no ReLU hides the change
         changed = not torch.equal(aspp(image)[..., 0, 0], aspp(far)[..., 0, 0])

@@ -2,10 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import build
 from torch import nn
 from torch.nn import functional as F
 
-from atrous.models.catalogue import build
 from atrous.models.layers import PyramidPooling, mean_of_parts
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from networks import build
 from torch.nn import functional as F
 
 from atrous.errors import InputError
-from atrous.models.catalogue import build
 from atrous.models.pyramid import Concatenation, Maximum
 
 

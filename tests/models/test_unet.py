@@ -1,8 +1,8 @@
 import pytest
 import torch
+from networks import build
 from torch import nn
 
-from atrous.models.catalogue import build
 from atrous.models.layers import TransposedUpsample, resize
 
 

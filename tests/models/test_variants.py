@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from networks import build
 
 from atrous.errors import InputError
-from atrous.models.catalogue import ADAPTED, build
+from atrous.models.catalogue import VARIANTS
 
 FORMS = ["resnet50_caffe", "mobilenetv2_100_vainf"]
 
@@ -26,7 +27,7 @@ def test_it_trains_and_takes_any_size(backbone):
 @pytest.mark.parametrize("backbone", FORMS)
 def test_the_form_is_another_network_than_timms(backbone):
     image = torch.randn(1, 3, 64, 64)
-    theirs, ours = small(backbone), small(ADAPTED[backbone])
+    theirs, ours = small(backbone), small(VARIANTS[backbone])
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():
         assert not torch.allclose(ours(image).logits, theirs(image).logits, rtol=1e-4)

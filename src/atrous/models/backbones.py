@@ -12,6 +12,7 @@ last stage, whatever its stride under dilation. Departures from timm:
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -21,61 +22,49 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from atrous.errors import InputError
-from atrous.models.catalogue import ADAPTED, OUTPUT_STRIDES, check_is_known
+from atrous.models.catalogue import OUTPUT_STRIDES, VARIANTS, check_is_known, timm_name
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
-from atrous.models.variants import adapt
-from atrous.models.weights import load_imagenet
+from atrous.models.variants import make_variant
+
+__all__ = ["Backbone"]
 
 
 class Backbone(nn.Module):
     """A timm network without its classifier."""
 
-    def __init__(
-        self,
-        name: str,
-        output_stride: int = 16,
-        *,
-        multi_grid: Sequence[int] | None = (1, 1, 1),
-        deepest: int = 32,
-        pretrained: bool = False,
-    ) -> None:
-        """Build the network.
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Which network, and how it is dilated."""
 
-        Args:
-            name: a timm model; `atrous.models.catalogue.BACKBONES` are known to work; or one of
-                its `ADAPTED`.
-            output_stride: 8, 16 or 32: the stride of the last features.
-            multi_grid: factors of the dilations in the blocks of the last stage, repeated if it has
-                more blocks: at output stride 16, (1, 2, 4) gives 2, 4, 8. None keeps timm's
-                dilations, where the first block of a dilated stage keeps the dilation before it:
-                exactly the taps that the plain network was trained with.
-            deepest: the last level that is built, 8, 16 or 32.
-            pretrained: load ImageNet weights.
+        name: str
+        """A timm model (`catalogue.BACKBONES` are proven), or one of `catalogue.VARIANTS`."""
+        output_stride: int = 16
+        """Stride of the last features: 8, 16 or 32."""
+        multi_grid: tuple[int, ...] | None = None
+        """Factors of the dilations in the blocks of the last stage, repeated if it has more blocks:
+        at output stride 16, (1, 2, 4) gives 2, 4, 8. None keeps timm's dilations, where the first
+        block of a dilated stage keeps the dilation before it: exactly the taps that the plain
+        network was trained with."""
 
-        Raises:
-            InputError: timm has no such network, or it cannot be dilated; or its weights are out of
-                reach.
-        """
+    def __init__(self, config: Config, *, deepest: int = 32) -> None:
+        """Build the network up to the level `deepest`: 8, 16 or 32."""
         super().__init__()
-        plain = ADAPTED.get(name, name)
-        self.network = _create(plain, output_stride, deepest)
+        self.name, self.output_stride = config.name, config.output_stride
+        self.network = _create(timm_name(config.name), config.output_stride, deepest)
         info: Any = self.network.feature_info
         first = info.reduction()[0]
         levels = [first * 2**i for i in range(len(info.reduction()))]
         if levels[-1] != deepest or 4 not in levels:
             raise InputError(
-                f"{name}: its features are at strides {levels}; strides 4 to 32 are needed"
+                f"{self.name}: its features are at strides {levels}; strides 4 to 32 are needed"
             )
         self.levels = tuple(levels)
-        self.output_stride = output_stride
         self.channels = dict(zip(levels, info.channels(), strict=True))
-        if multi_grid is not None:
-            self._dilate(name, multi_grid)
+        if config.multi_grid is not None:
+            self._dilate(config.multi_grid)
         swap_convolutions(self.network)
-        if name in ADAPTED:
-            adapt(self.network, name.rpartition("_")[2])
-        if pretrained:
-            load_imagenet(self.network, plain)
+        if self.name in VARIANTS:
+            make_variant(self.network, self.name)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the features of each level, (B, C, H/s, W/s) with s = min(level, output stride).
@@ -97,16 +86,16 @@ class Backbone(nn.Module):
         stop = max(i for i, (name, _) in enumerate(named) if name.startswith(last)) + 1
         return [module for _, module in named[start:stop]]
 
-    def _dilate(self, name: str, multi_grid: Sequence[int]) -> None:
+    def _dilate(self, multi_grid: Sequence[int]) -> None:
         if not multi_grid or min(multi_grid) < 1:
             raise InputError(
                 f"multi_grid {tuple(multi_grid)}: give factors of 1 or more, such as 1 2 4"
             )
         if self.levels[-1] < 32:
-            raise InputError(f"{name}: it ends before the stage that multi_grid dilates")
+            raise InputError(f"{self.name}: it ends before the stage that multi_grid dilates")
         set_dilations(self.stage(16), max(1, 16 // self.output_stride), (1,))
         if not set_dilations(self.stage(32), 32 // self.output_stride, multi_grid):
-            raise InputError(f"{name}: its last stage has no spatial convolution to dilate")
+            raise InputError(f"{self.name}: its last stage has no spatial convolution to dilate")
 
 
 def set_dilations(stage: Sequence[nn.Module], dilation: int, grid: Sequence[int]) -> list[int]:
@@ -129,7 +118,7 @@ def set_dilations(stage: Sequence[nn.Module], dilation: int, grid: Sequence[int]
 
 
 def _is_spatial(module: nn.Module) -> bool:
-    """Whether `module` looks at neighbours. Even kernels only downsample (ConvNeXt's patches)."""
+    """Whether `module` sees neighbours. Even kernels only downsample (ConvNeXt's patches)."""
     return (
         isinstance(module, nn.Conv2d)
         and module.kernel_size[0] > 1
@@ -157,7 +146,7 @@ def _create(name: str, output_stride: int, deepest: int) -> nn.Module:
 
 
 def swap_convolutions(network: nn.Module) -> None:
-    """Swap in our own convolutions: the same parameters under the same names."""
+    """Turn convolutions into those of `convolution`; parameters keep their names."""
     for module in network.modules():
         if isinstance(module, Conv2dSame):
             module.__class__ = StaticSameConv  # type: ignore[assignment]

@@ -1,17 +1,58 @@
-"""A backbone's last stage once more, on its own features: what DeepLabV3's cascade is made of."""
+"""DeepLabV3's cascade: the backbone's last stage three times more, ever more dilated.
+
+Paper: Chen et al. 2017, arXiv:1706.05587, section 3.2 and figure 3. Blocks 5 to 7 repeat ResNet's
+block 4; each doubles the dilation of the one before, with the same multi-grid (the paper's best is
+1, 2, 1). They start from block 4's weights. Departures: as `deeplabv3`.
+"""
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from atrous.errors import InputError
 from atrous.models.backbones import Backbone, set_dilations
+from atrous.models.layers import Classifier
+from atrous.models.network import Network
+
+__all__ = ["DeepLabV3Cascade"]
+
+
+class DeepLabV3Cascade(Network):
+    """Backbone, three more blocks, head."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of the cascade."""
+
+        name = "deeplabv3_cascade"
+        dropout: float = 0.1
+        """Probability before the classifier."""
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__(Backbone(config.backbone), stride=config.backbone.output_stride)
+        self.multi_grid = config.backbone.multi_grid or (1,)
+        self.backbone_loaded()
+        self.head = Classifier(self.backbone.channels[32], num_classes, config.dropout)
+        self.finish(config, num_classes)
+
+    def backbone_loaded(self) -> None:
+        """Build blocks 5 to 7 from the last stage as it is now."""
+        base = 32 // self.backbone.output_stride
+        self.block5 = _repeated_stage(self.backbone, 2 * base, self.multi_grid)
+        self.block6 = _repeated_stage(self.backbone, 4 * base, self.multi_grid)
+        self.block7 = _repeated_stage(self.backbone, 8 * base, self.multi_grid)
+
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Return block 7's features, (B, C, h, w) at the output stride."""
+        deepest: Tensor = self.block7(self.block6(self.block5(features[32])))
+        return deepest
 
 
 class Residual(nn.Sequential):
-    """Modules that add to their input."""
+    """Modules whose result is added to their input."""
 
     def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
         """Return the sum."""
@@ -19,17 +60,14 @@ class Residual(nn.Sequential):
         return input + added
 
 
-def repeated_stage(backbone: Backbone, dilation: int, multi_grid: Sequence[int]) -> nn.Sequential:
-    """Copy the last stage of `backbone`, with its weights, so that it goes on at the same size.
+def _repeated_stage(backbone: Backbone, dilation: int, multi_grid: Sequence[int]) -> nn.Sequential:
+    """Copy the last stage of `backbone`, with its weights, to follow it at the same size.
 
     The first unit of a stage widens the features, which a repetition need not. In ResNets (as
-    everywhere but in inverted residuals) the second unit stands in for it. Inverted residuals widen
-    in later units, too, and so are repeated one by one; the first gets a fresh expansion, which
-    takes the stage's own features. Not all of these units add to their input, as ResNet's do: the
-    repetition does so as a whole, and begins with adding nothing.
-
-    Raises:
-        InputError: the network is of another make.
+    everywhere but in inverted residuals) a copy of the second unit replaces it. Inverted residuals
+    widen in later units, too, so each is copied; the first gets a fresh expansion, which takes the
+    stage's own features. Not all of these units add to their input, as ResNet's do: the repetition
+    does so as a whole, and starts by adding zero.
     """
     network: Any = backbone.network
     kind = nn.Sequential
@@ -50,7 +88,7 @@ def repeated_stage(backbone: Backbone, dilation: int, multi_grid: Sequence[int])
 
 
 def _inverted_residuals(network: Any, channels: int) -> list[Any]:
-    """Return copies of the last stage's units; none if the first does not expand by `conv_pw`."""
+    """Return copies of the last stage's units; [] if the first does not expand by `conv_pw`."""
     before = int(network.feature_info.module_name()[-2].rpartition(".")[2])  # "blocks.4"
     units = [copy.deepcopy(unit) for part in network.blocks[before + 1 :] for unit in part]
     first = units[0]

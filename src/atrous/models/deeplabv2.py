@@ -1,54 +1,48 @@
-"""DeepLabV2: parallel atrous convolutions whose scores are summed, over several sizes of the image.
+"""DeepLabV2: parallel atrous convolutions whose scores are summed, at several scales of the image.
 
-Paper: Chen et al. 2016, arXiv:1606.00915, section 3.2 (ASPP-L) and 4.1.2 (three scales, 1, 0.75 and
-0.5, and the largest score of any). Departures:
+Paper: Chen et al. 2016, arXiv:1606.00915, sections 3.2 (ASPP-L) and 4.1.2 (three scales, and the
+largest score of any). Departures:
 
 - sizes and strides are `network.Network`'s; the paper's output stride is 8;
-- training, too, sees only the fused scores: the loss is theirs. The authors' code adds the losses
-  of each scale's own scores;
+- the loss in training is that of the fused scores alone; the authors' code adds the losses of each
+  scale's own scores;
 - no dense CRF within the network.
-
-`atrous.models.catalogue.build` documents the options.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
-from atrous.models.layers import AuxiliaryHead
 from atrous.models.network import Network
 from atrous.models.pyramid import Concatenation, Maximum
 
+__all__ = ["DeepLabV2"]
+
 
 class DeepLabV2(Network):
-    """The sum of atrous convolutions of the last features to the classes."""
+    """Backbone, atrous convolutions to the classes, their sum, the maximum over scales."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        backbone: str,
-        *,
-        output_stride: int = 8,
-        fusion_scales: Sequence[float] = (1.0, 0.75, 0.5),
-        atrous_rates: Sequence[int] = (6, 12, 18, 24),
-        multi_grid: Sequence[int] | None = None,
-        auxiliary: bool = False,
-        pretrained: bool = False,
-    ) -> None:
-        """Build the network."""
-        super().__init__(
-            Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
-            stride=output_stride,
-        )
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of DeepLabV2."""
+
+        name = "deeplabv2"
+        atrous_rates: tuple[int, ...] = (6, 12, 18, 24)
+        fusion_scales: tuple[float, ...] = (1.0, 0.75, 0.5)
+        """Scales of the image whose largest scores count, 1 first; `pyramid_scales` override."""
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__(Backbone(config.backbone), stride=config.backbone.output_stride)
         self.num_classes = num_classes
-        channels = self.backbone.channels
+        inputs = self.backbone.channels[32]
         self.branches = nn.ModuleList(
-            _branch(channels[32], num_classes, rate) for rate in atrous_rates
+            _branch(inputs, num_classes, rate) for rate in config.atrous_rates
         )
         self.head = nn.Identity()
-        self.fusion = Maximum(fusion_scales)
-        self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
+        self.fusion = Maximum(config.fusion_scales)
+        self.finish(config, num_classes)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the summed scores, (B, K, h, w) at the output stride."""
@@ -58,8 +52,8 @@ class DeepLabV2(Network):
             scores = scores + branch(features[32])
         return scores
 
-    def put_into_pyramid(self, scales: Sequence[float]) -> None:
-        """Concatenate the scores of several sizes, in place of their maximum."""
+    def add_pyramid(self, scales: Sequence[float]) -> None:
+        """Concatenate the scores of several scales instead of taking their maximum."""
         self.fusion = Concatenation(self.num_classes, scales)
 
 

@@ -1,7 +1,7 @@
 """Fully convolutional networks: FCN-32s, 16s and 8s, and the form with a dilated backbone.
 
 Paper: Long, Shelhamer, Darrell 2015, arXiv:1411.4038, sections 3.3 and 4.2. Each stage's features
-are scored by a 1x1 convolution; scores are enlarged by transposed convolutions, which begin as
+are scored by a 1x1 convolution; scores are enlarged by transposed convolutions, which start as
 bilinear interpolation, and added to those of the stage before. Departures:
 
 - any backbone instead of VGG, whose last two convolutions (fc6 and fc7) were 7x7 and 1x1;
@@ -13,49 +13,45 @@ bilinear interpolation, and added to those of the stage before. Departures:
 
 `FCN` is torchvision's and mmsegmentation's: no enlargement, but 3x3 convolutions on dilated
 features.
-`atrous.models.catalogue.build` documents the options.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
-from atrous.models.layers import AuxiliaryHead, Classifier, ConvNormAct, spatial_convs
+from atrous.models.layers import Classifier, ConvNormAct
 from atrous.models.network import Network
 from atrous.models.transposed import TransposedUpsample
 
+__all__ = ["FCN", "FCN8s", "FCN16s", "FCN32s"]
+
 
 class FCN(Network):
-    """3x3 convolutions to a quarter of the channels, and a classifier, on dilated features.
+    """Dilated backbone, 3x3 convolutions to a quarter of the channels, head."""
 
-    torchvision's has one; mmsegmentation's has two, and another one over both and the features.
-    """
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of FCN."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        backbone: str,
-        *,
-        output_stride: int = 8,
-        multi_grid: Sequence[int] | None = None,
-        auxiliary: bool = False,
-        concat_input: bool = False,
-        dropout: float = 0.1,
-        pretrained: bool = False,
-    ) -> None:
-        """Build the network."""
-        super().__init__(
-            Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
-            stride=output_stride,
-        )
-        channels = self.backbone.channels
-        width = channels[32] // 4
-        self.convs = spatial_convs(1 + concat_input, channels[32], width, separable=False)
-        self.merge = ConvNormAct(channels[32] + width, width, 3) if concat_input else None
-        self.head = Classifier(width, num_classes, dropout)
-        self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
+        name = "fcn"
+        concat_input: bool = False
+        """mmsegmentation's form: two convolutions, and a third over their result and the input;
+        torchvision's has one."""
+        dropout: float = 0.1
+        """Probability before the classifier."""
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__(Backbone(config.backbone), stride=config.backbone.output_stride)
+        inputs, concat = self.backbone.channels[32], config.concat_input
+        width = inputs // 4
+        widths = pairwise([inputs] + [width] * (2 if concat else 1))
+        self.convs = nn.Sequential(*(ConvNormAct(a, b, 3) for a, b in widths))
+        self.merge = ConvNormAct(inputs + width, width, 3) if concat else None
+        self.head = Classifier(width, num_classes, config.dropout)
+        self.finish(config, num_classes)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the convolved features, (B, C / 4, h, w) at the output stride."""
@@ -66,24 +62,23 @@ class FCN(Network):
 
 
 class FCN32s(Network):
-    """Scores of the last features, enlarged 32 times."""
+    """Backbone, scores of the last features, enlarged 32 times."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of FCN-32s, 16s and 8s; the backbone's output stride is 32."""
+
+        name = "fcn32s"
+        dropout: float = 0.1
+        """Probability before the scores of the last features."""
 
     levels: tuple[int, ...] = (32,)
     """Strides of the features that are scored, deepest first."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        backbone: str,
-        *,
-        auxiliary: bool = False,
-        dropout: float = 0.1,
-        pretrained: bool = False,
-    ) -> None:
-        """Build the network."""
-        super().__init__(Backbone(backbone, 32, multi_grid=None, pretrained=pretrained), stride=1)
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__(Backbone(config.backbone), stride=1)
         channels = self.backbone.channels
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.score = nn.ModuleDict(
             {str(level): _score(channels[level], num_classes) for level in self.levels}
         )
@@ -91,7 +86,7 @@ class FCN32s(Network):
             TransposedUpsample(num_classes, 2) for _ in range(len(self.levels) - 1)
         )
         self.head = TransposedUpsample(num_classes, self.levels[-1])
-        self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
+        self.finish(config, num_classes)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the fused scores, (B, K, h, w) at the last of `levels`."""
@@ -104,11 +99,23 @@ class FCN32s(Network):
 class FCN16s(FCN32s):
     """FCN-32s with the scores of the features at stride 16."""
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(FCN32s.Config):
+        """Options of FCN-16s."""
+
+        name = "fcn16s"
+
     levels = (32, 16)
 
 
 class FCN8s(FCN32s):
     """FCN-16s with the scores of the features at stride 8."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(FCN32s.Config):
+        """Options of FCN-8s."""
+
+        name = "fcn8s"
 
     levels = (32, 16, 8)
 

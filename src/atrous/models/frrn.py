@@ -1,14 +1,15 @@
-"""FRRN-A: a full-resolution residual network, trained from nothing; it has no backbone.
+"""FRRN-A: a full-resolution residual network, trained from random weights; it has no backbone.
 
 Paper: Pohlen et al. 2017, arXiv:1611.08323, table 1. Two streams: one stays at full size, 32
 channels that are only ever added to, and places the borders; the other is pooled and enlarged again
 and recognises. As in the authors' code, the pooled stream is enlarged bilinearly, and what a unit
-adds to the full one by repetition. Departures: sizes are padded to a multiple of 16; weights start
-from He et al.'s normal distribution, not uniform.
+adds to the full stream by repetition. Departures: sizes are padded to a multiple of 16; weights
+start from He et al.'s normal distribution, not uniform.
 
-It is dear: a 360x480 image takes 166 G multiply-adds, and 2.4 GB in training (fp32).
+It is expensive: a 360x480 image takes 166 G multiply-adds, and 2.4 GB in training (fp32).
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atrous.errors import InputError
 from atrous.models.backbones import Backbone
-from atrous.models.layers import Classifier, ConvNormAct, Norm, repeat, resize
+from atrous.models.layers import Classifier, ConvNormAct, Norm, resize, upsample_nearest
 from atrous.models.network import Network
+
+__all__ = ["FRRN"]
 
 _BASE, _FULL = 48, 32
 """Channels of the residual units, and of the full stream."""
@@ -26,12 +30,15 @@ _UNITS = ((3, 96, 2), (4, 192, 4), (2, 384, 8), (2, 384, 16), (2, 192, 8), (2, 1
 """How many two-stream units follow each other, of which width, and at which stride."""
 
 
+_NO_BACKBONE = Backbone.Config(name="none", output_stride=16)
+
+
 class Pixels(Backbone):
-    """What stands for a backbone: the image itself, padded to a multiple of 16."""
+    """The image itself in place of a backbone, padded to a multiple of 16."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.output_stride = 16
+        self.name, self.output_stride = _NO_BACKBONE.name, _NO_BACKBONE.output_stride
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the image."""
@@ -39,10 +46,18 @@ class Pixels(Backbone):
 
 
 class FRRN(Network):
-    """Residual units at full size, two streams, and residual units again."""
+    """Residual units at full size, two streams, residual units, head."""
 
-    def __init__(self, num_classes: int) -> None:
-        """Build the network."""
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of FRRN-A: `pyramid_scales` and `in_channels` alone."""
+
+        name = "frrn_a"
+        backbone: Backbone.Config = _NO_BACKBONE
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        if config.auxiliary or config.backbone.multi_grid:
+            raise InputError(f"{config.name} has no option auxiliary or multi-grid; leave it out")
         super().__init__(Pixels(), stride=1)
         self.stem = ConvNormAct(3, _BASE, 5)
         self.before = nn.Sequential(*(ResidualUnit(_BASE, _BASE) for _ in range(3)))
@@ -61,6 +76,7 @@ class FRRN(Network):
             ResidualUnit(_BASE, _BASE),
         )
         self.head = Classifier(_BASE, num_classes, 0.0)
+        self.finish(config, num_classes)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the merged streams, (B, 48, H, W)."""
@@ -110,4 +126,4 @@ class TwoStreamUnit(nn.Module):
         """Return both streams."""
         pooled = F.max_pool2d(full, self.stride)  # (B, 32, H / s, W / s)
         x = self.merge(torch.cat([x, pooled], dim=1))  # (B, D, H / s, W / s)
-        return x, full + repeat(self.residual(x), self.stride)
+        return x, full + upsample_nearest(self.residual(x), self.stride)

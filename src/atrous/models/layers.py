@@ -6,6 +6,7 @@ resized, which is the same; `Norm` uses its running statistics where a channel h
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -58,7 +59,7 @@ class ConvNormAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """Atrous separable convolution: a 3x3 per channel, then a 1x1; each with norm and ReLU.
 
-    `norm` says whether the first has them, too; segmentation_models.pytorch does without.
+    Without `norm`, the first has neither, as in segmentation_models.pytorch.
     """
 
     def __init__(self, inputs: int, outputs: int, *, dilation: int = 1, norm: bool = True) -> None:
@@ -66,59 +67,49 @@ class SeparableConv(nn.Sequential):
         super().__init__(depthwise if norm else depthwise[0], ConvNormAct(inputs, outputs))
 
 
-def spatial_conv(
-    inputs: int, outputs: int, *, dilation: int = 1, separable: bool, norm: bool = True
-) -> nn.Module:
-    """Return a 3x3 convolution with norm and ReLU, in the plain or the separable form."""
-    if separable:
-        return SeparableConv(inputs, outputs, dilation=dilation, norm=norm)
-    return ConvNormAct(inputs, outputs, 3, dilation=dilation)
-
-
-def spatial_convs(
-    count: int, inputs: int, outputs: int, *, separable: bool, norm: bool = True
-) -> nn.Sequential:
-    """Return `count` of `spatial_conv`, one after the other; none for 0."""
-    pairs = pairwise([inputs] + [outputs] * count)
-    return nn.Sequential(*(spatial_conv(a, b, separable=separable, norm=norm) for a, b in pairs))
-
-
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1x1, a 3x3 per rate and the image's mean, side by side."""
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int = 256,
-        *,
-        atrous_rates: Sequence[int] = (6, 12, 18),
-        image_pooling: bool = True,
-        separable: bool = False,
-        separable_norm: bool = True,
-        project_kernel: int = 1,
-    ) -> None:
-        """Build the branches.
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options of an ASPP."""
 
-        Args:
-            inputs: channels of the features.
-            channels: channels of each branch, and of the result.
-            atrous_rates: dilation of each 3x3 branch; any number of them, each at least 1.
-            image_pooling: whether the mean over the whole image is a branch.
-            separable: whether the 3x3 branches are separable.
-            separable_norm: whether these have norm and ReLU after their first convolution, too.
-            project_kernel: size of the convolution that joins the branches; odd.
-        """
+        channels: int = 256
+        """Of each branch, and of the result."""
+        atrous_rates: tuple[int, ...] = (6, 12, 18)
+        """Dilation of each 3x3 branch; any number of them, each at least 1."""
+        image_pooling: bool = True
+        """Add a branch for the mean over the whole image."""
+        separable: bool = False
+        """Make the 3x3 convolutions separable."""
+        separable_norm: bool = True
+        """Give these norm and ReLU after their first convolution, too."""
+        project_kernel: int = 1
+        """Size of the convolution that joins the branches; odd."""
+        convs: int = 0
+        """3x3 convolutions that follow the ASPP; torchvision's DeepLabV3 has one."""
+
+        def spatial_conv(self, inputs: int, outputs: int, dilation: int = 1) -> nn.Module:
+            """Return a 3x3 convolution with norm and ReLU, plain or separable."""
+            if self.separable:
+                return SeparableConv(inputs, outputs, dilation=dilation, norm=self.separable_norm)
+            return ConvNormAct(inputs, outputs, 3, dilation=dilation)
+
+        def spatial_convs(self, count: int, inputs: int, outputs: int) -> nn.Sequential:
+            """Return `count` of `spatial_conv`, one after the other."""
+            pairs = pairwise([inputs] + [outputs] * count)
+            return nn.Sequential(*(self.spatial_conv(a, b) for a, b in pairs))
+
+    def __init__(self, inputs: int, config: Config) -> None:
+        """Build the branches on features of `inputs` channels."""
         super().__init__()
-        self.branches = nn.ModuleList([ConvNormAct(inputs, channels)])
-        for rate in atrous_rates:
-            self.branches.append(
-                spatial_conv(
-                    inputs, channels, dilation=rate, separable=separable, norm=separable_norm
-                )
-            )
-        self.image_pooling = ConvNormAct(inputs, channels) if image_pooling else None
-        pyramid = (len(self.branches) + int(image_pooling)) * channels
-        self.project = ConvNormAct(pyramid, channels, project_kernel)
+        width = config.channels
+        self.branches = nn.ModuleList([ConvNormAct(inputs, width)])
+        for rate in config.atrous_rates:
+            self.branches.append(config.spatial_conv(inputs, width, rate))
+        self.image_pooling = ConvNormAct(inputs, width) if config.image_pooling else None
+        pyramid = (len(self.branches) + int(config.image_pooling)) * width
+        self.project = ConvNormAct(pyramid, width, config.project_kernel)
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, channels, h, w)
         """Return the projected pyramid, of the size of `features`."""
@@ -160,8 +151,8 @@ class PyramidPooling(nn.Module):
 Upsampling = Literal["bilinear", "transposed", "nearest"]
 
 
-def enlarger(channels: int, factor: int, upsampling: Upsampling) -> nn.Module:
-    """Return a module that makes (B, channels, h, w) `factor` times as large, by 1 or even."""
+def upsampler(channels: int, factor: int, upsampling: Upsampling) -> nn.Module:
+    """Return a module that enlarges (B, channels, h, w) by `factor`, which is 1 or even."""
     if factor == 1:
         return nn.Identity()
     if upsampling == "transposed":
@@ -211,7 +202,7 @@ def crop(logits: Tensor, image: Tensor, stride: int) -> Tensor:  # (B, K, h, w),
 def resize(
     x: Tensor, factor: float, *, align_corners: bool = False
 ) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
-    """Enlarge bilinearly between pixel areas; `align_corners` is for weights that come with it."""
+    """Resize bilinearly between pixel areas; `align_corners` is for weights trained with it."""
     return F.interpolate(
         x, scale_factor=float(factor), mode="bilinear", align_corners=align_corners
     )
@@ -224,8 +215,10 @@ def resize_to(
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)
 
 
-def repeat(x: Tensor, factor: int) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
-    """Enlarge by repetition."""
+def upsample_nearest(
+    x: Tensor, factor: int
+) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
+    """Enlarge by repeating each cell."""
     return F.interpolate(x, scale_factor=float(factor), mode="nearest")
 
 

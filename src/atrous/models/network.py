@@ -1,13 +1,17 @@
-"""What every network has in common: the way from an image to the logits."""
+"""The path from an image to logits, which all networks share."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
+from atrous.models.bands import take_bands
 from atrous.models.layers import AuxiliaryHead, crop, pad_image
 from atrous.models.pyramid import Concatenation, Fusion
+
+__all__ = ["Network", "Output"]
 
 
 class Output(NamedTuple):
@@ -18,7 +22,7 @@ class Output(NamedTuple):
 
 
 class Network(nn.Module):
-    """A backbone, what a subclass makes of its features in `decode`, and a head.
+    """A backbone, a decoder (`decode`, written by the subclass) and a head.
 
     The image is padded with zeros at the right and at the bottom to a multiple of the output
     stride, and the logits are cropped to ceil(H / s) x ceil(W / s), so that any size works and cell
@@ -27,6 +31,20 @@ class Network(nn.Module):
 
     With a `fusion`, the features of several sizes of the image are merged before the head.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options of all networks; a network's own `Config` adds its own."""
+
+        name: ClassVar[str]
+        """Key in `catalogue.MODELS`."""
+        backbone: Backbone.Config
+        auxiliary: bool = False
+        """Add a head on the features at stride 16, whose logits are returned in training."""
+        pyramid_scales: tuple[float, ...] = ()
+        """Scales of the image whose features are concatenated, 1 first; () for the image alone."""
+        in_channels: int = 3
+        """C of the images; 3 is red, green and blue."""
 
     head: nn.Module  # (B, C, h, w) -> (B, K, h, w)
 
@@ -38,6 +56,15 @@ class Network(nn.Module):
         self.auxiliary_stride = min(16, backbone.output_stride)
         self.auxiliary_head: AuxiliaryHead | None = None
         self.fusion: Fusion | None = None
+
+    def finish(self, config: Config, num_classes: int) -> None:
+        """Add the options that all networks share: the last step of each constructor."""
+        if config.auxiliary:
+            self.auxiliary_head = AuxiliaryHead(self.backbone.channels[16], num_classes)
+        if config.pyramid_scales:
+            self.add_pyramid(config.pyramid_scales)
+        if config.in_channels != 3:
+            take_bands(self, (None,) * config.in_channels, keep_weights=False)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Turn the backbone's features, of the padded image, into the head's input (B, C, h, w)."""
@@ -56,10 +83,13 @@ class Network(nn.Module):
             auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
         return Output(crop(logits, image, self.stride), auxiliary)
 
-    def put_into_pyramid(self, scales: Sequence[float]) -> None:
-        """Concatenate the features of several sizes of the image, 1 first."""
+    def add_pyramid(self, scales: Sequence[float]) -> None:
+        """Concatenate the features of several scales of the image, 1 first."""
         convs = (m for m in self.head.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d))
         self.fusion = Concatenation(next(convs).in_channels, scales)
+
+    def backbone_loaded(self) -> None:
+        """Start anew what was copied from the backbone; called when its weights were replaced."""
 
     def _decoded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C, ceil(H / s), ceil(W / s))
         padded = pad_image(image, self.backbone.output_stride, training=self.training)

@@ -1,67 +1,64 @@
-"""PSPNet: what lies around a pixel at four scales, on any backbone.
+"""PSPNet: the means of the features over parts of the image, at four scales.
 
-Paper: Zhao et al. 2017, arXiv:1612.01105. Departures:
+Paper: Zhao et al. 2017, arXiv:1612.01105, figure 3. Departures:
 
 - sizes and strides are `network.Network`'s;
-- `build` gives the last 3x3 convolution 256 channels unless told otherwise; the paper's has 512.
-
-`atrous.models.catalogue.build` documents the options.
+- the backbone is any;
+- the last 3x3 convolution has 256 channels by default; the paper's has 512.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.models.backbones import Backbone
-from atrous.models.layers import AuxiliaryHead, Classifier, ConvNormAct, PyramidPooling
+from atrous.models.layers import Classifier, ConvNormAct, PyramidPooling
 from atrous.models.network import Network
+
+__all__ = ["PSPNet"]
 
 
 class PSPNet(Network):
-    """The last features, and their means over 1, 4, 9 and 36 parts of the image."""
+    """Backbone, pyramid pooling, one convolution, head."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        backbone: str,
-        *,
-        output_stride: int = 8,
-        multi_grid: Sequence[int] | None = None,
-        pooled_level: int = 32,
-        project_kernel: int = 3,
-        align_corners: bool = False,
-        head_kernel: int = 1,
-        auxiliary: bool = False,
-        decoder_channels: int = 512,
-        dropout: float = 0.1,
-        pretrained: bool = False,
-    ) -> None:
-        """Build the network.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of PSPNet."""
 
-        Raises:
-            InputError: an auxiliary head is asked for, but the backbone ends before its features.
-        """
-        if auxiliary and pooled_level < 16:
-            raise InputError(f"pooled level {pooled_level}: the auxiliary head needs 16 or 32")
+        name = "pspnet"
+        pooled_level: int = 32
+        """Stride, in the plain backbone, of the features that are pooled: 8, 16 or 32."""
+        decoder_channels: int = 256
+        project_kernel: int = 3
+        """Size of the convolution that joins features and pyramid."""
+        align_corners: bool = False
+        """Enlarge the pyramid between the centres of the corner cells, as some weights need."""
+        head_kernel: int = 1
+        """Size of the classifier."""
+        dropout: float = 0.1
+        """Probability before the classifier."""
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        level = config.pooled_level
+        if config.auxiliary and level < 16:
+            raise InputError(f"pooled level {level}: the auxiliary head needs 16 or 32")
         super().__init__(
-            Backbone(
-                backbone,
-                output_stride,
-                multi_grid=multi_grid,
-                deepest=pooled_level,
-                pretrained=pretrained,
-            ),
-            stride=min(output_stride, pooled_level),
+            Backbone(config.backbone, deepest=level),
+            stride=min(config.backbone.output_stride, level),
         )
-        channels = self.backbone.channels
-        self.pooled_level, inputs = pooled_level, channels[pooled_level]
-        self.pyramid = PyramidPooling(inputs, inputs // 4, align_corners=align_corners)
-        joined = inputs + 4 * (inputs // 4)
-        self.decoder = ConvNormAct(joined, decoder_channels, project_kernel)
-        self.head = Classifier(decoder_channels, num_classes, dropout, head_kernel)
-        self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
+        self.pooled_level = level
+        inputs = self.backbone.channels[level]
+        width = inputs // 4
+        self.pyramid = PyramidPooling(inputs, width, align_corners=config.align_corners)
+        self.decoder = ConvNormAct(
+            inputs + 4 * width, config.decoder_channels, config.project_kernel
+        )
+        self.head = Classifier(
+            config.decoder_channels, num_classes, config.dropout, config.head_kernel
+        )
+        self.finish(config, num_classes)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the merged pyramid, (B, D, h, w) at the output stride."""

@@ -1,61 +1,60 @@
-"""U-Net: the backbone's features are enlarged step by step, and meet those of each size before.
+"""U-Net: the backbone's last features are enlarged step by step, and join those of each size.
 
 Paper: Ronneberger et al. 2015, arXiv:1505.04597. Departures:
 
 - the contracting path is any backbone, pretrained or not; the paper's own has 64 channels at full
   size and 1024 at stride 16;
 - convolutions are padded and normalised, so that the labels are as large as the image;
-- the steps have 256, 128, 64, 32 and 16 channels (the paper's 512, 256, 128 and 64); one for whose
-  size the backbone has no features does without;
+- the steps have 256, 128, 64, 32 and 16 channels (the paper's 512, 256, 128 and 64); a step for
+  whose size the backbone has no features does without;
 - the default enlarges bilinearly. "transposed" is learned, as in the paper, but starts from
   bilinear weights and keeps the channels apart; the paper's 2x2 kernels mix and halve them.
-
-`atrous.models.catalogue.build` documents the options.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
-from atrous.models.layers import AuxiliaryHead, Classifier, ConvNormAct, Upsampling, enlarger
+from atrous.models.layers import Classifier, ConvNormAct, Upsampling, upsampler
 from atrous.models.network import Network
+
+__all__ = ["UNet"]
+
+_LEVELS = (16, 8, 4, 2, 1)
+"""Strides of the steps' results; the backbone may have no features at 2, and has none at 1."""
 
 
 class UNet(Network):
-    """A backbone, and five steps from its last features back to the image's size."""
+    """Backbone, five steps from its last features to the image's size, head."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        backbone: str,
-        *,
-        output_stride: int = 32,
-        multi_grid: Sequence[int] | None = None,
-        auxiliary: bool = False,
-        upsampling: Upsampling = "bilinear",
-        decoder_channels: int = 256,
-        head_kernel: int = 1,
-        dropout: float = 0.0,
-        pretrained: bool = False,
-    ) -> None:
-        """Build the network."""
-        super().__init__(
-            Backbone(backbone, output_stride, multi_grid=multi_grid, pretrained=pretrained),
-            stride=1,
-        )
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Network.Config):
+        """Options of U-Net."""
+
+        name = "unet"
+        upsampling: Upsampling = "bilinear"
+        decoder_channels: int = 256
+        """Channels of the first step; each next one has half."""
+        head_kernel: int = 1
+        """Size of the classifier."""
+        dropout: float = 0.1
+        """Probability before the classifier."""
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__(Backbone(config.backbone), stride=1)
         channels = self.backbone.channels
-        inputs, stride = channels[32], output_stride
+        inputs, stride = channels[32], config.backbone.output_stride
         self.steps = nn.ModuleList()
         for i, level in enumerate(_LEVELS):
-            outputs, skipped = max(decoder_channels // 2**i, 1), channels.get(level, 0)
+            outputs, skipped = max(config.decoder_channels // 2**i, 1), channels.get(level, 0)
             next_stride = min(level, stride)
-            step = Step(inputs, skipped, outputs, stride // next_stride, upsampling)
-            self.steps.append(step)
+            factor = stride // next_stride
+            self.steps.append(Step(inputs, skipped, outputs, factor, config.upsampling))
             inputs, stride = outputs, next_stride
-        self.head = Classifier(inputs, num_classes, dropout, head_kernel)
-        self.auxiliary_head = AuxiliaryHead(channels[16], num_classes) if auxiliary else None
+        self.head = Classifier(inputs, num_classes, config.dropout, config.head_kernel)
+        self.finish(config, num_classes)
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the last step's features, (B, D / 16, H, W)."""
@@ -65,17 +64,14 @@ class UNet(Network):
         return x
 
 
-_LEVELS = (16, 8, 4, 2, 1)
-
-
 class Step(nn.Module):
-    """Enlarge, add the features of that size, and let two 3x3 convolutions merge them."""
+    """Enlarge, append the features of that size, and merge by two 3x3 convolutions."""
 
     def __init__(
         self, inputs: int, skipped: int, outputs: int, factor: int, upsampling: Upsampling
     ) -> None:
         super().__init__()
-        self.enlarge = enlarger(inputs, factor, upsampling)
+        self.enlarge = upsampler(inputs, factor, upsampling)
         self.merge = nn.Sequential(
             ConvNormAct(inputs + skipped, outputs, 3), ConvNormAct(outputs, outputs, 3)
         )

@@ -1,7 +1,7 @@
-"""timm's networks in the forms that other projects gave them, and that their weights need.
+"""Variants of timm's networks by other projects, which the weights of these projects need.
 
-Parameters and their names stay timm's; what a layer does at the border, and where the strides are,
-changes. Neither form is better than timm's: they are for weights that were trained with them.
+Parameters and their names stay timm's; padding and the places of strides change. No variant is
+better than timm's network.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from atrous.models.convolution import StaticSameConv
 
 
-def adapt(network: nn.Module, form: str) -> None:
-    """Change a timm network, already dilated, into a form of `FORMS`."""
-    FORMS[form](network)
+def make_variant(network: nn.Module, name: str) -> None:
+    """Change a timm network, already dilated, into the variant `name` of `catalogue.VARIANTS`."""
+    _CHANGES[name.rpartition("_")[2]](network)
 
 
 def _caffe(network: Any) -> None:
@@ -47,5 +47,5 @@ class PaddedFirst(InvertedResidual):
         return reduced + x if self.has_skip else reduced
 
 
-FORMS: dict[str, Callable[[Any], None]] = {"caffe": _caffe, "vainf": _padded_first}
-"""By the word that a name in `catalogue.ADAPTED` ends with."""
+_CHANGES: dict[str, Callable[[Any], None]] = {"caffe": _caffe, "vainf": _padded_first}
+"""By the last word of a variant's name."""

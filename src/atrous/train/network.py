@@ -6,10 +6,10 @@ from torch import nn
 
 from atrous.errors import InputError
 from atrous.models.bands import Colors, take_bands
-from atrous.models.catalogue import build
+from atrous.models.create import config_from_options, create_model
 from atrous.run import Run, load_weights
 from atrous.train.recipe import Recipe
-from atrous.weights.importers.backbones import load_backbone
+from atrous.weights.imagenet import load_classifier, load_pretrained
 
 
 def start_network(
@@ -38,9 +38,12 @@ def start_network(
     if network is None:
         chosen = recipe.init or recipe.backbone_weights
         pretrained = fresh and recipe.pretrained and chosen is None
-        network = build(**recipe.model_options(num_classes, first), pretrained=pretrained)
+        options = recipe.model_options(num_classes, first)
+        built = network = create_model(config_from_options(options), num_classes)
+        if pretrained:
+            load_pretrained(built)
     if fresh and recipe.backbone_weights is not None:
-        left_over = load_backbone(network, recipe.backbone, Path(recipe.backbone_weights))
+        left_over = load_classifier(network, Path(recipe.backbone_weights))
     if fresh and recipe.init is not None:
         load_matching_weights(network, Path(recipe.init))
     if first != channels:

@@ -160,7 +160,7 @@ class Recipe:
             )
 
     def model_options(self, num_classes: int, in_channels: int = 3) -> dict[str, Any]:
-        """Return the arguments of `atrous.models.catalogue.build`, JSON-ready."""
+        """Return the options that `models.create.config_from_options` takes, JSON-ready."""
         return {
             "name": self.model,
             "num_classes": num_classes,

@@ -1,25 +1,25 @@
 """A checkpoint of another project in, a run folder of atrous out; strict in names and shapes."""
 
 import importlib
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from atrous.doctor.labels.values import is_background
 from atrous.errors import InputError
-from atrous.models.catalogue import build
+from atrous.models.create import create_model, options_of
+from atrous.models.network import Network
 from atrous.run import ImportReport, Normalization, Run, RunData, has_run, save_weights
 from atrous.taxonomy import Taxonomy
 from atrous.weights.importers.checkpoint import Checkpoint, read_checkpoint
-from atrous.weights.importers.detection import LAYOUTS, Found, find_network
 from atrous.weights.importers.hub_config import file_of, options_beside
-from atrous.weights.importers.layout import Match, State, begins, place_of
-from atrous.weights.importers.sigmoid import with_background
+from atrous.weights.importers.layouts import LAYOUTS, Found, find_network
+from atrous.weights.importers.places import Match, load_strictly
+
+__all__ = ["Imported", "import_weights", "write_run"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,20 +27,26 @@ class Imported:
     """A network of atrous with another project's weights."""
 
     layout: str
-    options: dict[str, Any]
-    """All arguments of `build`, defaults as well."""
-    network: nn.Module
+    config: Network.Config
+    num_classes: int
+    """Outputs of the network; one is read by a sigmoid."""
+    network: Network
     threshold: float
-    """Of the sigmoid that a network with one output is read by."""
+    """Of that sigmoid."""
     taken: str
-    """Which tensors of the file these are, in words."""
+    """In words: which tensors of the file are used."""
     left_over: tuple[str, ...]
     """Their names of the tensors that the network has no use for."""
     others: tuple[str, ...]
-    """Where the file holds other weights, which were not taken."""
+    """Places in the file of other weights, which are not used."""
     mean: tuple[float, ...]
     """Of RGB in 0..1."""
     std: tuple[float, ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The network as run.json describes it."""
+        return options_of(self.config, self.num_classes)
 
 
 def import_weights(
@@ -51,35 +57,35 @@ def import_weights(
 ) -> Imported:
     """Build the network that a checkpoint is of, and load all of it.
 
+    An error names every tensor that has no place, gets nothing or has another shape.
+
     Args:
         path: a .pth, .pt, .ckpt or .safetensors file, or a folder of save_pretrained.
         layout: one of `LAYOUTS`; by default the one whose marks the file has.
-        output_stride: what the network was trained at, if not at the project's default.
+        output_stride: that of the training, if not the project's default.
         backbone: timm's name of it, where several have the same tensors: a "tf_" network pads
-            otherwise than its namesake, which no weight tells.
-
-    Raises:
-        InputError: the file cannot be read, is of no known layout, or does not fit; the line names
-            every tensor that found no place, got nothing or has another shape.
+            otherwise than its namesake, which no weight shows.
     """
     path = file_of(Path(path))
     checkpoint = read_checkpoint(path)
     beside = options_beside(path)
-    inner = f"{path}: {checkpoint.key}" if checkpoint.key else f"{path}"
     try:
         found = find_network(checkpoint.state, layout)
         match = _recognised(found, output_stride or beside.output_stride)
-        backbone = backbone or beside.backbone
-        options = _whole(match.options | ({"backbone": backbone} if backbone else {}))
+        config = match.config
+        if name := backbone or beside.backbone:
+            config = replace(config, backbone=replace(config.backbone, name=name))
         with torch.device("meta"):  # nothing is drawn that is replaced at once
-            network = build(**options)
-        dropped = load_strictly(network, match)
+            network = create_model(config, match.num_classes)
+        dropped = load_strictly(network, match, config.name)
     except InputError as error:
+        inner = f"{path}: {checkpoint.key}" if checkpoint.key else f"{path}"
         raise InputError(f"{inner}: {error}") from None
     mean, std = _normalization(found, match)
     return Imported(
         layout=found.layout,
-        options=options,
+        config=config,
+        num_classes=match.num_classes,
         network=network.eval(),
         threshold=match.threshold,
         taken=_taken(checkpoint, found),
@@ -90,8 +96,53 @@ def import_weights(
     )
 
 
+def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData) -> None:
+    """Write a run folder.
+
+    Args:
+        imported: the network; one output becomes the second of two classes.
+        taxonomy: its classes.
+        out: the folder; it must not hold a run yet.
+        about: the data that the weights were trained on.
+    """
+    try:
+        _check_classes(imported.num_classes, taxonomy)
+    except InputError as error:
+        raise InputError(f"{about.source}: {error}") from None
+    if has_run(out):
+        raise InputError(f"{out}: holds a run already; give another --out")
+    has_one_output = imported.num_classes == 1
+    written = _with_background(imported) if has_one_output else imported
+    save_weights(out, written.network)
+    run = Run(
+        model=written.options,
+        normalization=Normalization(mean=imported.mean, std=imported.std),
+        taxonomy=taxonomy,
+        data=about,
+        layout=imported.layout,
+        imported=ImportReport(
+            taken=imported.taken,
+            left_over=list(imported.left_over),
+            others=list(imported.others),
+            threshold=imported.threshold if has_one_output else None,
+        ),
+    )
+    run.write(out)
+
+
+def _recognised(found: Found, output_stride: int | None) -> Match:
+    module = importlib.import_module(f"atrous.weights.importers.{LAYOUTS[found.layout].module}")
+    try:
+        match: Match = module.match(found.state, output_stride)
+    except KeyError as error:
+        raise InputError(f"not of layout {found.layout}: it has no {error}") from None
+    except (IndexError, TypeError, RuntimeError):  # a vector for a convolution, say
+        raise InputError(f"not of layout {found.layout}: its tensors have other shapes") from None
+    return match
+
+
 def _taken(checkpoint: Checkpoint, found: Found) -> str:
-    """Say which tensors of a file were taken."""
+    """Say which tensors of a file are used."""
     words = [f"{len(found.state)} tensors"]
     words += [f"of {checkpoint.key}"] if checkpoint.key else []
     words += [f"named {found.prefix}*"] if found.prefix else []
@@ -111,135 +162,29 @@ def _normalization(found: Found, match: Match) -> tuple[tuple[float, ...], tuple
     return tuple((own["mean"] / scale).tolist()), tuple((own["std"] / scale).tolist())
 
 
-def load_strictly(network: nn.Module, match: Match) -> tuple[str, ...]:
-    """Copy the tensors of `match` into `network`, and return the names of those dropped.
+def _with_background(imported: Imported) -> Imported:
+    """Put a first class before the one output z of a network.
 
-    Counters of batches (num_batches_tracked) may be missing; files older than they are have none.
-    The network may be without data, on the meta device.
-
-    Raises:
-        InputError: not all of them fit; the line names every tensor that does not.
+    The logit b of the first class is the same everywhere, so that argmax(b, z) is
+    sigmoid(z) > threshold, enlarged or not: an interpolation of equal values changes nothing.
     """
-    dropped = tuple(name for name in match.state if begins(name, match.dropped))
-    theirs = {name: tensor for name, tensor in match.state.items() if name not in dropped}
-    places = {name: place_of(name, match.places) for name in theirs}
-    ours = network.state_dict()
-    faults = _faults(theirs, places, ours)
-    if faults:
-        raise InputError(f"does not fit {match.options['name']}: {'; '.join(faults)}")
-    tensors = {places[name]: tensor for name, tensor in theirs.items()}
-    network.load_state_dict(
-        {
-            our: tensors.get(our, torch.zeros(())).to(like.dtype, copy=True).contiguous()
-            for our, like in ours.items()
-        },
-        assign=True,
-    )
-    return dropped
-
-
-def _faults(theirs: State, places: Mapping[str, str], ours: State) -> list[str]:
-    """Return what does not fit, each kind with all its names; empty if everything does."""
-    unplaced = [name for name, place in places.items() if place not in ours]
-    needed = {name for name in ours if not name.endswith("num_batches_tracked")}
-    empty = sorted(needed - set(places.values()))
-    misshapen = [
-        f"{name} {_size(theirs[name])} for {_size(ours[place])}"
-        for name, place in places.items()
-        if place in ours and theirs[name].shape != ours[place].shape
-    ]
-    whole = [
-        name
-        for name, place in places.items()
-        if place in ours
-        and ours[place].is_floating_point()
-        and not theirs[name].is_floating_point()
-    ]
-    by_place: dict[str, list[str]] = {}
-    for name, place in places.items():
-        if place in ours:
-            by_place.setdefault(place, []).append(name)
-    twice = [f"{a} and {b}" for a, *others in by_place.values() for b in others]
-    kinds = {
-        "no place for": unplaced,
-        "nothing for": empty,
-        "another shape:": misshapen,
-        "whole numbers:": whole,
-        "one place for": twice,
+    with torch.device("meta"):
+        wider = create_model(imported.config, num_classes=2)
+    shapes = {name: tensor.shape for name, tensor in wider.state_dict().items()}
+    tensors = {
+        name: tensor
+        if tensor.shape == shapes[name]
+        else torch.cat([torch.zeros_like(tensor), tensor])
+        for name, tensor in imported.network.state_dict().items()
     }
-    return [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
-
-
-def _size(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
-
-
-def _recognised(found: Found, output_stride: int | None) -> Match:
-    module, function = LAYOUTS[found.layout].match.split(":")
-    try:
-        match: Match = getattr(importlib.import_module(module), function)(
-            found.state, output_stride
-        )
-    except KeyError as error:
-        raise InputError(f"not of layout {found.layout}: it has no {error}") from None
-    except (IndexError, TypeError, RuntimeError):  # a vector for a convolution, say
-        raise InputError(f"not of layout {found.layout}: its tensors have other shapes") from None
-    return match
-
-
-def _whole(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all arguments of `build`, in its order: those of `options`, the others' defaults."""
-    arguments = inspect.signature(build).bind(**options)
-    arguments.apply_defaults()
-    return dict(arguments.arguments)
-
-
-def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData) -> None:
-    """Write a run folder.
-
-    Args:
-        imported: the network; one output becomes the second of two classes.
-        taxonomy: what its classes are; it must have as many.
-        out: the folder; it must not hold a run yet.
-        about: the data that the weights were trained on.
-
-    Raises:
-        InputError: the classes do not fit, or the folder holds a run already.
-        OSError: the disk is full.
-    """
-    try:
-        _check_classes(imported.options["num_classes"], taxonomy)
-    except InputError as error:
-        raise InputError(f"{about.source}: {error}") from None
-    if has_run(out):
-        raise InputError(f"{out}: holds a run already; give another --out")
-    network, options = imported.network, imported.options
-    has_one_output = options["num_classes"] == 1
-    if has_one_output:
-        network, options = with_background(network, options, imported.threshold)
-    save_weights(out, network)
-    run = Run(
-        model=options,
-        normalization=Normalization(mean=imported.mean, std=imported.std),
-        taxonomy=taxonomy,
-        data=about,
-        layout=imported.layout,
-        imported=ImportReport(
-            taken=imported.taken,
-            left_over=list(imported.left_over),
-            others=list(imported.others),
-            threshold=imported.threshold if has_one_output else None,
-        ),
-    )
-    run.write(out)
+    if imported.threshold != 0.5:
+        tensors["head.1.bias"][0] = math.log(imported.threshold / (1 - imported.threshold))
+    wider.load_state_dict(tensors, assign=True)
+    return replace(imported, network=wider.eval(), num_classes=2)
 
 
 def _check_classes(outputs: int, taxonomy: Taxonomy) -> None:
-    """Refuse a taxonomy of other classes than the outputs of a network.
-
-    Raises:
-        InputError: with what to do.
-    """
+    """Refuse a taxonomy that does not fit the outputs of a network."""
     names = taxonomy.classes
     if outputs == 1 and len(names) == 1:
         raise InputError(

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from networks import build
 from safetensors.torch import load_file
 from saved_network import saved
 from torch import nn
@@ -15,8 +16,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from atrous.cli import main
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
-from atrous.models.catalogue import build
-from atrous.weights.importers.backbones import load_backbone
+from atrous.weights.imagenet import load_classifier
 
 IMAGE = torch.randn(1, 3, 64, 96)
 
@@ -40,7 +40,7 @@ def network_on(backbone):
 def test_torchvision_features_are_theirs(theirs, backbone, layers, left_over, tmp_path):
     classifier = getattr(torchvision.models, theirs)(weights=None)
     network = network_on(backbone)
-    dropped = load_backbone(network, backbone, saved(classifier, tmp_path))
+    dropped = load_classifier(network, saved(classifier, tmp_path))
     assert len(dropped) == left_over
     trunk = IntermediateLayerGetter(getattr(classifier, "features", classifier), layers)
     features = network.backbone(IMAGE)
@@ -54,7 +54,7 @@ def test_torchvision_features_are_theirs(theirs, backbone, layers, left_over, tm
 def test_timm_features_are_theirs(name, tmp_path):
     classifier = timm.create_model(name)
     network = network_on(name)
-    assert load_backbone(network, name, saved(classifier, tmp_path))
+    assert load_classifier(network, saved(classifier, tmp_path))
     expected = classifier.forward_intermediates(IMAGE, intermediates_only=True)[-1]
     torch.testing.assert_close(network.backbone(IMAGE)[32], expected, rtol=1e-5, atol=1e-5)
 
@@ -65,7 +65,7 @@ def test_training_scripts_may_have_wrapped_them(prefix, tmp_path):
     wrapped = {f"{prefix}{name}": tensor for name, tensor in classifier.items()}
     torch.save({"model": {}, "ema": {**wrapped, "n_averaged": torch.tensor(2)}}, tmp_path / "x.pth")
     network = network_on("resnet18")
-    assert load_backbone(network, "resnet18", tmp_path / "x.pth") == ("fc.weight", "fc.bias")
+    assert load_classifier(network, tmp_path / "x.pth") == ("fc.weight", "fc.bias")
     ours = network.backbone.network.state_dict()
     assert torch.equal(ours["layer4.1.conv2.weight"], classifier["layer4.1.conv2.weight"])
 
@@ -73,7 +73,7 @@ def test_training_scripts_may_have_wrapped_them(prefix, tmp_path):
 def test_every_family_takes_the_weights_of_timm(tmp_path):
     network = network_on("convnext_tiny")
     classifier = timm.create_model("convnext_tiny")
-    dropped = load_backbone(network, "convnext_tiny", saved(classifier, tmp_path))
+    dropped = load_classifier(network, saved(classifier, tmp_path))
     assert all(name.startswith("head.") for name in dropped)
     ours, theirs = network.backbone.network.stages_3, classifier.stages[3]
     for (_, mine), (_, other) in zip(
@@ -85,9 +85,9 @@ def test_every_family_takes_the_weights_of_timm(tmp_path):
 def test_weights_of_another_backbone_are_refused_by_name(tmp_path):
     path = saved(torchvision.models.resnet34(weights=None), tmp_path)
     with pytest.raises(InputError, match=r"does not fit resnet18: no place for layer1\.2\.conv1"):
-        load_backbone(network_on("resnet18"), "resnet18", path)
+        load_classifier(network_on("resnet18"), path)
     with pytest.raises(InputError, match="weights for a backbone, which this network has none of"):
-        load_backbone(nn.Linear(1, 1), "none", path)
+        load_classifier(nn.Linear(1, 1), path)
 
 
 TINY = [

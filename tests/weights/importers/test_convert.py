@@ -23,9 +23,9 @@ from atrous.models.layers import upsample
 from atrous.models.photo import PhotoNetwork
 from atrous.run import RunData
 from atrous.taxonomy import Taxonomy
-from atrous.weights.convert import import_weights, load_strictly, write_run
+from atrous.weights.convert import import_weights, write_run
 from atrous.weights.importers.checkpoint import read_checkpoint
-from atrous.weights.importers.layout import Match
+from atrous.weights.importers.places import Placement, load_strictly
 
 ABOUT = RunData(name="shapes", licence="CC0-1.0", source="theirs.pth")
 
@@ -170,9 +170,9 @@ def test_every_tensor_that_does_not_fit_is_named():
     }
     places = {"conv": "0", "norm": "1"}
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    match = Match(options={"name": "toy"}, state=state, places=places, dropped=("fc",))
+    placement = Placement(state=state, places=places, dropped=("fc",))
     with pytest.raises(InputError) as caught:
-        load_strictly(network, match)
+        load_strictly(network, placement, "toy")
     assert str(caught.value) == (
         "does not fit toy: no place for conv.scale, other; "
         "nothing for 1.bias, 1.running_mean, 1.running_var; "
@@ -183,9 +183,9 @@ def test_every_tensor_that_does_not_fit_is_named():
 def test_one_place_takes_one_tensor():
     state = {"a": torch.ones(3), "b": torch.ones(3), "weight": torch.ones(3, 2)}
     places = {"a": "bias", "b": "bias", "weight": "weight"}
-    match = Match(options={"name": "toy"}, state=state, places=places)
+    placement = Placement(state=state, places=places)
     with pytest.raises(InputError, match="one place for a and b"):
-        load_strictly(nn.Linear(2, 3), match)
+        load_strictly(nn.Linear(2, 3), placement, "toy")
 
 
 def test_old_files_count_no_batches(state, tmp_path):

@@ -6,10 +6,11 @@ from other_networks import Kazuto, random_network
 from torch.nn import functional as F
 
 from atrous.errors import InputError
-from atrous.models.catalogue import build
+from atrous.models.create import create_model
 from atrous.models.photo import PhotoNetwork
-from atrous.weights.convert import import_weights, load_strictly
+from atrous.weights.convert import import_weights
 from atrous.weights.importers import kazuto
+from atrous.weights.importers.places import load_strictly
 
 
 def bgr_less_mean(image):  # uint8 (B, H, W, 3) RGB -> (B, 3, H, W), as their loader makes it
@@ -65,8 +66,8 @@ def test_the_published_form_fits_name_by_name():
     """ResNet-101, 182 outputs: names and shapes alone."""
     with torch.device("meta"):
         match = kazuto.match(Kazuto(182).state_dict(), None)
-        assert load_strictly(build(**match.options), match) == ()
-    assert match.options["backbone"] == "resnet101_caffe"
+        assert load_strictly(create_model(match.config, match.num_classes), match, "theirs") == ()
+    assert match.config.backbone.name == "resnet101_caffe"
 
 
 def test_other_output_strides_are_refused():

@@ -5,6 +5,7 @@ import torch
 from other_networks import Mmseg, random_network
 
 from atrous.errors import InputError
+from atrous.models.create import options_of
 from atrous.weights.convert import import_weights
 from atrous.weights.importers import mmseg
 
@@ -58,6 +59,7 @@ def test_basic_blocks_are_refused(fcn_state):
 def test_output_stride_16_has_the_smaller_rates():
     with torch.device("meta"):
         state = Mmseg("deeplabv3", 101, 3).state_dict()
-        options = mmseg.match(state, 16).options
+        match = mmseg.match(state, 16)
+    options = options_of(match.config, match.num_classes)
     assert options["backbone"] == "resnet101c"
     assert (options["output_stride"], options["atrous_rates"]) == (16, (6, 12, 18))

@@ -5,11 +5,12 @@ import onnxruntime
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from networks import build
 from saved_network import saved
 from torch import nn
 
 from atrous.errors import InputError
-from atrous.models.catalogue import build, normalization
+from atrous.models.catalogue import normalization
 from atrous.models.layers import resize, resize_to
 from atrous.weights.convert import import_weights
 

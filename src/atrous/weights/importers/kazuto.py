@@ -1,14 +1,14 @@
 """kazuto1011/deeplab-pytorch: DeepLabV2 on Caffe's ResNet, for COCO-Stuff and VOC 2012.
 
 Definitions: libs/models/{deeplabv2,resnet,msc}.py of github.com/kazuto1011/deeplab-pytorch. Its
-input is BGR in 0..255 less a mean. Here the first convolution's channels are turned round and the
-mean is given for RGB, so that nobody needs to know.
+input is BGR in 0..255 less a mean: here the first convolution's channels are reversed and the mean
+is that of RGB.
 """
 
-from collections.abc import Sequence
-
 from atrous.errors import InputError
-from atrous.weights.importers.layout import RESNETS, Match, State, count_children
+from atrous.models.backbones import Backbone
+from atrous.models.deeplabv2 import DeepLabV2
+from atrous.weights.importers.places import RESNETS, Match, State, count_children
 
 MEAN = (122.675 / 255, 116.669 / 255, 104.008 / 255)
 """Of RGB in 0..1."""
@@ -21,39 +21,35 @@ _UNITS = {"reduce": "1", "conv3x3": "2", "increase": "3"}
 
 
 def match(state: State, output_stride: int | None) -> Match:
-    """Recognise DeepLabV2 in its multi-scale wrapper.
-
-    Raises:
-        InputError: its backbone is no ResNet that there is, or the output stride is not 8.
-    """
+    """Recognise DeepLabV2 in its multi-scale wrapper; its output stride is 8."""
     if output_stride not in (None, 8):
         raise InputError(f"--output-stride {output_stride}: this project's networks have 8")
-    one, two, three, four = (count_children(state, f"base.layer{i}.block") for i in (2, 3, 4, 5))
+    blocks = [count_children(state, f"base.layer{i}.block") for i in (2, 3, 4, 5)]
+    one, two, three, four = blocks
     backbone = RESNETS.get(("bottleneck", one, two, three, four))
     if backbone not in ("resnet50", "resnet101"):
         raise InputError(
             f"a ResNet of {one}, {two}, {three} and {four} blocks; there are resnet50 and resnet101"
         )
-    rates = (6, 12, 18, 24)
+    config = DeepLabV2.Config(
+        backbone=Backbone.Config(
+            name=f"{backbone}_caffe",
+            output_stride=8,
+            multi_grid=(1, 1, 1),  # of a stage's blocks, the first is dilated, too
+        )
+    )
+    branches = range(len(config.atrous_rates))
     return Match(
-        options={
-            "name": "deeplabv2",
-            "num_classes": len(state["base.aspp.c0.weight"]),
-            "backbone": f"{backbone}_caffe",
-            "output_stride": 8,
-            "atrous_rates": rates,
-            "multi_grid": (1, 1, 1),  # of a stage's blocks, the first is dilated, too
-            "fusion_scales": (1.0, 0.75, 0.5),
-        },
+        config=config,
+        num_classes=len(state["base.aspp.c0.weight"]),
         state={**state, f"{_STEM}.conv.weight": state[f"{_STEM}.conv.weight"].flip(1)},
-        places=_backbone((one, two, three, four))
-        | {f"base.aspp.c{i}": f"branches.{i}" for i in range(len(rates))},
+        places=_backbone(blocks) | {f"base.aspp.c{i}": f"branches.{i}" for i in branches},
         mean=MEAN,
         std=STD,
     )
 
 
-def _backbone(blocks: Sequence[int]) -> dict[str, str]:
+def _backbone(blocks: list[int]) -> dict[str, str]:
     """Return the places of a ResNet's tensors, by the number of blocks in each stage."""
     names = {_STEM: ("conv1", "bn1")}
     for stage, count in enumerate(blocks, start=1):

@@ -8,34 +8,32 @@ align_corners=True (those of 769x769 crops), with a multi-grid (d16-mg124) or wi
 (fcn-d6) have the same tensors, but compute otherwise: they are not for this.
 """
 
-import torch
+from dataclasses import replace
 
 from atrous.errors import InputError
-from atrous.weights.importers.layout import Match, State, resnet_name
+from atrous.models.backbones import Backbone
+from atrous.models.deeplabv3 import DeepLabV3
+from atrous.models.deeplabv3plus import DeepLabV3Plus
+from atrous.models.fcn import FCN
+from atrous.models.layers import ASPP
+from atrous.models.network import Network
+from atrous.models.pspnet import PSPNet
+from atrous.weights.importers.places import Match, State, conv_norm, resnet_name, swapped
 
 _STEM = {"0": "conv1.0", "1": "conv1.1", "3": "conv1.3", "4": "conv1.4", "6": "conv1.6", "7": "bn1"}
 _BRANCHES = range(4)
 
 
 def match(state: State, output_stride: int | None) -> Match:
-    """Recognise a network of this project; most have output stride 8.
-
-    Raises:
-        InputError: another head, or a backbone that there is not.
-    """
-    stride = output_stride or 8
-    name, options, places = _head(state, stride)
+    """Recognise a network of this project; most have output stride 8."""
+    backbone = Backbone.Config(name=_backbone(state), output_stride=output_stride or 8)
+    config, places = _head(state, backbone)
+    if "aspp.project.0" in places.values():  # their branch for the mean comes first, ours last
+        state = swapped(state, "decode_head.bottleneck.conv.weight", _width(state))
     return Match(
-        options={
-            "name": name,
-            "num_classes": len(state["decode_head.conv_seg.weight"]),
-            "backbone": _backbone(state),
-            "output_stride": stride,
-            "multi_grid": None,
-            "auxiliary": "auxiliary_head.conv_seg.weight" in state,
-            **options,
-        },
-        state=_in_our_order(state) if "atrous_rates" in options else state,
+        config=replace(config, auxiliary="auxiliary_head.conv_seg.weight" in state),
+        num_classes=len(state["decode_head.conv_seg.weight"]),
+        state=state,
         places={
             "backbone": "backbone.network",
             **{f"backbone.stem.{i}": f"backbone.network.{ours}" for i, ours in _STEM.items()},
@@ -48,41 +46,38 @@ def match(state: State, output_stride: int | None) -> Match:
     )
 
 
-def _backbone(state: State) -> str:
-    """Return timm's name of the ResNet, with a c for the deep stem.
+def _width(state: State) -> int:
+    """Return the channels of the head's last features."""
+    return state["decode_head.conv_seg.weight"].shape[1]
 
-    Raises:
-        InputError: it has other layers than timm's.
-    """
+
+def _backbone(state: State) -> str:
+    """Return timm's name of the ResNet, with a c for the deep stem."""
     name = resnet_name(state, "backbone.")
     if name not in ("resnet50", "resnet101", "resnet152"):
         raise InputError(f"{name}, which this project dilates otherwise; 50 layers and more can be")
     return f"{name}c" if "backbone.stem.0.weight" in state else name
 
 
-def _head(state: State, stride: int) -> tuple[str, dict[str, object], dict[str, str]]:
-    """Return the model, its options and the places of its head's tensors.
-
-    Raises:
-        InputError: the head is of another kind.
-    """
-    width = state["decode_head.conv_seg.weight"].shape[1]
-    rates = (12, 24, 36) if stride == 8 else (6, 12, 18)
-    aspp: dict[str, object] = {"atrous_rates": rates, "aspp_channels": width, "project_kernel": 3}
+def _head(state: State, backbone: Backbone.Config) -> tuple[Network.Config, dict[str, str]]:
+    """Return the network's Config and the places of its head's tensors."""
+    width = _width(state)
+    rates = (12, 24, 36) if backbone.output_stride == 8 else (6, 12, 18)
+    aspp = ASPP.Config(atrous_rates=rates, channels=width, project_kernel=3)
     if "decode_head.sep_bottleneck.0.depthwise_conv.conv.weight" in state:
-        return "deeplabv3plus", {**aspp, "decoder_channels": width, "separable": True}, _plus()
+        aspp = replace(aspp, separable=True)
+        return DeepLabV3Plus.Config(backbone=backbone, aspp=aspp, decoder_channels=width), _plus()
     if "decode_head.image_pool.1.conv.weight" in state:
-        return "deeplabv3", aspp, _aspp()
+        return DeepLabV3.Config(backbone=backbone, aspp=aspp), _aspp()
     if "decode_head.psp_modules.0.1.conv.weight" in state:
-        return "pspnet", {"decoder_channels": width}, _psp()
+        return PSPNet.Config(backbone=backbone, decoder_channels=width), _psp()
     if "decode_head.conv_cat.conv.weight" in state:
-        return "fcn", {"concat_input": True}, _fcn()
+        return FCN.Config(backbone=backbone, concat_input=True), _fcn()
     raise InputError("a head of another kind than DeepLabV3's, V3+'s, PSPNet's or FCN's")
 
 
 def _conv(theirs: str, ours: str) -> dict[str, str]:
-    """The places of a convolution and its norm."""
-    return {f"{theirs}.conv": f"{ours}.0", f"{theirs}.bn": f"{ours}.1"}
+    return conv_norm(f"{theirs}.conv", f"{theirs}.bn", ours)
 
 
 def _separable(theirs: str, ours: str) -> dict[str, str]:
@@ -119,11 +114,3 @@ def _fcn() -> dict[str, str]:
     for i in range(2):
         places |= _conv(f"decode_head.convs.{i}", f"convs.{i}")
     return places
-
-
-def _in_our_order(state: State) -> State:
-    """The pyramid's branch for the mean comes first there, and last here."""
-    name = "decode_head.bottleneck.conv.weight"
-    weight = state[name]
-    width = weight.shape[1] // (len(_BRANCHES) + 1)
-    return {**state, name: torch.cat([weight[:, width:], weight[:, :width]], dim=1)}

@@ -5,96 +5,84 @@ options are at their defaults. Its networks enlarge their logits between the cen
 pixels (`align_corners`), ours between pixel areas: logits are equal, labels are not quite.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from atrous.errors import InputError
+from atrous.models.backbones import Backbone
 from atrous.models.catalogue import normalization
-from atrous.weights.importers.backbones import features, timm_name
-from atrous.weights.importers.layout import Match, State, aspp_places, resnet_name
+from atrous.models.deeplabv3 import DeepLabV3
+from atrous.models.deeplabv3plus import DeepLabV3Plus
+from atrous.models.layers import ASPP
+from atrous.models.network import Network
+from atrous.models.pspnet import PSPNet
+from atrous.models.unet import UNet
+from atrous.weights.importers.places import (
+    Match,
+    Placement,
+    State,
+    aspp_places,
+    conv_norm,
+    resnet_name,
+    swapped,
+)
+from atrous.weights.importers.timm_features import features, features_name
+
+_RATES = (12, 24, 36)
 
 
 def match(state: State, output_stride: int | None) -> Match:
-    """Recognise the encoder, then the decoder.
-
-    Raises:
-        InputError: the encoder or the decoder is of another kind.
-    """
-    encoder = _encoder(state)
-    if "decoder.aspp.convs.0.0.weight" in state:
-        return _deeplabv3(encoder, output_stride or 8)
-    if "decoder.aspp.0.convs.0.0.weight" in state:
-        return _deeplabv3plus(encoder, output_stride or 16)
-    if output_stride is not None:
+    """Recognise the encoder, then the decoder."""
+    backbone, place = _encoder(state)
+    known = [(recognise, stride) for mark, recognise, stride in _DECODERS if mark in state]
+    if not known:
+        raise InputError("its decoder is none of DeepLabV3, DeepLabV3Plus, PSPNet and Unet")
+    recognise, stride = known[0]
+    if output_stride is not None and recognise not in (_deeplabv3, _deeplabv3plus):
         raise InputError(f"--output-stride {output_stride}: only its DeepLabs have a choice")
-    if "decoder.psp.blocks.0.pool.1.0.weight" in state:
-        return _pspnet(encoder)
-    if "decoder.blocks.0.conv1.0.weight" in state:
-        return _unet(encoder)
-    raise InputError("its decoder is none of DeepLabV3, DeepLabV3Plus, PSPNet and Unet")
-
-
-def _encoder(state: State) -> Match:
-    """Match all but the decoder.
-
-    Their ResNets dilate every convolution of a stage alike; encoders named "tu-" are timm's.
-
-    Raises:
-        InputError: the encoder is neither.
-    """
-    options: dict[str, Any] = {"num_classes": len(state["segmentation_head.0.weight"])}
-    place, timms = "encoder", "encoder.model."
-    if any(name.startswith(timms) for name in state):
-        place = "encoder.model"
-        tensors = {name.removeprefix(timms): t for name, t in state.items() if timms in name}
-        options |= {"backbone": timm_name(tensors), "multi_grid": None}
-    elif "encoder.layer1.0.conv1.weight" in state:
-        options |= {"backbone": resnet_name(state, "encoder."), "multi_grid": (1, 1, 1)}
-    else:
-        raise InputError("its encoder is neither a ResNet nor one of timm's (tu-...)")
-    mean, std = normalization(options["backbone"])
+    config, decoder = recognise(replace(backbone, output_stride=output_stride or stride), state)
+    mean, std = normalization(backbone.name)
+    encoder = {place: "backbone.network", "segmentation_head.0": "head.1"}
     return Match(
-        options=options,
+        config=config,
+        num_classes=len(state["segmentation_head.0.weight"]),
+        state=decoder.state,
+        places={**encoder, **decoder.places},
+        dropped=("classification_head", *decoder.dropped),
         mean=mean,
         std=std,
-        state=state,
-        places={place: "backbone.network", "segmentation_head.0": "head.1"},
-        dropped=("classification_head",),
     )
 
 
-def _with(encoder: Match, options: Mapping[str, Any], places: Mapping[str, str]) -> Match:
-    return replace(
-        encoder, options={**encoder.options, **options}, places={**encoder.places, **places}
-    )
+def _encoder(state: State) -> tuple[Backbone.Config, str]:
+    """Return the backbone, and what the names of its tensors begin with.
+
+    Their ResNets dilate every convolution of a stage alike; encoders named "tu-" are timm's.
+    """
+    timms = "encoder.model."
+    if any(name.startswith(timms) for name in state):
+        tensors = {name.removeprefix(timms): t for name, t in state.items() if timms in name}
+        return Backbone.Config(name=features_name(tensors)), "encoder.model"
+    if "encoder.layer1.0.conv1.weight" in state:
+        name = resnet_name(state, "encoder.")
+        return Backbone.Config(name=name, multi_grid=(1, 1, 1)), "encoder"
+    raise InputError("its encoder is neither a ResNet nor one of timm's (tu-...)")
 
 
-def _deeplabv3(encoder: Match, output_stride: int) -> Match:
-    options = {
-        "name": "deeplabv3",
-        "output_stride": output_stride,
-        "atrous_rates": (12, 24, 36),
-        "aspp_convs": 1,
-    }
-    convs = {"decoder.conv": "aspp_convs.0.0", "decoder.bn": "aspp_convs.0.1"}
-    return _with(encoder, options, aspp_places("decoder.aspp") | convs)
+_Decoder = tuple[Network.Config, Placement]
 
 
-def _deeplabv3plus(encoder: Match, output_stride: int) -> Match:
-    options = {
-        "name": "deeplabv3plus",
-        "output_stride": output_stride,
-        "atrous_rates": (12, 24, 36),
-        "separable": True,
-        "separable_norm": False,
-        "aspp_convs": 1,
-        "decoder_convs": 1,
-        "align_corners": True,
-    }
+def _deeplabv3(backbone: Backbone.Config, state: State) -> _Decoder:
+    config = DeepLabV3.Config(backbone=backbone, aspp=ASPP.Config(atrous_rates=_RATES, convs=1))
+    convs = conv_norm("decoder.conv", "decoder.bn", "aspp_convs.0")
+    return config, Placement(state=state, places=aspp_places("decoder.aspp") | convs)
+
+
+def _deeplabv3plus(backbone: Backbone.Config, state: State) -> _Decoder:
+    aspp = ASPP.Config(atrous_rates=_RATES, separable=True, separable_norm=False, convs=1)
+    config = DeepLabV3Plus.Config(backbone=backbone, aspp=aspp, decoder_convs=1, align_corners=True)
     places = aspp_places("decoder.aspp.0") | {
         "decoder.block1": "reduce",
         **_separable("decoder.aspp.1", "decoder.aspp.2", "aspp_convs.0"),
@@ -103,41 +91,40 @@ def _deeplabv3plus(encoder: Match, output_stride: int) -> Match:
     for i in (1, 2, 3):
         branch = f"decoder.aspp.0.convs.{i}"
         places |= _separable(f"{branch}.0", f"{branch}.1", f"aspp.branches.{i}")
-    return _with(encoder, options, places)
+    return config, Placement(state=state, places=places)
 
 
 def _separable(conv: str, norm: str, ours: str) -> dict[str, str]:
-    return {f"{conv}.0": f"{ours}.0", f"{conv}.1": f"{ours}.1.0", norm: f"{ours}.1.1"}
+    return {f"{conv}.0": f"{ours}.0", **conv_norm(f"{conv}.1", norm, f"{ours}.1")}
 
 
-def _pspnet(encoder: Match) -> Match:
+def _pspnet(backbone: Backbone.Config, state: State) -> _Decoder:
     """The encoder ends at stride 8; what it holds of deeper stages is never computed.
 
     The branch of the whole image has a bias and no norm: it becomes a norm that only adds the bias.
     Their decoder takes the pyramid before the features, ours after.
     """
-    pyramid = "decoder.psp.blocks"
-    whole, merged = f"{pyramid}.0.pool.1", "decoder.conv.0.weight"
-    state = dict(encoder.state)
-    bias, weight = state.pop(f"{whole}.0.bias"), state[merged]
-    state |= {f"{whole}.1.{name}": tensor for name, tensor in _adding(bias).items()}
-    inputs = weight.shape[1] // 2
-    state[merged] = torch.cat([weight[:, inputs:], weight[:, :inputs]], dim=1)
-    options = {
-        "name": "pspnet",
-        "output_stride": 8,
-        "multi_grid": None,  # nothing is dilated
-        "pooled_level": 8,
-        "project_kernel": 1,
-        "align_corners": True,
-        "head_kernel": 3,
-        "decoder_channels": len(weight),
-    }
+    pyramid, merged = "decoder.psp.blocks", "decoder.conv.0.weight"
+    whole = f"{pyramid}.0.pool.1"
+    width, inputs = state[merged].shape[:2]
+    changed = dict(swapped(state, merged, inputs // 2))
+    bias = changed.pop(f"{whole}.0.bias")
+    changed |= {f"{whole}.1.{name}": tensor for name, tensor in _adding(bias).items()}
+    config = PSPNet.Config(
+        backbone=replace(backbone, multi_grid=None),  # nothing is dilated
+        pooled_level=8,
+        project_kernel=1,
+        align_corners=True,
+        head_kernel=3,
+        decoder_channels=width,
+    )
     places = {f"{pyramid}.{i}.pool.1": f"pyramid.branches.{i}" for i in range(4)}
-    name = encoder.options["backbone"]
-    deeper = features(name).keys() - features(name, 8).keys()
-    matched = _with(replace(encoder, state=state), options, places | {"decoder.conv": "decoder"})
-    return replace(matched, dropped=(*encoder.dropped, *(f"encoder.{key}" for key in deeper)))
+    deeper = features(backbone.name).keys() - features(backbone.name, 8).keys()
+    return config, Placement(
+        state=changed,
+        places={**places, "decoder.conv": "decoder"},
+        dropped=tuple(f"encoder.{key}" for key in deeper),
+    )
 
 
 def _adding(bias: Tensor) -> dict[str, Tensor]:
@@ -146,15 +133,23 @@ def _adding(bias: Tensor) -> dict[str, Tensor]:
     return {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": ones - 1e-5}
 
 
-def _unet(encoder: Match) -> Match:
-    options = {
-        "name": "unet",
-        "output_stride": 32,
-        "upsampling": "nearest",
-        "decoder_channels": len(encoder.state["decoder.blocks.0.conv1.0.weight"]),
-        "head_kernel": 3,
-    }
+def _unet(backbone: Backbone.Config, state: State) -> _Decoder:
+    config = UNet.Config(
+        backbone=backbone,
+        upsampling="nearest",
+        decoder_channels=len(state["decoder.blocks.0.conv1.0.weight"]),
+        head_kernel=3,
+    )
     places = {
         f"decoder.blocks.{i}.conv{j + 1}": f"steps.{i}.merge.{j}" for i in range(5) for j in (0, 1)
     }
-    return _with(encoder, options, places)
+    return config, Placement(state=state, places=places)
+
+
+_DECODERS = (
+    ("decoder.aspp.convs.0.0.weight", _deeplabv3, 8),
+    ("decoder.aspp.0.convs.0.0.weight", _deeplabv3plus, 16),
+    ("decoder.psp.blocks.0.pool.1.0.weight", _pspnet, 8),
+    ("decoder.blocks.0.conv1.0.weight", _unet, 32),
+)
+"""A tensor that shows the decoder, its function, and its usual output stride."""

@@ -1,63 +1,61 @@
 """torchvision's FCN and DeepLabV3, on ResNet-50 and 101, and DeepLabV3 on MobileNetV3-Large.
 
 Definitions: torchvision/models/segmentation of torchvision 0.29. Dropped: the auxiliary head on
-MobileNetV3, which sits in the middle of a stage; it only serves training.
+MobileNetV3, which is in the middle of a stage; only training uses it.
 """
 
-from typing import Any
+from atrous.models.backbones import Backbone
+from atrous.models.deeplabv3 import DeepLabV3
+from atrous.models.fcn import FCN
+from atrous.models.layers import ASPP
+from atrous.models.network import Network
+from atrous.weights.importers.places import Match, State, aspp_places, conv_norm, resnet_name
+from atrous.weights.importers.timm_features import MOBILENET_EPS, mobilenet_places, with_eps
 
-from atrous.weights.importers.backbones import MOBILENET_EPS, mobilenet_places, with_eps
-from atrous.weights.importers.layout import Match, State, aspp_places, resnet_name
-
-_FCN = {"classifier.0": "convs.0.0", "classifier.1": "convs.0.1", "classifier.4": "head.1"}
+_FCN = {**conv_norm("classifier.0", "classifier.1", "convs.0"), "classifier.4": "head.1"}
 _AUXILIARY = {
-    "aux_classifier.0": "auxiliary_head.0.0",
-    "aux_classifier.1": "auxiliary_head.0.1",
+    **conv_norm("aux_classifier.0", "aux_classifier.1", "auxiliary_head.0"),
     "aux_classifier.4": "auxiliary_head.1.1",
 }
-_ASPP = {
+_DEEPLAB = {
     **aspp_places("classifier.0"),
-    "classifier.1": "aspp_convs.0.0",
-    "classifier.2": "aspp_convs.0.1",
+    **conv_norm("classifier.1", "classifier.2", "aspp_convs.0"),
     "classifier.4": "head.1",
 }
+_MOBILENET = "mobilenetv3_large_100"
 
 
 def match(state: State, output_stride: int | None) -> Match:
-    """Recognise the head, then the backbone."""
-    options: dict[str, Any] = {"num_classes": len(state["classifier.4.weight"])}
-    if "classifier.0.convs.0.0.weight" in state:
-        options |= {"name": "deeplabv3", "atrous_rates": (12, 24, 36), "aspp_convs": 1}
-        places = _ASPP
+    """Recognise the backbone, then the head; the output stride is 16 on MobileNet, else 8."""
+    num_classes = len(state["classifier.4.weight"])
+    is_mobilenet = "backbone.0.0.weight" in state
+    if is_mobilenet:
+        backbone = Backbone.Config(
+            name=_MOBILENET, output_stride=output_stride or 16, multi_grid=(1, 1, 1)
+        )
     else:
-        options |= {"name": "fcn"}
-        places = _FCN
-    if "backbone.0.0.weight" in state:
-        return _on_mobilenet(state, options | {"output_stride": output_stride or 16}, places)
+        name = resnet_name(state, "backbone.")
+        backbone = Backbone.Config(name=name, output_stride=output_stride or 8)
+    auxiliary = "aux_classifier.4.weight" in state and not is_mobilenet
+    config: Network.Config = FCN.Config(backbone=backbone, auxiliary=auxiliary)
+    places = _FCN
+    if "classifier.0.convs.0.0.weight" in state:
+        aspp = ASPP.Config(atrous_rates=(12, 24, 36), convs=1)
+        config = DeepLabV3.Config(backbone=backbone, auxiliary=auxiliary, aspp=aspp)
+        places = _DEEPLAB
     return Match(
-        options=options
-        | {
-            "backbone": resnet_name(state, "backbone."),
-            "output_stride": output_stride or 8,
-            "multi_grid": None,
-            "auxiliary": "aux_classifier.4.weight" in state,
-        },
-        state=state,
-        places=places | _AUXILIARY | {"backbone": "backbone.network"},
+        config=config,
+        num_classes=num_classes,
+        state=with_eps(state, MOBILENET_EPS, "backbone.") if is_mobilenet else state,
+        places=places | (_mobilenet(state) if is_mobilenet else _RESNET),
+        dropped=("aux_classifier",) if is_mobilenet else (),
     )
 
 
-def _on_mobilenet(state: State, options: dict[str, Any], places: dict[str, str]) -> Match:
-    name = "mobilenetv3_large_100"
+_RESNET = {"backbone": "backbone.network", **_AUXILIARY}
+
+
+def _mobilenet(state: State) -> dict[str, str]:
     modules = [key.removeprefix("backbone.") for key in state if key.startswith("backbone.")]
-    backbone = {
-        f"backbone.{theirs}": f"backbone.network.{ours}"
-        for theirs, ours in mobilenet_places(modules, name).items()
-    }
-    norms = with_eps(state, MOBILENET_EPS, "backbone.")
-    return Match(
-        options=options | {"backbone": name, "multi_grid": (1, 1, 1)},
-        state=norms,
-        places=places | backbone,
-        dropped=("aux_classifier",),
-    )
+    places = mobilenet_places(modules, _MOBILENET)
+    return {f"backbone.{key}": f"backbone.network.{ours}" for key, ours in places.items()}

@@ -2,62 +2,68 @@
 
 Definitions: network/{_deeplab,modeling}.py and network/backbone of
 github.com/VainF/DeepLabV3Plus-Pytorch. Its HRNet and Xception backbones, and separable convolutions
-put in by hand (no published checkpoint has them), find no place here.
+put in by hand (no published checkpoint has them), are not supported.
 """
 
-import torch
-
-from atrous.weights.importers.layout import Match, State, aspp_places, resnet_name
+from atrous.models.backbones import Backbone
+from atrous.models.deeplabv3 import DeepLabV3
+from atrous.models.deeplabv3plus import DeepLabV3Plus
+from atrous.models.layers import ASPP
+from atrous.models.network import Network
+from atrous.weights.importers.places import (
+    Match,
+    State,
+    aspp_places,
+    conv_norm,
+    resnet_name,
+    swapped,
+)
 
 _MOBILENET = "mobilenetv2_100_vainf"
 _UNITS = (1, 2, 3, 4, 3, 3, 1)
 """Inverted residuals of each of its stages."""
 _LOW_LEVEL = 48
-"""Channels of V3+'s shallow features."""
+"""Channels of V3+'s shallow features, which its decoder sees first, ours last."""
 
 
 def match(state: State, output_stride: int | None) -> Match:
-    """Recognise a network of this project; its published ones have output stride 16.
-
-    Raises:
-        InputError: its backbone is none of those above.
-    """
+    """Recognise a network of this project; its published ones have output stride 16."""
     stride = output_stride or 16
     is_mobilenet = any(name.startswith("backbone.high_level_features") for name in state)
     is_plus = "classifier.project.0.weight" in state
     classifier = "classifier.classifier.3" if is_plus else "classifier.classifier.4"
+    name = _MOBILENET if is_mobilenet else resnet_name(state, "backbone.")
+    backbone = Backbone.Config(name=name, output_stride=stride)
+    rates = (12, 24, 36) if stride == 8 else (6, 12, 18)
+    config: Network.Config
+    if is_plus:
+        aspp = ASPP.Config(atrous_rates=rates)
+        config = DeepLabV3Plus.Config(backbone=backbone, aspp=aspp, decoder_convs=1)
+        state = swapped(state, "classifier.classifier.0.weight", _LOW_LEVEL)
+    else:
+        aspp = ASPP.Config(atrous_rates=rates, convs=1)
+        config = DeepLabV3.Config(backbone=backbone, aspp=aspp)
     return Match(
-        options={
-            "name": "deeplabv3plus" if is_plus else "deeplabv3",
-            "num_classes": len(state[f"{classifier}.weight"]),
-            "backbone": _MOBILENET if is_mobilenet else resnet_name(state, "backbone."),
-            "output_stride": stride,
-            "atrous_rates": (12, 24, 36) if stride == 8 else (6, 12, 18),
-            "multi_grid": None,
-            **({"decoder_convs": 1} if is_plus else {"aspp_convs": 1}),
-        },
-        state=_in_our_order(state) if is_plus else state,
+        config=config,
+        num_classes=len(state[f"{classifier}.weight"]),
+        state=state,
         places={
             **(_mobilenet() if is_mobilenet else {"backbone": "backbone.network"}),
-            **(_plus() if is_plus else _plain()),
+            **(_PLUS if is_plus else _PLAIN),
             classifier: "head.1",
         },
     )
 
 
-def _plain() -> dict[str, str]:
-    return aspp_places("classifier.classifier.0") | {
-        "classifier.classifier.1": "aspp_convs.0.0",
-        "classifier.classifier.2": "aspp_convs.0.1",
-    }
-
-
-def _plus() -> dict[str, str]:
-    return aspp_places("classifier.aspp") | {
-        "classifier.project": "reduce",
-        "classifier.classifier.0": "decoder.0.0",
-        "classifier.classifier.1": "decoder.0.1",
-    }
+_PLAIN = {
+    **aspp_places("classifier.classifier.0"),
+    **conv_norm("classifier.classifier.1", "classifier.classifier.2", "aspp_convs.0"),
+}
+_PLUS = {
+    **aspp_places("classifier.aspp"),
+    "classifier.project": "reduce",
+    **conv_norm("classifier.classifier.0", "classifier.classifier.1", "decoder.0"),
+}
 
 
 def _mobilenet() -> dict[str, str]:
@@ -75,10 +81,3 @@ def _mobilenet() -> dict[str, str]:
             layers = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
         places |= {f"{theirs}.{layer}": f"{block}.{name}" for layer, name in layers.items()}
     return places
-
-
-def _in_our_order(state: State) -> State:
-    """V3+'s decoder sees the shallow features first there, and last here."""
-    name = "classifier.classifier.0.weight"
-    shallow, deep = state[name][:, :_LOW_LEVEL], state[name][:, _LOW_LEVEL:]
-    return {**state, name: torch.cat([deep, shallow], dim=1)}

@@ -1,7 +1,7 @@
-"""Whose network a checkpoint's tensors are, and under which beginning of their names it stands.
+"""The layouts that are known, and the network among a checkpoint's tensors.
 
 Training scripts put a network into others: names then begin with "module.", "_orig_mod.", "model."
-or any other, in any order. All of them go with one rule: a layout's marks, found behind the same
+or any other, in any order. One rule covers all of them: a layout's marks, found behind the same
 beginning.
 """
 
@@ -13,33 +13,32 @@ from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.weights.importers.checkpoint import few, says_averaged
-from atrous.weights.importers.layout import State, begins
+from atrous.weights.importers.places import State, begins
 
 
 class Entry(NamedTuple):
-    """Where a layout is, and how its checkpoints are known."""
+    """Where a layout is, and how its checkpoints are recognised."""
 
-    match: str
-    """MODULE:FUNCTION"""
+    module: str
+    """In this package; its function `match` recognises the network."""
     marks: tuple[str, ...]
     """Names, or whole parts that names begin with: a checkpoint that has them all is of it."""
 
 
 LAYOUTS = {
-    "torchvision": Entry("atrous.weights.importers.torchvision:match", ("classifier.4.weight",)),
-    "smp": Entry("atrous.weights.importers.smp:match", ("segmentation_head.0.weight",)),
-    "kazuto1011": Entry("atrous.weights.importers.kazuto:match", ("base.layer1", "base.aspp")),
-    "vainf": Entry("atrous.weights.importers.vainf:match", ("backbone", "classifier.classifier")),
-    "mmseg": Entry("atrous.weights.importers.mmseg:match", ("backbone", "decode_head.conv_seg")),
+    "torchvision": Entry("torchvision", ("classifier.4.weight",)),
+    "smp": Entry("smp", ("segmentation_head.0.weight",)),
+    "kazuto1011": Entry("kazuto", ("base.layer1", "base.aspp")),
+    "vainf": Entry("vainf", ("backbone", "classifier.classifier")),
+    "mmseg": Entry("mmseg", ("backbone", "decode_head.conv_seg")),
 }
 """By the name that `atrous convert --layout` takes."""
 
-CLASSIFIERS = ("fc", "classifier", "head")
+_CLASSIFIERS = ("fc", "classifier", "head")
 """Beginnings of the names of the last layers, which are matrices, of ImageNet's classifiers."""
 
-
 _WRAPPED = r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
-"""What torch puts into names where a part of a network is compiled, or wrapped."""
+"""Parts that torch puts into names where a part of a network is compiled or wrapped."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +47,7 @@ class Found:
 
     layout: str
     prefix: str
-    """What its names began with, "model.module." for instance."""
+    """Beginning of its names in the file, "model.module." for instance."""
     state: dict[str, Tensor]
     """Its tensors, without the prefix."""
     left_over: dict[str, Tensor]
@@ -58,14 +57,10 @@ class Found:
 
 
 def find_network(state: State, layout: str | None) -> Found:
-    """Find the one network that `state` is of; of several alike, the one that is averaged.
+    """Find the one network in `state`, all tensors of a checkpoint; the averaged one of several.
 
-    Args:
-        state: all tensors of a checkpoint.
-        layout: one of `LAYOUTS`, or None for any.
-
-    Raises:
-        InputError: there is none, there are several, or tensors beside it may change its output.
+    `layout` is one of `LAYOUTS`, or None for any. Tensors beside the network that may change its
+    output are refused.
     """
     layout, prefixes = _detect(state, layout)
     chosen = [prefix for prefix in prefixes if says_averaged(prefix)] or prefixes
@@ -93,11 +88,7 @@ def find_network(state: State, layout: str | None) -> Found:
 
 
 def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:
-    """Return the layout whose marks stand outermost, and the prefixes of its networks.
-
-    Raises:
-        InputError: of none; the line says what was looked for.
-    """
+    """Return the layout whose marks are outermost, and the prefixes of its networks."""
     if layout is not None:
         if layout not in LAYOUTS:
             raise InputError(f"--layout {layout}: no such layout. There are: {', '.join(LAYOUTS)}")
@@ -106,7 +97,7 @@ def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:
     if names := [name for name, prefixes in found.items() if prefixes]:
         layout = min(names, key=lambda name: found[name][0].count("."))
         return layout, found[layout]
-    if any(begins(key, CLASSIFIERS) and tensor.ndim == 2 for key, tensor in state.items()):
+    if any(begins(key, _CLASSIFIERS) and tensor.ndim == 2 for key, tensor in state.items()):
         raise InputError(
             "a classifier's weights, not a segmentation network's; to train from them: "
             "atrous train --backbone NAME --backbone-weights FILE"
@@ -116,7 +107,7 @@ def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:
 
 
 def _prefixes(state: State, marks: tuple[str, ...]) -> list[str]:
-    """Return what stands before all of `marks` in names of `state`, the shortest first."""
+    """Return what precedes all of `marks` in names of `state`, the shortest first."""
     before = [
         {
             name[: match.start()]
@@ -133,7 +124,7 @@ def _is_of_loss(name: str) -> bool:
 
 
 def _is_harmless(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor beside a network is a loss's, a counter, or a vector that is no layer's."""
+    """Whether a tensor beside a network is a loss's, a counter, or a vector of no layer."""
     is_of_layer = name.rpartition(".")[2] in ("weight", "bias", "running_mean", "running_var")
     is_vector = tensor.squeeze().ndim < 2 and not is_of_layer
     return _is_of_loss(name) or not tensor.is_floating_point() or is_vector

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from atrous.evaluation.cost import Cost, cost_of, cost_of_network
 from atrous.export.graph import to_onnx
-from atrous.infer.bundle import zoo_path
 from atrous.infer.runtimes.onnx import OnnxRuntime
 from atrous.models.catalogue import normalization
 from atrous.models.network import Output
 from atrous.models.photo import PhotoNetwork
 from atrous.train.recipe import Recipe
+from atrous.weights.hub import zoo_path
 
 CONSTANTS = range(6, 20)
 """How many a bundle has besides: the photo's mean and spread are six, then factors of sizes."""

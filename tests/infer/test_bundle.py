@@ -1,14 +1,12 @@
 """Metadata go into a bundle and come back; what is no bundle is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 from color_bundle import TAXONOMY
 
 from atrous.errors import InputError
-from atrous.infer import bundle
-from atrous.infer.bundle import BundleMetadata, find_model, zoo_names, zoo_path
+from atrous.infer.bundle import BundleMetadata
 
 METADATA = BundleMetadata(
     taxonomy=TAXONOMY,
@@ -21,13 +19,6 @@ METADATA = BundleMetadata(
     scores={"camvid val": {"miou": 0.7, "protocol": "pooled"}},
     version="0.1.0",
 )
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "camvid.onnx").touch()
-    monkeypatch.setattr(bundle, "_ZOO", tmp_path)
-    return tmp_path
 
 
 def test_properties_come_back() -> None:
@@ -82,29 +73,3 @@ def test_metadata_of_a_run() -> None:
     metadata = BundleMetadata.from_run(run, stride=4)
     assert metadata.model == "deeplabv3plus on resnet18, output stride 16"
     assert (metadata.precision, metadata.licence, metadata.scores) == ("fp32", "CC0", {})
-
-
-def test_a_name_means_the_shipped_model_even_beside_a_folder_of_that_name(
-    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = tmp_path / "here"
-    (here / "camvid").mkdir(parents=True)
-    monkeypatch.chdir(here)
-    assert zoo_names() == ("camvid",)
-    assert find_model("camvid") == zoo_path("camvid") == zoo / "camvid.onnx"
-    assert find_model("./camvid") == Path("camvid")
-    assert find_model(Path("../camvid.onnx")) == Path("../camvid.onnx")
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("camvit", r"camvit: no shipped model.* Did you mean camvid\?"),
-        ("xyz", "Shipped are: camvid"),
-        ("camvit.onnx", "camvit.onnx: no such file"),
-        ("runs/one", "runs/one: no such file"),
-    ],
-)
-def test_a_model_that_is_not_there(zoo: Path, model: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        find_model(model)

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("openvino")
 
 OPEN = """
-import itertools, os, signal, subprocess, sys, threading
+import itertools, os, pathlib, signal, subprocess, sys, threading
 import numpy
 from atrous.infer.runtimes.open import open_runtime
 image = numpy.full((1, 8, 8, 3), 255, numpy.uint8)
-def open_one(): return open_runtime(sys.argv[1], 1, "openvino")
+def open_one(): return open_runtime(pathlib.Path(sys.argv[1]), 1, "openvino")
 """
 
 

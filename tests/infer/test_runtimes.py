@@ -167,8 +167,8 @@ def ticks_by_thread() -> dict[str, int]:
 
 
 def test_threads_can_be_chosen(tiny_bundle: Path) -> None:
-    assert open_runtime(str(tiny_bundle), threads=1).threads == 1
-    assert open_runtime(str(tiny_bundle)).threads == usable_cores() >= 1
+    assert open_runtime(tiny_bundle, threads=1).threads == 1
+    assert open_runtime(tiny_bundle).threads == usable_cores() >= 1
     with pytest.raises(InputError, match=r"--threads 0: give a number from 1"):
         open_runtime(tiny_bundle, threads=0)
 
@@ -263,13 +263,13 @@ def test_nothing_is_sent_or_written_elsewhere(name: str, tiny_bundle: Path, tmp_
     """In a process of its own, since libraries report when they are imported."""
     open_or_skip(tiny_bundle, name)
     code = f"""
-import socket, sys
+import pathlib, socket, sys
 def refuse(*arguments): raise SystemExit("a connection was tried")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 sys.addaudithook(lambda event, _: refuse() if event.startswith("socket.") else None)
 import numpy
 from atrous.infer.runtimes.open import open_runtime
-open_runtime({str(tiny_bundle)!r}, 1, {name!r})(numpy.zeros((1, 8, 8, 3), numpy.uint8))
+open_runtime(pathlib.Path({str(tiny_bundle)!r}), 1, {name!r})(numpy.zeros((1, 8, 8, 3), numpy.uint8))
 import threading
 print(sorted(name for name in sys.modules if "telemetry" in name), threading.active_count())
 """
@@ -293,7 +293,8 @@ def test_first_calls_in_openvino_may_come_together() -> None:
     code = "import faulthandler, numpy, threading\n"
     code += "faulthandler.dump_traceback_later(300, exit=True)\n"
     code += "from atrous.infer.runtimes.open import open_runtime\n"
-    code += "runtime = open_runtime('camvid', 2, 'openvino', calls=2)\n"
+    code += "from atrous.weights.hub import zoo_path\n"
+    code += "runtime = open_runtime(zoo_path('camvid'), 2, 'openvino', calls=2)\n"
     code += "together, image = threading.Barrier(2), numpy.zeros((1, 64, 64, 3), 'u1')\n"
     code += "def call(): together.wait(); runtime(image)\n"
     code += "threads = [threading.Thread(target=call) for _ in range(2)]\n"

@@ -40,14 +40,12 @@ def bench(
         json_output: Print one JSON document instead of the tables.
     """
     # numpy and Pillow, which `atrous bench --help` need not load
-    from atrous.cli.convert import fetched
-    from atrous.cli.progress import watched
+    from atrous.cli.progress import resolved, watched
     from atrous.evaluation.timing import bench as measure
-    from atrous.infer.bundle import find_model
 
     if rounds < 1 or min(size or (1, 1)) < 1:
         raise InputError("--rounds and --size take numbers of 1 or more")
-    path = find_model(fetched(model))
+    path = resolved(model)
     with watched("photos") as progress:
         result = measure(
             path,

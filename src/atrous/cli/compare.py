@@ -135,9 +135,9 @@ def _wanted(items: Sequence[str]) -> "dict[str, Path | Recipe]":
 
     A path to a model goes before a recipe of that name, and a shipped name before both.
     """
-    from atrous.infer.bundle import zoo_names
     from atrous.recipes import RECIPES, STUDIES, find
     from atrous.run import has_run
+    from atrous.weights.hub import zoo_names
 
     found: list[tuple[str, str, Path | Recipe]] = []  # short name, long name, item
     for item in items:
@@ -161,10 +161,9 @@ def _wanted(items: Sequence[str]) -> "dict[str, Path | Recipe]":
 
 
 def _model(item: str) -> tuple[str, str, Path]:
-    from atrous.cli.convert import fetched
-    from atrous.infer.bundle import find_model
+    from atrous.cli.progress import resolved
 
-    path = find_model(fetched(item))
+    path = resolved(item)
     name = path.stem if path.suffix == ".onnx" else path.resolve().name
     return printable(name), printable(item), path
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from atrous.cli.convert import fetched
+from atrous.cli.progress import resolved
 from atrous.cli.rasters import say_fourth_band
 from atrous.errors import InputError
 
@@ -159,7 +159,7 @@ def _from_model(
     from atrous.evaluation.evaluate import from_model
     from atrous.infer.segmenter import load
 
-    segmenter = load(fetched(model), **asdict(options))
+    segmenter = load(resolved(model), **asdict(options))
     return from_model(segmenter, truth, name=model, confidence=confidence)
 
 
@@ -183,8 +183,8 @@ def _reference(
 
 def _is_predictions(against: str) -> bool:
     """Whether `against` is a folder of predictions, not a model."""
-    from atrous.infer.bundle import zoo_names
     from atrous.run import has_run
+    from atrous.weights.hub import zoo_names
 
     path = Path(against)
     return against not in zoo_names() and path.is_dir() and not has_run(path)

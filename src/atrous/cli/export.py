@@ -55,8 +55,7 @@ def export(
     # torch and onnx are not part of the core install
     import onnx
 
-    from atrous.cli.convert import fetched
-    from atrous.cli.progress import watched
+    from atrous.cli.progress import resolved, watched
     from atrous.cli.rasters import say_fourth_band
     from atrous.evaluation.score import check_same_classes
     from atrous.export.certificate import compare
@@ -64,7 +63,7 @@ def export(
     from atrous.export.int8.quantize import quantize
     from atrous.infer.segmenter import load
 
-    run = Path(fetched(str(run)))
+    run = resolved(run)
     segmenter = load(run, runtime="torch")
     taxonomy = segmenter.metadata.taxonomy
     dataset = dataset_of_run(run, data, root)

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atrous.progress import Notify, Progress, Track
@@ -56,6 +57,16 @@ def watched_bytes() -> Iterator[tuple[Track, Notify]]:
 
     with bar:
         yield track, notify
+
+
+def resolved(model: str | Path) -> Path:
+    """Return the file or folder of a model; a published one is downloaded, with a progress bar."""
+    from atrous.weights.hub import is_published, resolve
+
+    if not is_published(model):
+        return resolve(model)
+    with watched_bytes() as (track, notify):
+        return resolve(model, track, notify)
 
 
 def _byte_bar() -> "Bar":

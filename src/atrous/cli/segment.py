@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from atrous.cli.convert import fetched
-from atrous.cli.progress import watched
+from atrous.cli.progress import resolved, watched
 from atrous.cli.rasters import saved_rasters
 from atrous.cli.videos import saved_videos
 from atrous.errors import InputError
@@ -89,7 +88,7 @@ def segment(
     targets, videos = _targets(paths, out)
     rasters = {p: t for p, t in targets.items() if bands or value_range or is_raster(p)}
     calls = PHOTOS_AT_A_TIME if rasters or videos else min(len(targets), PHOTOS_AT_A_TIME)
-    segmenter = load(fetched(model), threads, runtime, calls, tile, flip, scales, crf)
+    segmenter = load(resolved(model), threads, runtime, calls, tile, flip, scales, crf)
     reading, said = segmenter.reading([*targets], bands, value_range)
     if said:
         print(said, file=sys.stderr)

@@ -10,7 +10,6 @@ nothing beside it.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,11 +17,9 @@ import msgspec
 from atrous import __version__
 from atrous.decode import convert
 from atrous.errors import InputError
-from atrous.files import no_such_file
 from atrous.images.bands import Bands
 from atrous.run import Run
 from atrous.taxonomy import Taxonomy
-from atrous.text import did_you_mean
 
 __all__ = ["FORMAT", "BundleMetadata", "Precision"]
 
@@ -33,7 +30,6 @@ Precision = Literal["fp32", "int8"]
 
 _PREFIX = "atrous."
 _FIX = "export the bundle again"
-_ZOO = Path(__file__).parent.parent / "zoo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,45 +127,3 @@ def damaged(name: str, error: Exception) -> InputError:
     """Return the error for metadata of the bundle `name` that cannot be decoded."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{name}: its metadata are damaged ({reason}); {_FIX}")
-
-
-def zoo_names() -> tuple[str, ...]:
-    """Return the names of the bundles that ship with the package, in alphabetical order."""
-    return tuple(sorted(file.stem for file in _ZOO.glob("*.onnx")))
-
-
-def zoo_path(name: str) -> Path:
-    """Return where the shipped bundle `name` lies."""
-    path = _ZOO / f"{name}.onnx"
-    if name in zoo_names():
-        return path
-    fix = did_you_mean(name, zoo_names(), f"Shipped are: {', '.join(zoo_names()) or 'none'}")
-    raise InputError(f"{name}: no shipped model, bundle file or run folder. {fix}")
-
-
-def find_model(model: str | Path) -> Path:
-    """Return the bundle file or run folder that `model` names: a shipped name, a path to either.
-
-    A shipped name goes before a folder of that name (a data set's, say); `./NAME` means the folder.
-    A published name ("torchvision/fcn_resnet50") is fetched when it is first asked for.
-    """
-    path = Path(model)
-    if model in zoo_names():
-        return zoo_path(str(model))
-    if path.exists():
-        return path
-    if path.suffix != ".onnx" and path.parent != Path():
-        return _published(str(model))
-    if path.suffix == ".onnx":
-        raise no_such_file(path)
-    return zoo_path(str(model))
-
-
-def _published(name: str) -> Path:
-    """Return the run folder of a published checkpoint."""
-    from atrous.weights.hub import published_run  # which the other models need not pay for
-    from atrous.weights.published import PUBLISHED, no_such_weights
-
-    if name not in PUBLISHED:
-        raise no_such_weights(name)
-    return published_run(name)

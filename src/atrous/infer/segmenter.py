@@ -34,6 +34,7 @@ from atrous.infer.video.frames import Frame, Video
 from atrous.kernels import usable_cores
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.text import amount
+from atrous.weights.hub import resolve
 
 __all__ = ["Outcome", "Photo", "Segmentation", "Segmenter", "load"]
 
@@ -237,7 +238,7 @@ def load(
     refinement = crf_named(crf) if isinstance(crf, str) else crf
     threads = usable_cores() if threads is None else threads
     calls = min(calls, threads)
-    opened = open_runtime(model, threads, runtime, calls)
+    opened = open_runtime(resolve(model), threads, runtime, calls)
     if flip or scales:
         opened = AugmentedRuntime(opened, flip, scales)
     return Segmenter(opened if tile == 0 else TiledRuntime(opened, tile), calls, refinement)

@@ -102,7 +102,8 @@ def config_from_options(options: Mapping[str, Any]) -> Network.Config:
 
 def options_of(config: Network.Config, num_classes: int) -> dict[str, Any]:
     """Return the flat table that `config_from_options` reads back, of all options."""
-    return {"name": config.name, "num_classes": num_classes, **_DEFAULTS, **dict(_leaves(config))}
+    named = {"name": config.name, "num_classes": num_classes, "backbone": config.backbone.name}
+    return {**named, **_DEFAULTS, **dict(_leaves(config))}
 
 
 def _filled(kind: Any, given: Mapping[str, Any], prefix: str = "") -> Any:

@@ -1,35 +1,65 @@
-"""Weights that other projects publish, as run folders in the user's cache."""
+"""Model names to files: the one place where a name becomes a bundle or a run folder."""
 
 from pathlib import Path
 
 from atrous.errors import InputError
+from atrous.files import no_such_file
 from atrous.progress import Notify, Track, unheard, untracked
-from atrous.run import has_run
-from atrous.weights.cache import cache_folder
-from atrous.weights.published import PUBLISHED, fetch_run
+from atrous.text import did_you_mean
+
+__all__ = ["is_published", "resolve", "zoo_names", "zoo_path"]
+
+_ZOO = Path(__file__).parent.parent / "zoo"
 
 
-def published_run(
-    name: str,
+def resolve(
+    model: str | Path,
     track: Track = untracked,
     notify: Notify = unheard,
 ) -> Path:
-    """Return the run folder of a published checkpoint, fetched and converted when first asked for.
+    """Return the bundle file or run folder that `model` names.
+
+    A shipped name goes before a folder of that name (a data set's, say); `./NAME` is the folder. A
+    published name ("torchvision/fcn_resnet50") is downloaded when it is first asked for.
 
     Args:
-        name: a key of `PUBLISHED`.
-        track: told the bytes that have come.
-        notify: told of breaks.
-
-    Raises:
-        InputError: it is not here yet and cannot be fetched, or there is no place to keep it.
-        ImportError: torch is not installed.
-        OSError: the disk is full.
+        model: a shipped or published name, or the path of a bundle or of a run folder.
+        track: told the bytes of a download.
+        notify: told of its interruptions.
     """
-    try:
-        folder = cache_folder() / "weights" / name
-    except RuntimeError:
-        raise InputError(f"{name}: no home to keep it in; set XDG_CACHE_HOME to a folder") from None
-    if not has_run(folder):
-        fetch_run(PUBLISHED[name], folder, track, notify)
-    return folder
+    path, name = Path(model), str(model)
+    if model in zoo_names():
+        return zoo_path(name)
+    if path.exists():
+        return path
+    if path.suffix == ".onnx":
+        raise no_such_file(path)
+    if path.parent == Path():
+        return zoo_path(name)
+    from atrous.weights.published import no_such_weights, published_run  # slow to import
+
+    if not is_published(model):
+        raise no_such_weights(name)
+    return published_run(name, track, notify)
+
+
+def is_published(model: str | Path) -> bool:
+    """Return whether `model` is a published name, and no path."""
+    if "/" not in str(model) or Path(model).exists():
+        return False
+    from atrous.weights.published import PUBLISHED  # slow to import
+
+    return str(model) in PUBLISHED
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Return the names of the bundles that ship with the package, in alphabetical order."""
+    return tuple(sorted(file.stem for file in _ZOO.glob("*.onnx")))
+
+
+def zoo_path(name: str) -> Path:
+    """Return the path of the shipped bundle `name`."""
+    if name in zoo_names():
+        return _ZOO / f"{name}.onnx"
+    fix = did_you_mean(name, zoo_names(), f"Shipped are: {', '.join(zoo_names()) or 'none'}")
+    raise InputError(f"{name}: no shipped model, bundle file or run folder. {fix}")

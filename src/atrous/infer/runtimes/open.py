@@ -7,7 +7,6 @@ and after a colon how it computes: "openvino:bf16".
 from pathlib import Path
 
 from atrous.errors import InputError
-from atrous.infer.bundle import find_model
 from atrous.infer.runtime_selection import plain_runtime, remembered
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.runtimes.onnx import OnnxRuntime
@@ -24,18 +23,17 @@ _MAX_THREADS = 1024
 
 
 def open_runtime(
-    model: str | Path, threads: int | None = None, runtime: str = "auto", calls: int = 1
+    path: Path, threads: int | None = None, runtime: str = "auto", calls: int = 1
 ) -> Runtime:
-    """Open a shipped bundle by its name, a bundle file, or a run folder.
+    """Open a bundle file or a run folder.
 
     Args:
-        model: shipped name, path of an .onnx file, or path of a run folder.
+        path: an existing .onnx file or run folder, as `weights.hub.resolve` returns it.
         threads: by default as many as this process may run on.
         runtime: a name of `OF_BUNDLES` or `OF_RUNS`; "auto" is the fastest that `atrous bench`
             found here, or else "onnxruntime" or "torch".
         calls: calls at a time from the caller's threads; they share `threads`.
     """
-    path = find_model(model)
     if threads is not None and not 1 <= threads <= _MAX_THREADS:
         raise InputError(f"--threads {threads}: give a number from 1 to {_MAX_THREADS}")
     threads = threads or usable_cores()

@@ -1,9 +1,9 @@
 """Networks of any number of input bands: their first convolution, and their normalisation.
 
-ImageNet's weights are of red, green and blue. Bands that are known to be these keep theirs, any
-other band gets the mean of the three, and all are scaled by 3 / C, so that the sums stay as large
-as they were. That is timm's rule for one band; for more, timm repeats red, green and blue, which
-would be others' colours here.
+ImageNet's weights are for red, green and blue. Bands that are known to be these keep theirs, any
+other band gets the mean of the three, and all are scaled by 3 / C, which keeps the sums as large as
+before. That is timm's rule for one band; for more, timm repeats red, green and blue, which would be
+wrong for other bands.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,14 @@ import torch
 from torch import nn
 
 Colors = Sequence[int | None]
-"""What each band shows: 0 red, 1 green, 2 blue; None: something else, or nobody knows."""
+"""Colour of each band: 0 red, 1 green, 2 blue; None: another or unknown."""
 
 
 def take_bands(network: nn.Module, colors: Colors, *, keep_weights: bool) -> None:
-    """Let a network of three colours take as many bands as there are `colors`.
+    """Change the first convolution of three inputs to as many bands as there are `colors`.
 
-    Args:
-        network: its first convolution of three inputs is changed.
-        colors: of the bands.
-        keep_weights: spread its weights over the bands; else they are drawn anew, as spread.
+    With `keep_weights` its weights are spread over the bands; otherwise they are drawn anew, from
+    the distribution that spread weights would have.
     """
     conv = next(
         module

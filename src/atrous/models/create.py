@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from atrous.errors import InputError
+from atrous.models.backbones import Backbone
 from atrous.models.cascade import DeepLabV3Cascade
 from atrous.models.catalogue import entry
 from atrous.models.deeplabv2 import DeepLabV2
@@ -28,31 +29,6 @@ _CLASSES = (
 )
 NETWORKS: dict[str, Any] = {network.Config.name: network for network in _CLASSES}
 """The classes of `catalogue.MODELS`."""
-
-_DEFAULTS: dict[str, Any] = {
-    "output_stride": None,
-    "pyramid_scales": (),
-    "fusion_scales": None,
-    "atrous_rates": None,
-    "image_pooling": True,
-    "multi_grid": None,
-    "auxiliary": False,
-    "separable": False,
-    "separable_norm": True,
-    "aspp_channels": 256,
-    "aspp_convs": 0,
-    "project_kernel": None,
-    "decoder_channels": 256,
-    "decoder_convs": 2,
-    "upsampling": "bilinear",
-    "align_corners": False,
-    "concat_input": False,
-    "pooled_level": 32,
-    "head_kernel": 1,
-    "dropout": 0.1,
-    "in_channels": 3,
-}
-"""The options of all networks, each documented in the Configs; None: what its network has."""
 
 _NAMES = {
     "backbone.name": "backbone",
@@ -80,8 +56,9 @@ def config_from_options(options: Mapping[str, Any]) -> Network.Config:
     """Return the Config of a flat table of options: a recipe's, or run.json's "model".
 
     Args:
-        options: "name", "backbone", and any of `_DEFAULTS`, as JSON has them; None leaves an option
-            to the network. "num_classes" and "pretrained" are ignored.
+        options: "name", "backbone", and options of any network, as JSON has them. None leaves an
+            option to the network; one that the network does not have must be at its default.
+            "num_classes" and "pretrained" are ignored.
     """
     name = options["name"]
     given = {
@@ -95,15 +72,14 @@ def config_from_options(options: Mapping[str, Any]) -> Network.Config:
     config: Network.Config = _filled(NETWORKS[name].Config, given)
     taken = dict(_leaves(config))
     for option, value in given.items():
-        if option not in taken and (option not in _DEFAULTS or value != _DEFAULTS[option]):
+        if option not in taken and value not in _defaults(option):
             raise InputError(f"{name} has no option {option.replace('_', '-')}; leave it out")
     return config
 
 
 def options_of(config: Network.Config, num_classes: int) -> dict[str, Any]:
-    """Return the flat table that `config_from_options` reads back, of all options."""
-    named = {"name": config.name, "num_classes": num_classes, "backbone": config.backbone.name}
-    return {**named, **_DEFAULTS, **dict(_leaves(config))}
+    """Return the flat table that `config_from_options` reads back."""
+    return {"name": config.name, "num_classes": num_classes, **dict(_leaves(config))}
 
 
 def _filled(kind: Any, given: Mapping[str, Any], prefix: str = "") -> Any:
@@ -126,3 +102,9 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{field.name}.")
         else:
             yield _NAMES.get(prefix + field.name, field.name), value
+
+
+def _defaults(option: str) -> list[Any]:
+    """Return the defaults of an option in the networks that have it."""
+    configs = [network.Config(backbone=Backbone.Config(name="any")) for network in _CLASSES]
+    return [leaves[option] for leaves in map(dict, map(_leaves, configs)) if option in leaves]

@@ -1,8 +1,9 @@
-"""The layers that the networks are built from, and the one place where tensors change size.
+"""The layers of the networks, and the one place where tensors are resized.
 
 ASPP is of DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), its separable form of DeepLabV3+ (Chen et
 al. 2018, arXiv:1802.02611). Departures: image pooling is a plain mean that is broadcast, not
-resized, which is the same; `Norm` uses its running statistics where a channel holds a single value.
+resized, with equal results; `Norm` uses its running statistics where a channel holds a single
+value.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ from atrous.models.transposed import TransposedUpsample
 class Norm(nn.BatchNorm2d):
     """Batch normalisation that also trains on one value per channel.
 
-    The variance of a single value (batch of one, 1x1 features, as image pooling makes) is
-    undefined, and torch raises. There, and only there, training uses the running statistics and
-    leaves them as they are.
+    The variance of a single value (batch of one, 1x1 features, as after image pooling) is
+    undefined, and torch raises. In this case alone, training uses the running statistics and
+    leaves them unchanged.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
@@ -68,7 +69,7 @@ class SeparableConv(nn.Sequential):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a 1x1, a 3x3 per rate and the image's mean, side by side."""
+    """Atrous spatial pyramid pooling: a 1x1, a 3x3 per rate and the image's mean, concatenated."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -122,7 +123,7 @@ class ASPP(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """The means over 1, 4, 9 and 36 parts of the image, side by side (Zhao et al. 2017)."""
+    """The means over 1, 4, 9 and 36 parts of the image, concatenated (Zhao et al. 2017)."""
 
     def __init__(
         self,
@@ -183,8 +184,8 @@ def pad_image(
     """Pad with zeros at the right and at the bottom to the next multiple of the output stride.
 
     All other strides of a network divide it. A single image of one cell is made two cells wide in
-    training: else the backbone's last stage would be left with one value per channel, which its
-    batch normalisation cannot train on.
+    training: with one value per channel, the batch normalisation of the backbone's last stage
+    cannot train.
     """
     height, width = image.shape[-2:]
     right, bottom = -width % output_stride, -height % output_stride

@@ -1,4 +1,4 @@
-"""PhotoNetwork: a network that takes photos as they are. This is what is exported and served."""
+"""PhotoNetwork: a network that takes uint8 photos; it is what is exported and served."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -10,13 +10,13 @@ from atrous.models.network import Output
 
 
 class PhotoNetwork(nn.Module):
-    """uint8 image in, low-resolution logits out; normalises inside."""
+    """uint8 image in, low-resolution logits out; it normalises the image."""
 
     scale: Tensor  # (C, 1, 1)
     shift: Tensor  # (C, 1, 1)
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Wrap `network`, which shares its weights; `mean` and `std` are of its channels, 0..1."""
+        """Wrap `network` and share its weights; `mean` and `std` are of its channels, 0..1."""
         super().__init__()
         self.network = network
         self.stride = cast(int, network.stride)
@@ -32,6 +32,6 @@ class PhotoNetwork(nn.Module):
         return output.logits.float()
 
     def normalize(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, C)
-        """Return what the network takes, float32 (B, C, H, W)."""
+        """Return the network's input, float32 (B, C, H, W)."""
         # Planes first: onnxruntime is much slower at multiplying along a last axis of three.
         return image.permute(0, 3, 1, 2).float() * self.scale + self.shift

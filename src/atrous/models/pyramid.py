@@ -1,10 +1,10 @@
-"""Image pyramid: one network looks at several sizes of the image, and what it sees is merged.
+"""Image pyramid: one network sees several scales of the image, and its features are merged.
 
 Papers: Farabet et al. 2013 (doi:10.1109/TPAMI.2012.231), where the features of all scales are
 concatenated and classified by one 1x1 convolution; Chen et al. 2016a (DeepLabV2, arXiv:1606.00915),
 where each pixel keeps the largest score of any scale. Departure: the convolution of `Concatenation`
 returns as many features as one scale has, and the network's own head follows, so that any network
-can be put into a pyramid. It starts as the network without one.
+can have a pyramid. It starts as the network without one.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,12 @@ from atrous.models.layers import resize
 
 
 class Fusion(nn.Module):
-    """Scales of the image, and how a subclass merges their features."""
+    """Features of several scales of the image, merged by the subclass."""
 
     def __init__(self, scales: Sequence[float]) -> None:
-        """Take the scales, 1 first.
+        """Take the scales, 1 first: multiples of 1/4 up to 2.
 
-        Raises:
-            InputError: the first is not 1, or one is no multiple of 1/4 up to 2. Sides of padded
-                images and of features are whole numbers at such scales.
+        Sides of padded images and of features are whole numbers at such scales.
         """
         super().__init__()
         if not scales or scales[0] != 1:
@@ -40,7 +38,7 @@ class Fusion(nn.Module):
     def forward(
         self, features: Tensor, image: Tensor, decode: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Merge the features of `image` with those of its other sizes.
+        """Merge the features of `image` with those of its other scales.
 
         Args:
             features: (B, C, h, w), those of `image` itself.
@@ -56,12 +54,10 @@ class Fusion(nn.Module):
 
 
 class Concatenation(Fusion):
-    """A 1x1 convolution over the features of all scales; it starts by keeping those of the first.
-
-    Args of the constructor: channels of one scale's features, and the scales.
-    """
+    """A 1x1 convolution over the features of all scales; it starts as the first scale's."""
 
     def __init__(self, channels: int, scales: Sequence[float]) -> None:
+        """Take the channels of one scale's features, and the scales."""
         super().__init__(scales)
         self.conv = nn.Conv2d(channels * len(scales), channels, 1)
         nn.init.dirac_(self.conv.weight)

@@ -1,4 +1,4 @@
-"""A learned enlargement by transposed convolution, which also trains fast on a CPU."""
+"""Learned upsampling by transposed convolution, which also trains fast on a CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 
 class TransposedUpsample(nn.ConvTranspose2d):
-    """A learned enlargement of each channel by itself; it starts as `resize`, but at the border.
+    """Learned upsampling of each channel by itself; it starts as `resize`, except at the border.
 
-    The kernel is 2 `factor` wide (Long et al. 2015, arXiv:1411.4038); beyond the border are zeros,
+    The kernel is 2 `factor` wide (Long et al. 2015, arXiv:1411.4038); zeros lie beyond the border,
     where `resize` repeats the last cell.
     """
 
@@ -35,7 +35,7 @@ def enlarge(x: Tensor, weight: Tensor) -> Tensor:  # (B, C, h, w), (C, 1, 2f, 2f
     """
     (batch, channels, height, width), factor = x.shape, weight.shape[-1] // 2
     corners = F.pad(x, (1, 1, 1, 1)).unfold(2, 2, 1).unfold(3, 2, 1)  # (B, C, h + 1, w + 1, 2, 2)
-    # the upper cell is seen by the lower half of its kernel, and so on
+    # the upper cell contributes through the lower half of its kernel, and so on
     kernel = weight.reshape(channels, 2, factor, 2, factor).flip(1, 3).transpose(2, 3)
     blocks = corners.reshape(batch, channels, -1, 4) @ kernel.reshape(channels, 4, factor**2)
     blocks = blocks.reshape(batch, channels, height + 1, width + 1, factor, factor)

@@ -1,6 +1,7 @@
-"""A folder for what can be made again: the user's cache.
+"""The user's cache: a folder for files that can be made again.
 
-Nothing here is an error: what cannot be read is made again, what cannot be written is not kept.
+No failure is an error: a file that cannot be read is made again, one that cannot be written is not
+kept.
 """
 
 import hashlib
@@ -12,11 +13,7 @@ from atrous.files import replacing
 
 
 def cache_folder() -> Path:
-    """Return where this system keeps a user's caches, with our name; it may not exist.
-
-    Raises:
-        RuntimeError: the user has no home.
-    """
+    """Return our folder in the user's cache; it may not exist. RuntimeError: no home."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local"
     elif sys.platform == "darwin":
@@ -27,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def read_kept(name: str) -> bytes:
-    """Return what `keep` wrote under `name`; nothing where it is missing or cannot be read."""
+    """Return the content that `keep` wrote under `name`; b"" if it cannot be read."""
     try:
         return (cache_folder() / name).read_bytes()
     except (OSError, RuntimeError):
@@ -35,7 +32,7 @@ def read_kept(name: str) -> bytes:
 
 
 def keep(name: str, content: bytes) -> bool:
-    """Write `content` under `name`, in place of what was there; return whether that went well."""
+    """Write `content` under `name`, replacing any before; return whether that succeeded."""
     try:
         with replacing(cache_folder() / name) as temporary:
             temporary.write_bytes(content)

@@ -20,14 +20,14 @@ from atrous.files import no_such_file
 from atrous.weights.importers.stand_ins import DTYPES, Held, load_with_stand_ins, state_of
 
 PLAIN = ("state_dict", "model_state", "model_state_dict", "model")
-"""Keys of the weights that count, beside other weights; a file's only weights have any key."""
+"""Keys of the weights that are used, beside other weights; a file's only weights have any key."""
 
 _AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow|polyak)(?![a-z])")
-_DEEPEST = 5
-"""How many dictionaries around a network's are looked into."""
+_MAX_DEPTH = 5
+"""Dictionaries around a network's that are searched."""
 
 _NUMBERS = {*DTYPES.values(), torch.float8_e4m3fn, torch.float8_e5m2}
-"""What torch makes float32 of; of two numbers in a byte, for instance, it does not."""
+"""Types that torch converts to float32; it does not for two numbers in a byte, say."""
 
 _HARMLESS: list[Any] = [  # numpy scalars: scores that training scripts keep beside the weights
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
@@ -41,24 +41,23 @@ _HARMLESS: list[Any] = [  # numpy scalars: scores that training scripts keep bes
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """The weights of a file that count."""
+    """The weights of a file that are used."""
 
     state: dict[str, Tensor]
     """By their names in the file, on the CPU."""
     key: str
-    """Where they are, "ema.module" for file["ema"]["module"]; "" if the file is no more."""
+    """Their place, "ema.module" for file["ema"]["module"]; "" for the file itself."""
     averaged: bool
-    """Whether the place says that they are averages."""
+    """The place is named after averages."""
     others: tuple[str, ...]
-    """Where other weights of about as many tensors are, or averages without names: not taken."""
+    """Places of other weights of about as many tensors, or of averages without names."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the weights of a file, out of any dictionaries around them; averaged ones first.
+    """Read the weights of a file, within any dictionaries; averaged ones first.
 
-    Raises:
-        InputError: there is no such file, it is damaged or none of weights, it holds several
-            networks, no plain tensors, or numbers that are not finite.
+    Refused are damaged files, several networks, tensors that are not plain, and numbers that are
+    not finite.
     """
     if not path.is_file():
         raise no_such_file(path)
@@ -122,7 +121,7 @@ def few(names: Iterable[str]) -> str:
 
 def _groups(content: Any, key: str, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
     """Each dictionary that holds tensors, and each whole network, with its place in the file."""
-    if not isinstance(content, dict) or id(content) in seen or key.count(".") > _DEEPEST:
+    if not isinstance(content, dict) or id(content) in seen or key.count(".") > _MAX_DEPTH:
         return
     seen.add(id(content))
     if state := state_of(content):
@@ -188,12 +187,7 @@ def _torch(path: Path) -> Any:
 
 
 def _check_is_stored(path: Path) -> None:
-    """Refuse an archive that is larger when unpacked: torch does not compress, a bomb does.
-
-    Raises:
-        InputError: it is, or it is of TorchScript.
-        zipfile.BadZipFile: damaged.
-    """
+    """Refuse TorchScript, and an archive that grows when unpacked: torch does not compress."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

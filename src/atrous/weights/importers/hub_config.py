@@ -13,7 +13,7 @@ _FIXED = {"decoder_atrous_rates": [12, 24, 36], "decoder_interpolation": "neares
 
 
 class Beside(NamedTuple):
-    """What a config.json says that no tensor does; None where it says nothing."""
+    """Options that a config.json has and no tensor shows; None where it has none."""
 
     output_stride: int | None = None
     backbone: str | None = None
@@ -25,11 +25,7 @@ def file_of(path: Path) -> Path:
 
 
 def options_beside(path: Path) -> Beside:
-    """Read the config.json beside the weights of such a folder; there may be none.
-
-    Raises:
-        InputError: it is no JSON, or the network computes otherwise than any of atrous.
-    """
+    """Read the config.json beside the weights of such a folder, if there is one."""
     config = path.with_name("config.json")
     if path.name not in _WEIGHTS or not config.is_file():
         return Beside()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-"""What a file before torch 1.6 begins with."""
+"""The first number in a file from before torch 1.6."""
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -30,14 +30,14 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-"""Of the storages that torch.save names."""
+"""Of the names that torch.save gives to storages."""
 
 _MOST_MODULES = 10_000
 """A network that has more is within itself."""
 
 
 class StandIn(dict[Any, Any]):
-    """An object of any class, as it was written: its items and its state, without its behaviour."""
+    """An object of any class as it was written: items and state, without behaviour."""
 
     __slots__ = ("state",)
     __hash__ = object.__hash__  # type: ignore[assignment]  # a path may be a key
@@ -67,7 +67,7 @@ class StandIn(dict[Any, Any]):
 
 
 class Held(NamedTuple):
-    """A tensor, or the storage of some, where a pickle can do nothing with it."""
+    """A tensor or storage, wrapped so that a pickle can do nothing with it."""
 
     tensor: Tensor
 
@@ -75,8 +75,7 @@ class Held(NamedTuple):
 def load_with_stand_ins(path: Path) -> Any:
     """Return the content of a file of torch.save; tensors are `Held`, other objects `StandIn`.
 
-    Raises:
-        Exception: of any kind, if the file is of neither format, or damaged.
+    A file of neither format, or a damaged one, raises exceptions of any kind.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

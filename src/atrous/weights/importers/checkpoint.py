@@ -61,22 +61,38 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise no_such_file(path)
-    is_safetensors = path.suffix.lower() == ".safetensors"
-    content = _safetensors(path) if is_safetensors else _torch(path)
+    content = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch(path)
     groups = dict(_groups(content, "", set()))
     most = max(map(len, groups.values()), default=0)
     groups = {key: group for key, group in groups.items() if 2 * len(group) >= most}
     if not groups:
         raise InputError(f"{path}: holds no weights by name; save the network's state_dict()")
     is_swapped = "message_hub" in content and {"state_dict", "ema_state_dict"} <= groups.keys()
-    key = "state_dict" if is_swapped else _that_counts(groups)  # mmengine swaps them as it saves
+    key = "state_dict" if is_swapped else _main_key(groups)  # mmengine swaps them as it saves
     if key is None:
         names = ", ".join(map(short, list(groups)[:5]))
         raise InputError(f"{path}: holds several networks ({names}); save the state_dict() of one")
-    state = {
-        name: value.tensor if isinstance(value, Held) else value
-        for name, value in groups.pop(key).items()
-    }
+    state = _checked(groups.pop(key), path)
+    named = {other.split(".")[0] for other in (key, *groups)}
+    nameless = (
+        name
+        for name, value in content.items()
+        if isinstance(name, str)
+        and says_averaged(name)
+        and isinstance(value, dict | list)
+        and value
+    )
+    return Checkpoint(
+        state=state,
+        key=key,
+        averaged=is_swapped or says_averaged(key),
+        others=(*groups, *(name for name in nameless if name not in named)),
+    )
+
+
+def _checked(group: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a network; refuse any that is not plain and finite."""
+    state = {k: value.tensor if isinstance(value, Held) else value for k, value in group.items()}
     if odd := [k for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]:
         raise InputError(
             f"{path}: {short(odd[0])} is no plain tensor; save the network's state_dict() alone"
@@ -85,18 +101,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"{path}: {short(odd[0])} holds NaN or infinity; take an earlier checkpoint"
         )
-    named = {other.split(".")[0] for other in (key, *groups)}
-    nameless = [
-        name
-        for name, value in content.items()
-        if isinstance(name, str)
-        and says_averaged(name)
-        and isinstance(value, dict | list)
-        and value
-    ]
-    others = [*groups, *(name for name in nameless if name not in named)]
-    averaged = is_swapped or says_averaged(key)
-    return Checkpoint(state=state, key=key, averaged=averaged, others=tuple(others))
+    return state
 
 
 def says_averaged(name: str) -> bool:
@@ -134,7 +139,7 @@ def _groups(content: Any, key: str, seen: set[int]) -> Iterator[tuple[str, dict[
         yield from _groups(value, f"{key}.{name}" if key else str(name), seen)
 
 
-def _that_counts(groups: Mapping[str, Any]) -> str | None:
+def _main_key(groups: Mapping[str, Any]) -> str | None:
     """Return the key of the averaged weights, else of the only ones, else the usual one."""
     candidates = [key for key in groups if says_averaged(key)] or list(groups)
     if len(candidates) == 1:

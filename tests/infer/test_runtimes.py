@@ -269,7 +269,8 @@ socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 sys.addaudithook(lambda event, _: refuse() if event.startswith("socket.") else None)
 import numpy
 from atrous.infer.runtimes.open import open_runtime
-open_runtime(pathlib.Path({str(tiny_bundle)!r}), 1, {name!r})(numpy.zeros((1, 8, 8, 3), numpy.uint8))
+path = pathlib.Path({str(tiny_bundle)!r})
+open_runtime(path, 1, {name!r})(numpy.zeros((1, 8, 8, 3), numpy.uint8))
 import threading
 print(sorted(name for name in sys.modules if "telemetry" in name), threading.active_count())
 """

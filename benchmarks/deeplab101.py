@@ -15,6 +15,7 @@ of a trained network's. The last line is JSON. Leave the machine alone meanwhile
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -137,10 +138,12 @@ def write_bundles(theirs, fp32, int8):
         licence="none",
         version="0",
     )
-    write_bundle(to_onnx(PhotoNetwork(our_network(theirs), MEAN, STD).eval()), metadata, fp32)
+    model = to_onnx(PhotoNetwork(our_network(theirs), MEAN, STD).eval())
+    write_bundle(model, metadata, fp32)
     # Small images, as 112 layers are measured on them.
-    _, choice = quantize(fp32, int8, [photo(seed, 129) for seed in range(10, 14)])
-    print(choice)
+    model, plan = quantize(model, [photo(seed, 129) for seed in range(10, 14)])
+    write_bundle(model, replace(metadata, precision="int8"), int8)
+    print(plan)
 
 
 def our_network(theirs):

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from atrous.cli import main
-from atrous.cli.export import dataset_of_run
+from atrous.export.pipeline import dataset_of_run
 from atrous.errors import InputError
 from atrous.run import Run, RunData
 

@@ -11,7 +11,7 @@ import pytest
 
 from atrous.errors import InputError
 from atrous.evaluation.timing import measure, most_resident, peak_memory
-from atrous.export.forms import files_by_runtime
+from atrous.export.pipeline import bundles_by_runtime
 
 
 def test_models_in_runtimes(tiny_bundle: Path, paint: np.ndarray, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_models_in_runtimes(tiny_bundle: Path, paint: np.ndarray, tmp_path: Path
 
     models = {"one": tiny_bundle, "two": tiny_bundle}
     runtimes = ("onnxruntime", "openvino", "torch")
-    files = files_by_runtime(models, runtimes, tmp_path, watch)
+    files = bundles_by_runtime(models, runtimes, tmp_path, watch)
     speeds, missing = measure(files, paint, threads=1, rounds=3, track=watch)
     had = {"onnxruntime", "openvino"} - missing.keys()
     assert all(each.keys() == had for each in speeds.values())  # torch takes no bundles

@@ -60,7 +60,7 @@ def run_folder(tmp_path_factory, shapes):
 
 @pytest.fixture(scope="session")
 def float_bundle(tmp_path_factory, run_folder):
-    from atrous.export.graph import export_bundle
+    from atrous.export import export_bundle
 
     path = tmp_path_factory.mktemp("bundle") / "tiny.onnx"
     export_bundle(run_folder, path)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from atrous.errors import InputError
-from atrous.export.certificate import compare
+from atrous.cli.export import certificate_text
+from atrous.export.certificate import certify
 
 
 @dataclass
@@ -36,7 +37,7 @@ def predict_with_errors(image, count=1, wrong=1):
 
 
 def test_equal_labels_pass_at_a_budget_of_nothing():
-    certificate = compare(predict, predict, [make_sample()], CLASSES, 0.0)
+    certificate = certify(predict, predict, [make_sample()], CLASSES, 0.0)
     assert certificate.passed
     assert certificate.agreement == 1
     assert certificate.changes == {"ground": 0, "disc": 0}
@@ -44,38 +45,38 @@ def test_equal_labels_pass_at_a_budget_of_nothing():
 
 def test_the_worst_class_decides():
     # ground: 49/50 = -2.0 points; disc: 50/51 = -1.96 points.
-    certificate = compare(predict, predict_with_errors, [make_sample()] * 2, CLASSES, 1.99)
+    certificate = certify(predict, predict_with_errors, [make_sample()] * 2, CLASSES, 1.99)
     assert not certificate.passed
     assert list(certificate.changes) == ["ground", "disc"]
     assert certificate.changes["ground"] == pytest.approx(-2)
     assert certificate.agreement == 0.99
-    assert compare(predict, predict_with_errors, [make_sample()], CLASSES, 2.01).passed
+    assert certify(predict, predict_with_errors, [make_sample()], CLASSES, 2.01).passed
 
 
 def test_a_class_that_is_newly_predicted_counts_in_the_mean():
     def newly(image):
         return predict_with_errors(image, wrong=2)
 
-    certificate = compare(predict, newly, [make_sample()], CLASSES, 5.0)
+    certificate = certify(predict, newly, [make_sample()], CLASSES, 5.0)
     assert certificate.changes["ground"] == pytest.approx(-2)
     assert not certificate.passed
 
 
 def test_a_gain_is_no_loss():
-    assert compare(predict_with_errors, predict, [make_sample()], CLASSES, 0.0).passed
+    assert certify(predict_with_errors, predict, [make_sample()], CLASSES, 0.0).passed
 
 
 def test_nothing_to_score_does_not_pass():
     sample = make_sample()
     sample.label[:] = 255
-    certificate = compare(predict, predict, [sample], CLASSES, 1.0)
+    certificate = certify(predict, predict, [sample], CLASSES, 1.0)
     assert not certificate.passed
-    assert "no class" in str(certificate)
+    assert "no class" in certificate_text(certificate)
 
 
 def test_the_report_names_protocol_budget_and_worst_class():
-    certificate = compare(predict, predict_with_errors, [make_sample()], CLASSES, 1.0)
-    text = str(certificate)
+    certificate = certify(predict, predict_with_errors, [make_sample()], CLASSES, 1.0)
+    text = certificate_text(certificate)
     assert "on 1 image, protocol pooled" in text
     assert "mIoU 100.0 -> 98.0; worst class ground -2.0 (budget 1): FAIL" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -89,4 +90,4 @@ def test_a_label_that_does_not_fit_is_named():
     sample = make_sample()
     sample.label[0, 0] = 9
     with pytest.raises(InputError, match=r"^a: the label holds 9"):
-        compare(predict, predict, [sample], CLASSES, 1.0)
+        certify(predict, predict, [sample], CLASSES, 1.0)

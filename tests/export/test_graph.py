@@ -58,7 +58,7 @@ def test_no_path_of_the_machine_is_left_in_the_file(float_bundle):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    from atrous.export.graph import export_bundle
+    from atrous.export import export_bundle
 
     with pytest.raises(InputError, match=r"run\.json"):
         export_bundle(tmp_path, tmp_path / "out.onnx")

@@ -1,6 +1,7 @@
 """Every model exports to one graph for all sizes, and keeps its logits, in 8 bits as well."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_one_graph_for_all_sizes_is_near_torch(model, backbone, options, samples
         version="",
     )
     write_bundle(graph, about, tmp_path / "fp32.onnx")
-    quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", iter(images))
+    quantized, _ = quantize(graph, iter(images))
+    write_bundle(quantized, replace(about, precision="int8"), tmp_path / "int8.onnx")
     fp32, int8 = (OnnxRuntime(tmp_path / f"{n}.onnx", threads=1) for n in ("fp32", "int8"))
     for batch, height, width in ((1, 32, 48), (2, 29, 39), (2, 5, 33)):
         photos = images[:batch, :height, :width]

@@ -70,7 +70,7 @@ def compare(
     from atrous.evaluation.compare import compare as compare_models
     from atrous.evaluation.compare import scenes
     from atrous.evaluation.evaluate import Truth
-    from atrous.export.forms import files_by_runtime
+    from atrous.export.pipeline import bundles_by_runtime
     from atrous.files import replacing
     from atrous.kernels import usable_cores
     from atrous.metrics.protocols import check_protocol
@@ -87,7 +87,7 @@ def compare(
     models = _open_models(items, truth, data, root, out, threads)
     with tempfile.TemporaryDirectory() as folder:
         paths = {model.name: model.path for model in models}
-        files = files_by_runtime(paths, runtime if latency else (), Path(folder), watched)
+        files = bundles_by_runtime(paths, runtime if latency else (), Path(folder), watched)
         comparison = compare_models(
             models, truth, protocol=protocol, size=size, files=files, rounds=rounds, track=watched
         )

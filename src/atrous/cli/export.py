@@ -1,22 +1,16 @@
 """`atrous export`: a run to a certified bundle."""
 
-import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from cyclopts import Parameter
-from numpy.typing import NDArray
 
-from atrous.errors import InputError
+from atrous.report.tables import Table
+from atrous.text import amount, percent
 
 if TYPE_CHECKING:
-    from atrous.data.dataset import Dataset
-
-CALIBRATION_IMAGES = 48
-"""Spread evenly over the split train."""
+    from atrous.export import Certificate
 
 
 def export(
@@ -47,89 +41,55 @@ def export(
     Returns:
         The exit code: 1 where the bundle is over the budget, 0 otherwise.
     """
-    if budget < 0:
-        raise InputError(f"--budget {budget:g}: points that may be lost, so 0 or more")
     out = out or Path(f"{run.resolve().name}.onnx")
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: the name of a bundle ends in .onnx; try --out {out}.onnx")
-    # torch and onnx are not part of the core install
-    import onnx
+    from atrous.cli.progress import resolved, say, watched
+    from atrous.export import export_run
 
-    from atrous.cli.progress import resolved, watched
-    from atrous.cli.rasters import say_fourth_band
-    from atrous.evaluation.score import check_same_classes
-    from atrous.export.certificate import compare
-    from atrous.export.graph import export_bundle, write_bundle
-    from atrous.export.int8.quantize import quantize
-    from atrous.infer.segmenter import load
-
-    run = resolved(run)
-    segmenter = load(run, runtime="torch")
-    taxonomy = segmenter.metadata.taxonomy
-    dataset = dataset_of_run(run, data, root)
-    check_same_classes(taxonomy.classes, dataset.taxonomy.classes, str(run), dataset.name)
-    samples = dataset.split(split)
-    say_fourth_band(dataset)
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "fp32.onnx"
-        metadata = export_bundle(run, bundle)
-        if int8:
-            small = Path(folder) / "int8.onnx"
-            with watched("layers measured") as progress:
-                metadata, choice = quantize(bundle, small, _calibration_images(dataset), progress)
-            print(choice)
-            bundle = small
-        with watched("images compared") as progress:
-            now = load(bundle, runtime="onnxruntime").predict
-            certificate = compare(
-                segmenter.predict, now, samples, taxonomy.classes, budget, progress
-            )
-        if not certificate.changes:
-            raise InputError(
-                f"{dataset.name}: no mask of split {split} holds a class, so nothing certifies the "
-                "bundle; give labels, another --split, or another set with --data"
-            )
-        if certificate.passed:
-            scores = {"data": dataset.name, "split": split, **certificate.to_dict()}
-            write_bundle(onnx.load(bundle), replace(metadata, scores=scores), out)
+    exported = export_run(
+        resolved(run),
+        out,
+        int8=int8,
+        budget=budget,
+        data=data,
+        root=root,
+        split=split,
+        track=watched,
+        notify=say,
+    )
+    certificate, metadata = exported.certificate, exported.metadata
+    if exported.plan is not None:
+        print(exported.plan)
     if not certificate.passed:
-        print(certificate)
+        print(certificate_text(certificate))
         print(f"over the budget: {out} is not written. Train longer, or allow more with --budget")
         return 1
-    size = f"{out.stat().st_size / 1e6:.1f} MB"
     print(
-        f"{out}  {size}  {metadata.precision}, any size, stride {metadata.stride} logits,"
-        f" {taxonomy.num_classes} classes inside"
+        f"{out}  {out.stat().st_size / 1e6:.1f} MB  {metadata.precision}, any size,"
+        f" stride {metadata.stride} logits, {metadata.taxonomy.num_classes} classes inside"
     )
-    print(certificate)
+    print(certificate_text(certificate))
     print(f"next: atrous segment PHOTO --model {out}")
     return 0
 
 
-def dataset_of_run(run: Path, data: str | None, root: Path | None) -> "Dataset":
-    """Open the data set that is given, or else the one that the run was trained on.
-
-    Raises:
-        InputError: it cannot be opened; of the run's own, the line says whose it is.
-    """
-    from atrous.data.dataset import Dataset
-    from atrous.run import Run
-
-    place = Run.read(run).data
-    theirs = place.root or None if data is None else None
-    chosen = data or place.data
-    if not chosen:
-        raise InputError(f"{run}: does not say what it was trained on; name it with --data")
-    try:
-        return Dataset.open(chosen, root or theirs)
-    except InputError as error:
-        if data is not None:
-            raise
-        raise InputError(f"{error} (the run's own data; another place: --data, --root)") from None
-
-
-def _calibration_images(dataset: "Dataset") -> Iterator[NDArray[np.uint8]]:
-    """Images of the split train, spread evenly; each is read when it is its turn."""
-    samples = dataset.split("train")
-    for index in np.unique(np.linspace(0, len(samples) - 1, CALIBRATION_IMAGES).astype(int)):
-        yield samples[int(index)].image
+def certificate_text(certificate: "Certificate") -> str:
+    """Return a summary of three lines, then a table of the classes, worst change first."""
+    before, after, changes = certificate.before, certificate.after, certificate.changes
+    worst, change = next(iter(changes.items()), ("no class", math.nan))
+    lines = [
+        f"certificate on {amount(certificate.num_images, 'image')}, protocol {after.protocol}:",
+        f"  labels equal to torch fp32 on {100 * certificate.agreement:.1f} %",
+        f"  mIoU {100 * before.miou:.1f} -> {100 * after.miou:.1f}; worst class {worst}"
+        f" {change:+.1f} (budget {certificate.budget:g}):"
+        f" {'pass' if certificate.passed else 'FAIL'}",
+    ]
+    indices = [certificate.classes.index(name) for name in changes]
+    table = Table(
+        names=list(changes),
+        columns={
+            "torch": [percent(before.iou[k]) for k in indices],
+            "now": [percent(after.iou[k]) for k in indices],
+            "change": [f"{change:+.1f}" for change in changes.values()],
+        },
+    )
+    return "\n".join([*lines, table.to_text()])

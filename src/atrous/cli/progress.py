@@ -17,6 +17,11 @@ PATIENCE = 2.0
 """Seconds before the bar appears."""
 
 
+def say(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr)
+
+
 @contextmanager
 def watched(what: str) -> Iterator[Progress]:
     """Yield what shall be called with how many `what` are done, and of how many."""

@@ -104,7 +104,7 @@ def _recorded(
     out: Path, named: Recipe | None, data: str | None, root: Path | None
 ) -> tuple[Recipe, str, Path | None]:
     """What the run in `out` was started with; what is given again wins, and the run checks it."""
-    from atrous.cli.export import dataset_of_run
+    from atrous.export.pipeline import dataset_of_run
     from atrous.train.provenance import recipe_of
 
     dataset_of_run(out, data, root)  # whose error says it, where the run's data have moved

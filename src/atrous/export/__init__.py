@@ -1,1 +1,6 @@
-"""A training run in, a bundle out: one self-describing .onnx file, in float or int8, with proof."""
+"""Export: a training run becomes a self-describing .onnx file, in float or int8, with proof."""
+
+from atrous.export.certificate import Certificate
+from atrous.export.pipeline import Exported, export_bundle, export_run
+
+__all__ = ["Certificate", "Exported", "export_bundle", "export_run"]

@@ -1,4 +1,4 @@
-"""A finished run to a bundle: one self-contained .onnx file that describes itself.
+"""Tracing of a network into one self-contained ONNX graph, and the writing of a bundle.
 
 The graph takes `image: uint8 (B, H, W, C)` of any B, H and W and returns `logits: float32
 (B, K, h, w)`. Batch normalisation is folded into the convolutions. Sizes are computed at run time
@@ -8,7 +8,6 @@ mean (if it has one) is spread over the features, and where the logits are cropp
 
 import logging
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,22 +16,9 @@ import torch
 
 from atrous.files import replacing
 from atrous.infer.bundle import BundleMetadata
-from atrous.run import LoadedRun, load_run
 
 if TYPE_CHECKING:
     from atrous.models.photo import PhotoNetwork
-
-
-def export_bundle(run_folder: Path | str, out: Path | str) -> BundleMetadata:
-    """Write the best weights of a run as a float bundle to `out`.
-
-    Raises:
-        InputError: the folder holds no run, or no weights yet.
-    """
-    loaded = load_run(run_folder)
-    metadata = describe(loaded)
-    write_bundle(to_onnx(loaded.network), metadata, out)
-    return metadata
 
 
 def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
@@ -44,7 +30,7 @@ def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own, about itself
+            warnings.simplefilter("ignore")  # torch warns about its own code
             program = torch.onnx.export(
                 network,
                 (image,),
@@ -65,28 +51,22 @@ def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Drop what only helps to debug the trace: source paths, stack traces and inner shapes."""
-    model.doc_string = ""
-    del model.metadata_props[:]
-    del model.graph.value_info[:]
-    del model.graph.metadata_props[:]
     graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    model.doc_string = ""
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]
 
 
-def write_bundle(model: onnx.ModelProto, metadata: BundleMetadata, out: Path | str) -> None:
-    """Write `model` with `metadata` in it, in place of any that it has, to one file."""
+def set_metadata(model: onnx.ModelProto, metadata: BundleMetadata) -> None:
+    """Put `metadata` into `model`, in place of any that it has."""
     onnx.helper.set_model_props(model, metadata.to_properties())
     model.producer_name, model.producer_version = "atrous", metadata.version
+
+
+def write_bundle(model: onnx.ModelProto, metadata: BundleMetadata, out: Path | str) -> None:
+    """Write `model` and `metadata` to one file, `out`."""
+    set_metadata(model, metadata)
     with replacing(out) as temporary:
         onnx.save(model, temporary)
-
-
-def describe(loaded: LoadedRun) -> BundleMetadata:
-    """Tell what a bundle of this run says about itself."""
-    metadata = BundleMetadata.from_run(loaded.run, stride=loaded.network.stride)
-    # A path to other weights means nothing where the bundle goes.
-    paths = ("init", "backbone_weights")
-    recipe = {key: value for key, value in metadata.recipe.items() if key not in paths}
-    return replace(metadata, recipe=recipe)

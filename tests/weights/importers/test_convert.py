@@ -18,7 +18,7 @@ from torch import nn
 import atrous
 from atrous.data.shapes import TAXONOMY
 from atrous.errors import InputError
-from atrous.export.graph import export_bundle
+from atrous.export import export_bundle
 from atrous.models.layers import upsample
 from atrous.models.photo import PhotoNetwork
 from atrous.run import RunData

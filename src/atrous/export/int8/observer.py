@@ -1,4 +1,4 @@
-"""The range of each tensor over images.
+"""Ranges of tensors over images.
 
 onnxruntime's own calibration keeps every tensor of every image in memory; here each image leaves
 only extremes and a sample. A range is not the extremes but the part of them that rounds and
@@ -9,7 +9,6 @@ instead of by formula).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,75 +21,70 @@ _SAMPLE = 2048
 
 
 @dataclass(eq=False)
-class Spread:
-    """How the values of one tensor spread over the images seen so far."""
+class Observer:
+    """Values of one tensor over the images so far."""
 
     low: float = 0.0
     high: float = 0.0
     sample: list[NDArray[np.float32]] = field(default_factory=list)  # (about _SAMPLE,) each
-    cells: int = 0
-    """Values per image, in the last one."""
+    num_values: int = 0
+    """Values in the last image."""
 
-    def update(self, tensor: NDArray[np.float32]) -> None:  # (1, C, h, w)
-        """Add what one image gave."""
+    def update(self, tensor: NDArray[np.float32]) -> None:
+        """Add the tensor of one image, (1, C, h, w)."""
         values = tensor.ravel()
         self.low, self.high = min(self.low, values.min()), max(self.high, values.max())
         step = max(1, values.size // _SAMPLE)
         self.sample.append(values[len(self.sample) % step :: step].copy())
-        self.cells = values.size
+        self.num_values = values.size
 
     @cached_property
     def range(self) -> tuple[float, float]:
-        """What 8 bits shall span: the lower end is 0 or less, the upper 0 or more."""
+        """Values that 8 bits span: from 0 or less to 0 or more."""
         return best_range(np.concatenate(self.sample), float(self.low), float(self.high))
 
 
-def spreads(
+def observe(
     model: onnx.ModelProto, names: Sequence[str], images: Iterable[NDArray[np.uint8]]
-) -> dict[str, Spread]:
-    """Run `model` on each image, (H, W, 3), and watch the tensors `names`, (1, C, h, w) each."""
-    session = _session_with_outputs(model, names)
-    found = {name: Spread() for name in names}
+) -> dict[str, Observer]:
+    """Run `model` on each image, (H, W, C), and observe the tensors `names`, (1, C, h, w) each."""
+    with_outputs = onnx.ModelProto()
+    with_outputs.CopyFrom(model)
+    returned = {output.name for output in model.graph.output}
+    with_outputs.graph.output.extend(
+        onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in returned
+    )
+    session = import_onnxruntime().InferenceSession(
+        with_outputs.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    observers = {name: Observer() for name in names}
     for image in images:
         tensors = session.run(list(names), {"image": image[None]})
         for name, tensor in zip(names, tensors, strict=True):
-            found[name].update(tensor)
-    return found
-
-
-def _session_with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> Any:
-    """A session of `model` that also returns its inner tensors `names`."""
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    returned = {output.name for output in model.graph.output}
-    for name in names:
-        if name not in returned:
-            opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    return import_onnxruntime().InferenceSession(
-        opened.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+            observers[name].update(tensor)
+    return observers
 
 
 def best_range(values: NDArray[np.float32], low: float, high: float) -> tuple[float, float]:
-    """The part of [low, high] whose 256 steps give `values` the least squared error.
+    """Return the part of [low, high] whose 256 steps give `values` the least squared error.
 
     Args:
-        values: (N,) a sample of what will be rounded and clipped.
-        low: its lower extreme, 0 or less.
-        high: its upper extreme, 0 or more.
+        values: (N,) a sample of the values that will be rounded and clipped.
+        low: lower extreme, 0 or less.
+        high: upper extreme, 0 or more.
     """
     candidates = [(low * part, high * part) for part in np.linspace(0.3, 1, 29)]
     return min(candidates, key=lambda limits: _squared_error(values, *limits))
 
 
 def _squared_error(values: NDArray[np.float32], low: float, high: float) -> float:
-    """The mean squared error of rounding `values` to 256 steps from `low` to `high`."""
+    """Return the mean squared error of rounding `values` to 256 steps from `low` to `high`."""
     step, zero = steps(low, high)
     rounded = (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step
     return float(np.mean((rounded - values) ** 2))
 
 
 def steps(low: float, high: float) -> tuple[float, int]:
-    """The width of the 256 steps from `low` to `high`, and which of them stands for 0."""
+    """Return the width of the 256 steps from `low` to `high`, and the number of the one for 0."""
     step = max((high - low) / 255, 1e-12)
     return step, round(-low / step)

@@ -1,13 +1,12 @@
-"""Which layers of a network stay in float: those whose rounding the logits feel most.
+"""Mixed precision: the convolutions that stay in float, since the logits suffer most from them.
 
-Each convolution of the float graph gets a second form that computes with what 8 bits leave of its
-weights and of the values that it takes and gives; an `If` decides which of the two is run. So one
-session tells what the rounding of each layer alone does to the logits, at the price of the float
-network for each. The noises of layers are all but independent, so that a ranking is enough, and no
-search over sets.
+Each convolution of the float graph gets a second form with rounded inputs, weights and outputs; an
+`If` decides which of the two runs. So one session measures what the rounding of each layer alone
+does to the logits, at the price of the float network for each. The noises of layers are nearly
+independent, so a ranking is enough, and no search over sets is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,30 +14,31 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from atrous.export.int8.observer import Spread, steps
+from atrous.export.int8.observer import Observer, steps
 from atrous.export.int8.quantizable import Layer, weights_of
 from atrous.infer.runtimes.onnx import import_onnxruntime
-from atrous.progress import Progress
+from atrous.progress import Progress, silent
 
 FLOAT_SHARE = 0.05
-"""Of the work of all convolutions, that which may stay in float."""
+"""Largest fraction of the work of all convolutions that stays in float."""
 _MOVE = 32
-"""An element that is read or written counts as much work as this many multiply-adds."""
-_WORTH = 0.01
-"""Share of the noise that a layer must cause to be worth the change of precision around it."""
+"""Multiply-adds that reading or writing one element costs as much as."""
+_MIN_NOISE = 0.01
+"""Smallest fraction of the noise that is worth a change of precision around a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The convolutions that stay in float, and what that does."""
+class PrecisionPlan:
+    """The convolutions that stay in float, and what they cost and save."""
 
     kept: tuple[str, ...]
-    """Their names, the most sensitive for its work first, but for the classifier before all."""
+    """Names: the classifier, then by noise for their work, highest first."""
     work: float
-    """Their share of the work of all convolutions, as a fraction."""
+    """Their fraction of the work of all convolutions."""
     noise: float
-    """Their share of what rounding each convolution alone adds to the logits, as a fraction."""
+    """Their fraction of the noise that each convolution's rounding alone adds to the logits."""
     num_layers: int
+    """Convolutions in all."""
 
     def __str__(self) -> str:
         """One line, of 80 columns as a rule."""
@@ -48,36 +48,36 @@ class Choice:
         )
 
 
-def choose_float(
+def plan_precision(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
-    found: dict[str, Spread],
+    observers: Mapping[str, Observer],
     images: NDArray[np.uint8],
-    progress: Progress | None = None,
-) -> Choice:
-    """Keep the layers in float that cause most noise for their work, up to FLOAT_SHARE of it.
+    progress: Progress = silent,
+) -> PrecisionPlan:
+    """Keep the convolutions in float that cause most noise for their work, up to FLOAT_SHARE of it.
 
-    The classifier is the first of them: 256 steps of a logit make ties where classes meet.
+    The classifier is always kept: 256 steps of a logit make ties where classes meet.
 
     Args:
-        model: float.
+        model: float graph.
         layers: its layers.
-        found: the spread of each tensor that they take and give.
-        images: (B, H, W, 3), calibration images to measure on.
-        progress: told of each convolution that is measured.
+        observers: by the tensors that the layers read and write.
+        images: (B, H, W, C), calibration images to measure on.
+        progress: called after each convolution that is measured.
     """
     convs = [layer for layer in layers if layer.is_conv]
-    noise = _noise_of_each(model, convs, found, images, progress)
+    noise = _noise_by_name(model, convs, observers, images, progress)
     weights = weights_of(model.graph)
-    works = {layer.node.name: _work(layer, weights, found) for layer in convs}
+    works = {layer.node.name: _work(layer, weights, observers) for layer in convs}
     work = {name: cost / sum(works.values()) for name, cost in works.items()}
     *others, classifier = noise
     kept = [classifier]
     for name in sorted(others, key=lambda name: noise[name] / work[name], reverse=True):
         share = sum(work[other] for other in (*kept, name))
-        if share <= FLOAT_SHARE and noise[name] > _WORTH:
+        if share <= FLOAT_SHARE and noise[name] > _MIN_NOISE:
             kept.append(name)
-    return Choice(
+    return PrecisionPlan(
         kept=tuple(kept),
         work=sum(work[name] for name in kept),
         noise=sum(noise[name] for name in kept),
@@ -85,20 +85,20 @@ def choose_float(
     )
 
 
-def _noise_of_each(
+def _noise_by_name(
     model: onnx.ModelProto,
     convs: Sequence[Layer],
-    found: dict[str, Spread],
+    observers: Mapping[str, Observer],
     images: NDArray[np.uint8],
-    progress: Progress | None,
+    progress: Progress,
 ) -> dict[str, float]:
-    """By the name of each convolution, its share of the noise of all of them, as a fraction."""
+    """Return the fraction of all noise that each convolution causes, by its name."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    # Its rewriting of rounded values changes what they are, and makes nothing here faster.
+    # Optimisation would change the rounded values, and makes nothing here faster.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
-        with_rounded_forms(model, convs, found).SerializeToString(),
+        with_rounded_forms(model, convs, observers).SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
     )
@@ -111,16 +111,15 @@ def _noise_of_each(
     noise: dict[str, float] = {}
     for i, layer in enumerate(convs):
         noise[layer.node.name] = relative_noise(exact, logits(i))
-        if progress is not None:
-            progress(i + 1, len(convs))
+        progress(i + 1, len(convs))
     total = max(sum(noise.values()), 1e-30)
     return {name: value / total for name, value in noise.items()}
 
 
 def relative_noise(exact: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-    """The variance of `logits` - `exact` over that of `exact`, (B, K, h, w) both.
+    """Return the variance of `logits` - `exact` over that of `exact`, (B, K, h, w) both.
 
-    What all classes of a cell have in common decides nothing, and is left out.
+    The mean over classes is left out: it does not change the argmax.
     """
     error = logits - exact
     error -= error.mean(1, keepdims=True)
@@ -128,22 +127,24 @@ def relative_noise(exact: NDArray[np.float32], logits: NDArray[np.float32]) -> f
     return float(np.mean(error**2) / max(np.mean(signal**2), 1e-30))
 
 
-def _work(layer: Layer, weights: dict[str, NDArray[np.float32]], found: dict[str, Spread]) -> int:
-    """What a convolution costs on one image: multiply-adds, and elements moved."""
-    read, written = found[layer.reads[0]].cells, found[layer.writes].cells
+def _work(
+    layer: Layer, weights: Mapping[str, NDArray[np.float32]], observers: Mapping[str, Observer]
+) -> int:
+    """Return the cost of a convolution on one image: multiply-adds and moved elements."""
+    read, written = observers[layer.reads[0]].num_values, observers[layer.writes].num_values
     taps = int(weights[layer.node.input[1]][0].size)  # C / groups x k x k
     return written * taps + _MOVE * (read + written)
 
 
 def with_rounded_forms(
-    model: onnx.ModelProto, convs: Sequence[Layer], found: dict[str, Spread]
+    model: onnx.ModelProto, convs: Sequence[Layer], observers: Mapping[str, Observer]
 ) -> onnx.ModelProto:
-    """`model` with a second input, `rounded`: int64 (), which of `convs` computes in 8 bits."""
+    """Return `model` with a second input, `rounded`: int64 (), index of the conv in 8 bits."""
     weights = weights_of(model.graph)
     forms: dict[str, list[onnx.NodeProto]] = {}
     for i, layer in enumerate(convs):
         index, on = f"{layer.node.name}/index", f"{layer.node.name}/on"
-        then = _rounded_form(layer, weights[layer.node.input[1]], found)
+        then = _rounded_form(layer, weights[layer.node.input[1]], observers)
         plain = _branch(_renamed(layer.nodes, {layer.writes: "given"}))
         forms[layer.node.name] = [
             helper.make_node("Constant", [], [index], value_int=i),
@@ -162,30 +163,30 @@ def with_rounded_forms(
 
 
 def _rounded_form(
-    layer: Layer, weight: NDArray[np.float32], found: dict[str, Spread]
+    layer: Layer, weight: NDArray[np.float32], observers: Mapping[str, Observer]
 ) -> onnx.GraphProto:
-    """The layer on 8 bits of its weights, (M, C / groups, k, k), and of what it takes and gives."""
+    """Return the layer with its input, weight (M, C / groups, k, k) and output rounded to 8 bits."""
     (taken,) = layer.reads
     names = {taken: "taken", layer.node.input[1]: "kernel", layer.writes: "exact"}
     nodes = [
-        *_rounding(found[taken], taken, "taken"),
+        *_rounding(observers[taken], taken, "taken"),
         *_renamed(layer.nodes, names),
-        *_rounding(found[layer.writes], "exact", "given"),
+        *_rounding(observers[layer.writes], "exact", "given"),
     ]
     return _branch(nodes, numpy_helper.from_array(rounded_weight(weight), "kernel"))
 
 
 def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What int8 with a scale per output channel leaves of `weight`, (M, C / groups, k, k)."""
+    """Round `weight`, (M, C / groups, k, k), to int8 with a scale per output channel."""
     step = np.abs(weight).max((1, 2, 3), keepdims=True) / np.float32(127)
     step[step == 0] = 1
     rounded: NDArray[np.float32] = np.round(weight / step) * step
     return rounded
 
 
-def _rounding(spread: Spread, source: str, target: str) -> list[onnx.NodeProto]:
-    """The nodes that leave of `source` what its 256 steps can hold."""
-    step, zero = steps(*spread.range)
+def _rounding(observer: Observer, source: str, target: str) -> list[onnx.NodeProto]:
+    """Return the nodes that round the tensor `source` to the 256 steps of its range."""
+    step, zero = steps(*observer.range)
     scale = [f"{target}/step", f"{target}/zero"]
     point = numpy_helper.from_array(np.array(zero, np.uint8))
     return [
@@ -197,7 +198,7 @@ def _rounding(spread: Spread, source: str, target: str) -> list[onnx.NodeProto]:
 
 
 def _renamed(nodes: Sequence[onnx.NodeProto], names: dict[str, str]) -> list[onnx.NodeProto]:
-    """Copies of `nodes` whose tensors have the new `names`."""
+    """Return copies of `nodes` whose tensors have new names: old -> new."""
     copies = []
     for node in nodes:
         copy = onnx.NodeProto()
@@ -209,6 +210,6 @@ def _renamed(nodes: Sequence[onnx.NodeProto], names: dict[str, str]) -> list[onn
 
 
 def _branch(nodes: Sequence[onnx.NodeProto], *constants: onnx.TensorProto) -> onnx.GraphProto:
-    """One side of an `If`: `nodes`, the last of which gives the tensor "given"."""
+    """Return one branch of an `If`, whose last node writes the tensor "given"."""
     given = helper.make_tensor_value_info("given", TensorProto.FLOAT, None)
     return helper.make_graph(nodes, "form", [], [given], constants)

@@ -1,4 +1,4 @@
-"""What of a float graph can be computed in 8 bits: its layers, and the tensors between them."""
+"""The layers of a float graph that can be computed in 8 bits, and the tensors between them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _ACTIVATIONS = ("Clip", "Relu")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """A node that 8 bits suit, with the activation behind it.
+    """A node that can be computed in 8 bits, with the activation behind it.
 
     An activation goes with its node: on its own, it would have the values rounded that it is about
     to cut off.
@@ -22,49 +22,49 @@ class Layer:
     node: onnx.NodeProto
     activation: onnx.NodeProto | None
     reads: tuple[str, ...]
-    """The tensors that it takes, without weights and sizes."""
+    """Input tensors, without weights and sizes."""
 
     @property
     def is_conv(self) -> bool:
-        """Whether it has weights; the others follow the tensors that they take."""
+        """Whether the layer has weights; the others follow their input tensors."""
         return self.node.op_type == "Conv"
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
-        """The node, and the activation if there is one."""
+        """The node, and its activation if there is one."""
         return [node for node in (self.node, self.activation) if node is not None]
 
     @property
     def writes(self) -> str:
-        """The tensor that it gives, behind the activation."""
+        """Output tensor, behind the activation."""
         return str(self.nodes[-1].output[0])
 
 
 def layers_of(graph: onnx.GraphProto) -> list[Layer]:
-    """The layers in the order of the graph, from the first convolution on.
+    """Return the layers in the order of the graph, from the first convolution on.
 
     Args:
         graph: a float graph with its inner shapes inferred.
     """
-    floats = _activations(graph)
+    tensors = _image_tensors(graph)
     nodes = list(graph.node)
     first = next(i for i, node in enumerate(nodes) if node.op_type == "Conv")
     return [
         Layer(
             node=node,
             activation=_activation_behind(node, nodes),
-            reads=tuple(name for name in node.input if name in floats),
+            reads=tuple(name for name in node.input if name in tensors),
         )
         for node in nodes[first:]
-        if node.op_type in _OPERATORS and node.output[0] in floats
+        if node.op_type in _OPERATORS and node.output[0] in tensors
     ]
 
 
 def rounded_tensors(layers: Sequence[Layer], kept: Collection[str]) -> set[str]:
-    """The tensors that are rounded to 8 bits if the convolutions named in `kept` stay in float.
+    """Return the tensors rounded to 8 bits if the convolutions named in `kept` stay in float.
 
-    Those are what the other convolutions take and give; and all that a node without weights takes
-    and gives if any of it is rounded already.
+    These are the inputs and outputs of all other convolutions, and of each layer without weights
+    that has an input rounded already.
     """
     rounded: set[str] = set()
     for layer in layers:
@@ -77,7 +77,7 @@ def rounded_tensors(layers: Sequence[Layer], kept: Collection[str]) -> set[str]:
 
 
 def weights_of(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
-    """The graph's float constants by their names, (M, C / groups, k, k) of a convolution."""
+    """Return the float constants: name -> array, (M, C / groups, k, k) of a convolution."""
     return {
         tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in graph.initializer
@@ -85,8 +85,8 @@ def weights_of(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _activations(graph: onnx.GraphProto) -> set[str]:
-    """The tensors that hold float32 and follow from the image; the others are sizes and weights."""
+def _image_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Return the float32 tensors that depend on the image: neither sizes nor weights."""
     tensors = (*graph.value_info, *graph.input, *graph.output)
     floats = {t.name for t in tensors if t.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     return floats - {tensor.name for tensor in graph.initializer}

@@ -16,8 +16,22 @@ class OnnxRuntime(BundleRuntime):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path | str, threads: int | None = None, calls: int = 1):
-        """Load the bundle at `path`; see `atrous.infer.runtimes.open.open_runtime`."""
+    def __init__(
+        self,
+        path: Path | str,
+        threads: int | None = None,
+        calls: int = 1,
+        *,
+        content: bytes | None = None,
+    ):
+        """Load the bundle at `path`; see `atrous.infer.runtimes.open.open_runtime`.
+
+        Args:
+            path: file of the bundle.
+            threads: threads of all calls together.
+            calls: calls at a time.
+            content: content of a file that is not written yet.
+        """
         super().__init__(path, threads)
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
@@ -28,7 +42,7 @@ class OnnxRuntime(BundleRuntime):
         options.log_severity_level = 4  # errors are raised; the rest is noise to a user
         try:
             self._session = onnxruntime.InferenceSession(
-                self.path.read_bytes(),
+                self.path.read_bytes() if content is None else content,
                 options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=False,  # which prints, and tries the same again

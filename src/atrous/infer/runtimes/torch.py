@@ -60,7 +60,7 @@ class TorchRuntime:
         torch.set_num_threads(max(1, self.threads // calls))  # of each thread that calls
         self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
         self._mode = mode
-        self._network = run.network.to(mode.device).to(memory_format=torch.channels_last)
+        self.network = run.network.to(mode.device).to(memory_format=torch.channels_last)
         if mode.compiled:
             self._compile()
 
@@ -71,7 +71,7 @@ class TorchRuntime:
         batch = torch.tensor(images).to(self._mode.device)
         narrow = torch.autocast(self._mode.device, torch.bfloat16) if self._mode.bf16 else None
         with torch.inference_mode(), narrow or nullcontext():
-            logits = self._network(batch)
+            logits = self.network(batch)
         return np.ascontiguousarray(logits.cpu().numpy(), np.float32)
 
     def _compile(self) -> None:
@@ -81,7 +81,7 @@ class TorchRuntime:
         """
         import torch
 
-        self._network = torch.compile(self._network, dynamic=True)  # type: ignore[assignment]
+        self.network = torch.compile(self.network, dynamic=True)  # type: ignore[assignment]
         try:
             self(np.zeros((1, 70, 101, self.metadata.channels), np.uint8))
         except Exception as error:  # of many kinds

@@ -1,0 +1,174 @@
+"""A run to a bundle: trace, quantise, compare with torch, and write the file once.
+
+torch and onnx are imported when a run is exported: `bundles_by_runtime` serves bundles, too, where
+they are not installed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.dataset import Dataset
+from atrous.errors import InputError
+from atrous.evaluation.score import check_same_classes
+from atrous.evaluation.timing import Place
+from atrous.export.certificate import Certificate, certify
+from atrous.infer.bundle import BundleMetadata
+from atrous.infer.runtimes.onnx import OnnxRuntime
+from atrous.infer.runtimes.open import OF_BUNDLES, runtimes_of
+from atrous.infer.runtimes.torch import TorchRuntime
+from atrous.infer.segmenter import Segmenter
+from atrous.infer.tiling import Tiled
+from atrous.progress import Notify, Track, unheard, untracked
+from atrous.run import Run
+
+if TYPE_CHECKING:
+    from atrous.export.int8.precision_plan import PrecisionPlan
+
+__all__ = ["Exported", "bundles_by_runtime", "dataset_of_run", "export_bundle", "export_run"]
+
+_CALIBRATION_IMAGES = 48
+"""Images that int8 is calibrated on, evenly spaced in the split train."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exported:
+    """A bundle and its certificate; the file is written only if the certificate passed."""
+
+    path: Path
+    metadata: BundleMetadata
+    certificate: Certificate
+    plan: "PrecisionPlan | None"
+    """The layers of an int8 bundle that stay in float; None for a float bundle."""
+
+
+def export_run(
+    run: Path | str,
+    out: Path | str,
+    *,
+    int8: bool = False,
+    budget: float = 1.0,
+    data: str | None = None,
+    root: Path | str | None = None,
+    split: str = "val",
+    track: Track = untracked,
+    notify: Notify = unheard,
+) -> Exported:
+    """Export the best weights of a run as a bundle, and certify it beside torch in float32.
+
+    Args:
+        run: run folder.
+        out: bundle to write, *.onnx; it is not written if the certificate fails.
+        int8: quantise to 8 bits, calibrated on images of the split train.
+        budget: points of IoU (hundredths) that a class may lose, 0 or more.
+        data: data set to certify on; by default the run's own.
+        root: folder of its images; by default the run's own.
+        split: split to certify on.
+        track: shows the progress of each step.
+        notify: called with a line about how the images are read, if there is one.
+    """
+    if budget < 0:
+        raise InputError(f"budget {budget:g}: points that a class may lose; give 0 or more")
+    out = Path(out)
+    if out.suffix != ".onnx":
+        raise InputError(f"{out}: the name of a bundle ends in .onnx; try {out}.onnx")
+    reference = TorchRuntime(run)
+    from atrous.export.graph import set_metadata, to_onnx, write_bundle
+
+    metadata, plan = _without_paths(reference.metadata), None
+    classes = metadata.taxonomy.classes
+    dataset = dataset_of_run(Path(run), data, root)
+    check_same_classes(classes, dataset.taxonomy.classes, str(run), dataset.name)
+    samples = dataset.split(split)
+    if line := dataset.fourth_band[1]:
+        notify(line)
+    model = to_onnx(reference.network)
+    if int8:
+        from atrous.export.int8.quantize import quantize
+
+        metadata = replace(metadata, precision="int8")
+        with track("layers measured") as progress:
+            model, plan = quantize(model, _calibration_images(dataset), progress)
+    set_metadata(model, metadata)
+    bundle = OnnxRuntime(out, content=model.SerializeToString())
+    expected, predicted = (Segmenter(Tiled(runtime)).predict for runtime in (reference, bundle))
+    with track("images compared") as progress:
+        certificate = certify(expected, predicted, samples, classes, budget, progress)
+    if not certificate.changes:
+        raise InputError(
+            f"{dataset.name}: no mask of split {split} holds a class, so nothing certifies the "
+            "bundle; give labels, another split or other data"
+        )
+    if certificate.passed:
+        scores = {"data": dataset.name, "split": split, **certificate.to_dict()}
+        metadata = replace(metadata, scores=scores)
+        write_bundle(model, metadata, out)
+    return Exported(path=out, metadata=metadata, certificate=certificate, plan=plan)
+
+
+def export_bundle(run: Path | str, out: Path | str) -> BundleMetadata:
+    """Write the best weights of a run as a float bundle, without a certificate."""
+    reference = TorchRuntime(run)
+    from atrous.export.graph import to_onnx, write_bundle
+
+    metadata = _without_paths(reference.metadata)
+    write_bundle(to_onnx(reference.network), metadata, out)
+    return metadata
+
+
+def bundles_by_runtime(
+    models: Mapping[str, Path], runtimes: Sequence[str], folder: Path, track: Track = untracked
+) -> dict[Place, Path]:
+    """Return the file that each runtime loads of each model.
+
+    Args:
+        models: name -> bundle, or run folder, which is exported for the runtimes of bundles.
+        runtimes: names, see `atrous.infer.runtimes.open`.
+        folder: receives the exported bundles.
+        track: shows the progress.
+    """
+    files: dict[Place, Path] = {}
+    with track("models exported") as progress:
+        for done, (name, path) in enumerate(models.items(), start=1):
+            forms = [path]
+            if path.is_dir() and set(runtimes) & set(OF_BUNDLES):
+                # OpenVINO keeps what it compiled by the file's name: one name, one such file
+                forms.append(folder / str(done) / "compared.onnx")
+                export_bundle(path, forms[-1])
+            for form in forms:
+                taken = [runtime for runtime in runtimes if runtime in runtimes_of(form)]
+                files |= {Place(name, runtime): form for runtime in taken}
+            progress(done, len(models))
+    return files
+
+
+def dataset_of_run(run: Path, data: str | None, root: Path | str | None) -> Dataset:
+    """Open the data set `data`, or by default the one that the run was trained on."""
+    recorded = Run.read(run).data
+    chosen = data or recorded.data
+    if not chosen:
+        raise InputError(f"{run}: does not say what it was trained on; name it with --data")
+    try:
+        return Dataset.open(chosen, root or (recorded.root or None if data is None else None))
+    except InputError as error:
+        if data is not None:
+            raise
+        raise InputError(f"{error} (the run's own data; another place: --data, --root)") from None
+
+
+def _without_paths(metadata: BundleMetadata) -> BundleMetadata:
+    """Drop the paths of other weights from the recipe: a bundle goes where they do not exist."""
+    paths = ("init", "backbone_weights")
+    recipe = {key: value for key, value in metadata.recipe.items() if key not in paths}
+    return replace(metadata, recipe=recipe)
+
+
+def _calibration_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
+    """Yield images of the split train, evenly spaced, each read when it is needed."""
+    samples = dataset.split("train")
+    for index in np.unique(np.linspace(0, len(samples) - 1, _CALIBRATION_IMAGES).astype(int)):
+        yield samples[int(index)].image

@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 
 from atrous.cli import main
-from atrous.export.pipeline import dataset_of_run
 from atrous.errors import InputError
+from atrous.export.pipeline import dataset_of_run
 from atrous.run import Run, RunData
 
 TINY = [

@@ -3,8 +3,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from atrous.errors import InputError
 from atrous.cli.export import certificate_text
+from atrous.errors import InputError
 from atrous.export.certificate import certify
 
 

@@ -63,7 +63,11 @@ def build_app(called: str | None = None) -> App:
         help="Photos in, dense labels out.",
         version=__version__,
         help_format="markdown",  # whose paragraphs fit the terminal, as plain text's do not
-        default_parameter=Parameter(show_default=lambda default: default or None),
+        default_parameter=Parameter(
+            show_default=lambda default: default or None,
+            consume_multiple=True,  # --scales 1 1.5 rather than --scales 1 --scales 1.5
+            negative_iterable=(),
+        ),
         suppress_keyboard_interrupt=False,
     )
     for name, line in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""The part of `atrous segment` that takes videos, cameras and streams."""
+"""The part of `atrous segment` that takes videos, cameras and streams, until Ctrl-C."""
 
 import signal
 from collections.abc import Iterator, Mapping
@@ -11,22 +11,21 @@ from atrous.cli.progress import watched
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
+    from atrous.infer.batch import Saved
     from atrous.infer.segmenter import Segmenter
     from atrous.infer.video.frames import Video
-    from atrous.infer.video.segment import VideoSegmentation
-
-VideoOutcome = tuple[str, "VideoSegmentation | InputError"]
 
 
-def saved_videos(
-    segmenter: "Segmenter", targets: Mapping[str, Path], most: int | None
-) -> Iterator[tuple[VideoOutcome, list[Path]]]:
+def segment_videos(
+    segmenter: "Segmenter", targets: Mapping[str, Path], num_frames: int | None
+) -> "Iterator[Saved]":
     """Segment and save each video, in order; `targets` holds its files' path without ending.
 
-    One that ends before its time is yielded twice: as it is, and as what was wrong.
+    A video that ends too early is yielded twice: with its result, and with its error.
     """
     if not targets:
         return
+    from atrous.infer.batch import Saved
     from atrous.infer.video.frames import Video
     from atrous.infer.video.segment import segment_video
 
@@ -38,14 +37,14 @@ def saved_videos(
                 watched("frames") as progress,
             ):
                 result, files = segment_video(
-                    segmenter, video, target, most=most, progress=progress
+                    segmenter, video, target, most=num_frames, progress=progress
                 )
         except InputError as error:
-            yield (source, error), []
+            yield Saved(source, error, [])
             continue
-        yield (source, result), files
+        yield Saved(source, result, files)
         if result.problem:
-            yield (source, InputError(result.problem)), []
+            yield Saved(source, InputError(result.problem), [])
         if interrupted.is_set() and not video.live:
             raise KeyboardInterrupt
 
@@ -55,7 +54,7 @@ def _ended_by_ctrl_c(video: "Video") -> Iterator[Event]:
     """Let Ctrl-C end the video, whose files are then finished; a second one ends everything.
 
     Yields:
-        What is set by the first.
+        The event that the first Ctrl-C sets.
     """
     interrupted = Event()
 

@@ -165,7 +165,7 @@ def with_rounded_forms(
 def _rounded_form(
     layer: Layer, weight: NDArray[np.float32], observers: Mapping[str, Observer]
 ) -> onnx.GraphProto:
-    """Return the layer with its input, weight (M, C / groups, k, k) and output rounded to 8 bits."""
+    """Return the layer with its input, weight (M, C / groups, k, k) and output rounded."""
     (taken,) = layer.reads
     names = {taken: "taken", layer.node.input[1]: "kernel", layer.writes: "exact"}
     nodes = [

@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from atrous.infer.segmenter import Segmenter
+
+Flag = Annotated[bool, Parameter(negative=())]
+"""An option without a value, such as --flip; there is no --no-flip."""
+
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+"""--json, for a parameter of another name."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is run."""
+
+    runtime: str = "auto"
+    """Runtime: auto, onnxruntime, openvino, openvino:bf16, torch, ...; auto is the one that was
+    fastest here in `atrous bench`."""
+    threads: int | None = None
+    """Threads to use; by default as many as this process may run on."""
+    flip: Flag = False
+    """Average the predictions of each image and its mirror image: slower, mostly better."""
+    scales: tuple[float, ...] = ()
+    """Average the predictions of each image at these factors of its size, such as 1 1.25 1.5."""
+    crf: str | None = None
+    """Refine labels by a dense CRF with these parameters: deeplab, kazuto or kraehenbuehl."""
+
+    def load(self, model: str, calls: int = 1, tile: int | None = None) -> "Segmenter":
+        """Open a model by its name or path; fetch it first if it is a published one."""
+        from atrous.cli.convert import fetched
+        from atrous.infer.segmenter import load
+
+        return load(
+            fetched(model),
+            self.threads,
+            self.runtime,
+            calls,
+            tile,
+            flip=self.flip,
+            scales=self.scales,
+            crf=self.crf,
+        )
+
+
+MODEL_DEFAULTS = ModelOptions()

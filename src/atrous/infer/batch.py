@@ -1,0 +1,216 @@
+"""Many photos and rasters to labelled files: search folders, segment in parallel, save.
+
+inputs = find_inputs(["holiday", "field.tif"], Path("out"))
+for source, result, files in segment_images(segmenter, inputs, segmenter.reading(...)[0]): ...
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from atrous.doctor.findings import some
+from atrous.errors import InputError
+from atrous.files import walk
+from atrous.images.bands import Bands
+from atrous.images.photos import (
+    HEIF_INSTALL,
+    HEIF_SUFFIXES,
+    IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    can_read_heif,
+    has_frames,
+    is_heif,
+    largest_of_16_bits,
+)
+from atrous.images.pixels import is_raster
+from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
+from atrous.infer.video.frames import is_video
+from atrous.progress import Notify, Track, unheard, untracked
+
+if TYPE_CHECKING:
+    from atrous.infer.raster.segment import RasterSegmentation
+    from atrous.infer.video.segment import VideoSegmentation
+
+    Result = Segmentation | RasterSegmentation | VideoSegmentation
+
+__all__ = ["Inputs", "Saved", "find_inputs", "segment_images"]
+
+_OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
+_DARK = 1 << 13
+"""A 16-bit photo without a larger value most likely holds fewer bits."""
+
+
+class Saved(NamedTuple):
+    """One input with its result, or the error if it has none."""
+
+    source: Path | str
+    result: "Result | InputError"
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of each kind, each with the path, without ending, of its files."""
+
+    photos: dict[Path, Path] = field(default_factory=dict)
+    rasters: dict[Path, Path] = field(default_factory=dict)
+    videos: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def images(self) -> dict[Path, Path]:
+        """Photos and rasters."""
+        return self.photos | self.rasters
+
+    def __len__(self) -> int:
+        return len(self.photos) + len(self.rasters) + len(self.videos)
+
+
+def find_inputs(paths: Iterable[str], out: Path, notify: Notify = unheard) -> Inputs:
+    """Sort files, folders, cameras and addresses by kind, and choose the names of their files.
+
+    Args:
+        paths: photos, rasters, videos, cameras, addresses of streams, or folders, which are
+            searched for photos and rasters at any depth.
+        out: folder for the files; the folders below a searched folder are kept.
+        notify: called with a line about files of a folder that cannot be read.
+    """
+    inputs = Inputs()
+    taken: set[Path] = set()
+    for text in paths:
+        path = Path(text)
+        if is_video(text) and not path.is_dir():
+            inputs.videos[text] = _free(out, _video_name(text), taken)
+            continue
+        for image in _images_in(path, notify) if path.is_dir() else [path]:
+            kind = inputs.rasters if is_raster(image) else inputs.photos
+            if image not in kind:
+                folder = out / image.relative_to(path).parent if path.is_dir() else out
+                kind[image] = _free(folder, image, taken)
+    return inputs
+
+
+def _video_name(text: str) -> Path:
+    """Return the file that a video's or a stream's outputs are named after."""
+    address = urlsplit(text)
+    if not address.netloc:
+        return Path(text)
+    if Path(address.path).suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(f"{text}: an address; download it first, then give the file")
+    return Path(Path(address.path.strip("/") or address.hostname or "stream").name)
+
+
+def _free(folder: Path, file: Path, taken: set[Path]) -> Path:
+    """Return FOLDER/STEM; where it is taken, FOLDER/STEM.SUFFIX; then with a number; take it."""
+    numbered = (f"{file.name}-{number}" for number in range(2, len(taken) + 3))
+    names = (file.stem, file.name, *numbered)
+    free = next(folder / name for name in names if folder / name not in taken)
+    taken.add(free)
+    return free
+
+
+def _images_in(folder: Path, notify: Notify) -> list[Path]:
+    """Return the images at any depth, sorted, without hidden ones and those that atrous wrote."""
+    files = [
+        path
+        for path in sorted(folder / name for name in walk(folder))
+        if path.suffix.lower() in IMAGE_SUFFIXES + UNREAD_SUFFIXES
+        and not path.name.endswith(_OWN_ENDINGS)
+    ]
+    unread = _unread(files, notify)
+    if not (images := [path for path in files if path not in unread]):
+        raise InputError(
+            f"{folder}: no photos in this folder; give one that holds JPEG, PNG or the like"
+        )
+    return images
+
+
+def _unread(files: Sequence[Path], notify: Notify) -> set[Path]:
+    """Return the photos whose format cannot be read, and name them."""
+    others = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES]
+    suspects = [] if can_read_heif() else [p for p in files if p.suffix.lower() in HEIF_SUFFIXES]
+    heif = [path for path in suspects if is_heif(path)]
+    for paths, fix in (
+        (others, "of a format that is not read: convert to JPEG, PNG or TIFF"),
+        (heif, f"HEIC, which an extra reads: {HEIF_INSTALL}"),
+    ):
+        if paths:
+            notify(f"passed over: {some(map(str, paths))}: {fix}")
+    return {*others, *heif}
+
+
+def segment_images(
+    segmenter: Segmenter,
+    inputs: Inputs,
+    bands: Bands | None = None,
+    *,
+    track: Track = untracked,
+    notify: Notify = unheard,
+) -> Iterator[Saved]:
+    """Segment and save the photos, as many at a time as the segmenter takes, then the rasters.
+
+    Args:
+        segmenter: the model.
+        inputs: the images, and where their files go; videos are left out.
+        bands: from `Segmenter.reading`, which decides by default; where it names bands or values,
+            all images are rasters.
+        track: shows the progress of photos, and of the tiles of each raster.
+        notify: called with a line about a photo whose labels are doubtful.
+    """
+    bands = bands or segmenter.reading([*inputs.images])[0]
+    if bands.are_said:
+        yield from _segment_rasters(segmenter, inputs.images, bands, track)
+    else:
+        yield from _segment_photos(segmenter, inputs.photos, bands, track, notify)
+        yield from _segment_rasters(segmenter, inputs.rasters, bands, track)
+
+
+def _segment_photos(
+    segmenter: Segmenter,
+    targets: Mapping[Path, Path],
+    bands: Bands,
+    track: Track,
+    notify: Notify,
+) -> Iterator[Saved]:
+    def save(outcome: Outcome) -> Saved:
+        path, result = outcome
+        if isinstance(result, InputError):
+            return Saved(path, result, [])
+        return Saved(path, result, result.save(targets[path].parent, targets[path].name))
+
+    with track("photos") as progress:
+        for done, saved in enumerate(segmenter.map(save, targets, bands), start=1):
+            progress(done, len(targets))
+            if not isinstance(saved.result, InputError):
+                _notify_doubts(Path(saved.source), notify)
+            yield saved
+
+
+def _segment_rasters(
+    segmenter: Segmenter, targets: Mapping[Path, Path], bands: Bands, track: Track
+) -> Iterator[Saved]:
+    if not targets:
+        return
+    from atrous.infer.raster.segment import segment_raster
+
+    for path, target in targets.items():
+        try:
+            with track("tiles") as progress:
+                saved = Saved(
+                    path,
+                    *segment_raster(segmenter, path, target, bands=bands, progress=progress),
+                )
+        except InputError as error:
+            saved = Saved(path, error, [])
+        yield saved
+
+
+def _notify_doubts(path: Path, notify: Notify) -> None:
+    """Tell why the labels of a photo may not be of what its owner sees."""
+    if has_frames(path):
+        notify(f"{path}: several pictures; the first one is labelled")
+    if 0 < (largest := largest_of_16_bits(path) or 0) < _DARK:
+        line = f"16 bits, but no value over {largest}, so it was nearly black to the model"
+        white = (1 << largest.bit_length()) - 1
+        notify(f"{path}: {line}; perhaps --range 0 {white}")

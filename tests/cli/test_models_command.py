@@ -17,7 +17,7 @@ def test_listing_fits_a_terminal(capsys):
 
 
 def test_json(capsys):
-    models(as_json=True)
+    models(json_output=True)
     listing = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in listing["models"]] == list(MODELS)
     assert [row["name"] for row in listing["backbones"]] == list(BACKBONES)

@@ -1,11 +1,12 @@
-"""atrous data: look at data sets, fetch, check and pack them, and make one to learn with."""
+"""`atrous data`: look at data sets, fetch, check and pack them, and make one to learn with."""
 
 import json
 import textwrap
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from atrous.cli.options import Json
 
 data = App(name="data", help="Look at data sets, fetch, check or pack them, or make one.")
 
@@ -14,12 +15,12 @@ for _name, _line in (
     ("fetch", "Download a published data set, or the parts of it that are asked for."),
     ("pack", "Pack a data set into shards: tar files, for training at scale."),
 ):
-    # Imported when called; until then its line is all that is known of it.
+    # Imported when called; until then, the line is all that is known of it.
     data.command(f"atrous.cli.{_name}:{_name}", name=_name, help=_line)
 
 
 @data.command(name="list")
-def list_(*, json_output: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def list_(*, json_output: Json = False) -> None:
     """List the data sets that atrous reads as they were published.
 
     Args:

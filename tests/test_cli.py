@@ -119,7 +119,7 @@ def test_a_missing_package_behind_the_lazy_import(
         monkeypatch.setitem(sys.modules, module, None)  # what an import then raises is the same
     with pytest.raises(ImportError):
         main(["train"])
-    monkeypatch.setattr(cli, "_EXTRAS", {"data": ("atrous",)})
+    monkeypatch.setattr(cli, "_EXTRAS", {"data": "atrous"})
     assert main(["train"]) == 2
     assert (
         'needs atrous, which is not installed: pip install "atrous[data]"'

@@ -1,7 +1,7 @@
 """The command line: one typed function per file, looked up here and imported when it is called.
 
-What a person did wrong ends in one line on standard error and exit code 2. What we did wrong keeps
-its traceback.
+A mistake of the user ends in one line on standard error and exit code 2. Our own mistakes keep
+their traceback.
 """
 
 import errno
@@ -29,33 +29,24 @@ COMMANDS = {
     "models": "List what can be built and what is shipped.",
     "bench": "Measure this machine's speed with a model: each runtime, each step.",
 }
-"""Each name's function of the same name is in the module of that name."""
+"""Each command is the function of its name in the module of its name."""
 
 _EXTRAS = {
-    "train": (
-        "accelerate",
-        "onnx",
-        "onnxscript",
-        "safetensors",
-        "tensorboardX",
-        "timm",
-        "torch",
-        "torchvision",
-    ),
-    "data": ("pycocotools", "yaml"),
-    "openvino": ("openvino",),
-    "video": ("av",),
-    "geo": ("rasterio",),
-    "heif": ("pillow_heif",),
+    "train": "accelerate onnx onnxscript safetensors tensorboardX timm torch torchvision",
+    "data": "pycocotools yaml",
+    "openvino": "openvino",
+    "video": "av",
+    "geo": "rasterio",
+    "heif": "pillow_heif",
 }
-"""The packages that a plain install lacks, by the extra that brings them."""
+"""Modules that a plain install lacks, by the extra that brings them."""
 
 
 def build_app(called: str | None = None) -> App:
     """Return the command line.
 
     Args:
-        called: the command that runs; its own docstring becomes its help. The others show the line
+        called: the command that runs, whose docstring becomes its help. The others show their line
             of `COMMANDS`, so that listing them imports none of them.
     """
     app = App(
@@ -76,11 +67,11 @@ def build_app(called: str | None = None) -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what `arguments` (by default the process's own) ask for; return the exit code."""
+    """Run the command that `arguments` name, by default the process's; return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     called = arguments[0] if arguments else None
-    warnings.filterwarnings("ignore", module="PIL")  # on metadata that no one asked about
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it cannot read, it raises
+    warnings.filterwarnings("ignore", module="PIL")  # about metadata that is not used
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # errors are raised, too
     try:
         _check_command(called)
         result = build_app(called)(
@@ -94,11 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit complains
+    except BrokenPipeError:  # such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's exit
         return 1
     except (InputError, CycloptsError, OSError, ImportError) as error:
-        line = _explain(error, called)  # with names of others' files, which may move the cursor
+        line = _explain(error, called)  # names of files may move the cursor
         print(f"error: {printable(line)}", file=sys.stderr)
         return 2
 
@@ -112,7 +103,7 @@ def _check_command(called: str | None) -> None:
 
 
 def _explain(error: Exception, called: str | None) -> str:
-    """Return one line for what a person can mend; raise anything else again."""
+    """Return one line about what the user can fix; raise anything else again."""
     if isinstance(error, CycloptsError):
         return _usage(error)
     if isinstance(error, OSError):
@@ -121,17 +112,19 @@ def _explain(error: Exception, called: str | None) -> str:
             reason += "; free some space, or write elsewhere"
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, ImportError):
-        missing = _missing_package(error)
-        extra = next((name for name, packages in _EXTRAS.items() if missing in packages), None)
+        missing = _missing_module(error)
+        extra = next(
+            (name for name, modules in _EXTRAS.items() if missing in modules.split()), None
+        )
         if extra is None:
             raise error
-        mend = f'pip install "atrous[{extra}]"'
-        return f"atrous {called} needs {missing}, which is not installed: {mend}"
+        fix = f'pip install "atrous[{extra}]"'
+        return f"atrous {called} needs {missing}, which is not installed: {fix}"
     return " ".join(str(error).split())
 
 
 def _usage(error: CycloptsError) -> str:
-    """Cyclopts' message in our words: "unknown option --crop-sise. Did you mean --crop-size?"."""
+    """Return the message as ours read: "unknown option --crop-sise. Did you mean --crop-size?"."""
     text = " ".join(str(error).split())
     for theirs, ours in (
         ("Unknown option: ", "unknown option "),
@@ -143,8 +136,8 @@ def _usage(error: CycloptsError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _missing_package(error: BaseException | None) -> str:
-    """The package whose absence began `error`; empty where it began otherwise."""
+def _missing_module(error: BaseException | None) -> str:
+    """Return the top-level module whose absence caused `error`; empty if another cause did."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name:
             return error.name.partition(".")[0]

@@ -1,13 +1,12 @@
-"""`atrous data doctor`: what is wrong with a folder of labelled images, and how to mend it."""
+"""`atrous data doctor`: what is wrong with a folder of labelled images, and how to fix it."""
 
-import json as json_format
+import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from atrous.cli.options import Flag, Json
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ def doctor(
     folder: Path,
     /,
     *,
-    write: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    write: Flag = False,
+    json_output: Json = False,
     html: Path | None = None,
 ) -> None:
     """Say what is wrong with a folder of labelled images, and describe it.
@@ -44,10 +43,10 @@ def doctor(
     Args:
         folder: Images and masks; or a folder with a dataset.toml, which is checked against it.
         write: Write FOLDER/dataset.toml and lists of the splits, without the faulty pairs.
-        json: Print one JSON document instead.
+        json_output: Print one JSON document instead.
         html: Write a page with pictures of what was found; one file, which needs no network.
     """
-    # for the sake of `atrous data doctor --help`
+    # numpy and more, which `atrous data doctor --help` need not load
     from atrous.cli.progress import watched
     from atrous.doctor import examine
     from atrous.doctor.proposal import refuse_to_overwrite
@@ -66,9 +65,9 @@ def doctor(
             written = diagnosis.write()
         except InputError as error:  # after the findings, which say why
             refused = error
-    if json:
+    if json_output:
         document = {**diagnosis.to_dict(), "written": [str(path) for path in written]}
-        print(json_format.dumps(document, indent=2))
+        print(json.dumps(document, indent=2))
     else:
         print("\n".join(_lines(diagnosis)))
         if html is not None:

@@ -2,10 +2,9 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from atrous.cli.options import Flag
 from atrous.report.tables import Table
 from atrous.text import amount, percent
 
@@ -18,7 +17,7 @@ def export(
     /,
     *,
     out: Path | None = None,
-    int8: Annotated[bool, Parameter(negative=())] = False,
+    int8: Flag = False,
     budget: float = 1.0,
     data: str | None = None,
     root: Path | None = None,
@@ -41,12 +40,13 @@ def export(
     Returns:
         The exit code: 1 where the bundle is over the budget, 0 otherwise.
     """
-    out = out or Path(f"{run.resolve().name}.onnx")
-    from atrous.cli.progress import resolved, say, watched
+    from atrous.cli.convert import fetched
+    from atrous.cli.progress import say, watched
     from atrous.export import export_run
 
+    out = out or Path(f"{run.resolve().name}.onnx")
     exported = export_run(
-        resolved(run),
+        fetched(str(run)),
         out,
         int8=int8,
         budget=budget,
@@ -59,15 +59,15 @@ def export(
     certificate, metadata = exported.certificate, exported.metadata
     if exported.plan is not None:
         print(exported.plan)
+    if certificate.passed:
+        print(
+            f"{out}  {out.stat().st_size / 1e6:.1f} MB  {metadata.precision}, any size,"
+            f" stride {metadata.stride} logits, {metadata.taxonomy.num_classes} classes inside"
+        )
+    print(certificate_text(certificate))
     if not certificate.passed:
-        print(certificate_text(certificate))
         print(f"over the budget: {out} is not written. Train longer, or allow more with --budget")
         return 1
-    print(
-        f"{out}  {out.stat().st_size / 1e6:.1f} MB  {metadata.precision}, any size,"
-        f" stride {metadata.stride} logits, {metadata.taxonomy.num_classes} classes inside"
-    )
-    print(certificate_text(certificate))
     print(f"next: atrous segment PHOTO --model {out}")
     return 0
 

@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from atrous.cli.options import Flag
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ def fetch(
     /,
     *,
     root: Path,
-    split: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
-    yes: Annotated[bool, Parameter(negative=())] = False,
+    split: list[str] | None = None,
+    yes: Flag = False,
     mirror: str | None = None,
 ) -> int:
     """Download a published data set, or the parts of it that are asked for.

@@ -1,11 +1,9 @@
 """`atrous data pack`: a data set into shards."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from atrous.errors import InputError
+from atrous.text import amount
 
 
 def pack(
@@ -13,7 +11,7 @@ def pack(
     /,
     *,
     out: Path,
-    split: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    split: list[str] | None = None,
     root: Path | None = None,
     shard_size_mb: int = 128,
 ) -> None:
@@ -41,7 +39,7 @@ def pack(
         packed = write(dataset, names, out, shard_size_mb * 10**6, progress)
     for part in packed:
         left_out = f", {part.missing} of its list are not here" if part.missing else ""
-        shards = "shard" if part.shards == 1 else "shards"
-        print(f"  {part.split:<10} {part.samples:,} samples in {part.shards} {shards}{left_out}")
+        samples, shards = amount(part.samples, "sample"), amount(part.shards, "shard")
+        print(f"  {part.split:<10} {samples} in {shards}{left_out}")
     print(f"wrote {out}")
     print(f"next: atrous train --data {out}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
+from atrous.cli.options import Flag
 from atrous.cli.progress import watched
 from atrous.errors import InputError
 from atrous.recipes import RECIPES, find
@@ -24,10 +25,7 @@ else:
     _help = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
     _kinds = get_type_hints(Recipe)
     _options = {
-        field.name: Annotated[
-            _kinds[field.name],
-            Parameter(help=_help[field.name], consume_multiple=True, negative_iterable=()),
-        ]
+        field.name: Annotated[_kinds[field.name], Parameter(help=_help[field.name])]
         for field in fields(Recipe)
     }
     _hidden = {old: Annotated[_kinds[new], Parameter(show=False)] for old, new in RENAMED.items()}
@@ -41,7 +39,7 @@ def train(
     data: str | None = None,
     root: Path | None = None,
     out: Path | None = None,
-    resume: Annotated[bool, Parameter(negative=())] = False,
+    resume: Flag = False,
     overrides: Annotated[Overrides | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a model with a recipe, or on a data set of your own.

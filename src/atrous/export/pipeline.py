@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
-from atrous.evaluation.score import check_same_classes
+from atrous.evaluation.score import Predict, check_same_classes
 from atrous.evaluation.timing import Place
 from atrous.export.certificate import Certificate, certify
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.runtimes.onnx import OnnxRuntime
-from atrous.infer.runtimes.open import OF_BUNDLES, runtimes_of
+from atrous.infer.runtimes.open import OF_BUNDLES, Runtime, runtimes_of
 from atrous.infer.runtimes.torch import TorchRuntime
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.tiling import Tiled
@@ -27,6 +27,8 @@ from atrous.progress import Notify, Track, unheard, untracked
 from atrous.run import Run
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from atrous.export.int8.precision_plan import PrecisionPlan
 
 __all__ = ["Exported", "bundles_by_runtime", "dataset_of_run", "export_bundle", "export_run"]
@@ -71,21 +73,20 @@ def export_run(
         track: shows the progress of each step.
         notify: called with a line about how the images are read, if there is one.
     """
+    out = Path(out)
     if budget < 0:
         raise InputError(f"budget {budget:g}: points that a class may lose; give 0 or more")
-    out = Path(out)
     if out.suffix != ".onnx":
         raise InputError(f"{out}: the name of a bundle ends in .onnx; try {out}.onnx")
-    reference = TorchRuntime(run)
-    from atrous.export.graph import set_metadata, to_onnx, write_bundle
-
+    reference, dataset = TorchRuntime(run), dataset_of_run(Path(run), data, root)
     metadata, plan = _without_paths(reference.metadata), None
     classes = metadata.taxonomy.classes
-    dataset = dataset_of_run(Path(run), data, root)
     check_same_classes(classes, dataset.taxonomy.classes, str(run), dataset.name)
     samples = dataset.split(split)
     if line := dataset.fourth_band[1]:
         notify(line)
+    from atrous.export.graph import to_onnx, write_bundle
+
     model = to_onnx(reference.network)
     if int8:
         from atrous.export.int8.quantize import quantize
@@ -93,11 +94,9 @@ def export_run(
         metadata = replace(metadata, precision="int8")
         with track("layers measured") as progress:
             model, plan = quantize(model, _calibration_images(dataset), progress)
-    set_metadata(model, metadata)
-    bundle = OnnxRuntime(out, content=model.SerializeToString())
-    expected, predicted = (Segmenter(Tiled(runtime)).predict for runtime in (reference, bundle))
     with track("images compared") as progress:
-        certificate = certify(expected, predicted, samples, classes, budget, progress)
+        predict = (_predict(reference), _predict(_open(model, metadata, out)))
+        certificate = certify(*predict, samples, classes, budget, progress)
     if not certificate.changes:
         raise InputError(
             f"{dataset.name}: no mask of split {split} holds a class, so nothing certifies the "
@@ -165,6 +164,18 @@ def _without_paths(metadata: BundleMetadata) -> BundleMetadata:
     paths = ("init", "backbone_weights")
     recipe = {key: value for key, value in metadata.recipe.items() if key not in paths}
     return replace(metadata, recipe=recipe)
+
+
+def _open(model: "ModelProto", metadata: BundleMetadata, path: Path) -> OnnxRuntime:
+    """Open a bundle that is not written yet."""
+    from atrous.export.graph import set_metadata
+
+    set_metadata(model, metadata)
+    return OnnxRuntime(path, content=model.SerializeToString())
+
+
+def _predict(runtime: Runtime) -> Predict:
+    return Segmenter(Tiled(runtime)).predict
 
 
 def _calibration_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:

@@ -37,6 +37,17 @@ def amount(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def some(names: Iterable[str], most: int = 4) -> str:
+    """Name the first few, and say how many more there are.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def printable(text: str) -> str:
     """Return `text` without what would move a terminal's cursor, such as in a file's name."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -17,7 +17,6 @@ from atrous.cli import main
 from atrous.images import photos as images
 from atrous.images.label_maps import read_label
 from atrous.images.photos import write_image
-from atrous.infer import batch
 
 
 @pytest.fixture
@@ -105,8 +104,7 @@ def test_photos_of_other_formats_are_read_or_named(
         "passed over: in/f.CR2: of a format that is not read: convert to JPEG, PNG or TIFF",
         "in/d.png: several pictures; the first one is labelled",
     ]
-    for module in (images, batch):
-        monkeypatch.setattr(module, "can_read_heif", lambda: False)
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
     assert main(call) == 0
     printed = capsys.readouterr()
     assert "4 of 4 photos segmented" in printed.out

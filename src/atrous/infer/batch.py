@@ -4,30 +4,21 @@ inputs = find_inputs(["holiday", "field.tif"], Path("out"))
 for source, result, files in segment_images(segmenter, inputs, segmenter.reading(...)[0]): ...
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from atrous.doctor.findings import some
 from atrous.errors import InputError
 from atrous.files import walk
+from atrous.images import photos as photo_files
 from atrous.images.bands import Bands
-from atrous.images.photos import (
-    HEIF_INSTALL,
-    HEIF_SUFFIXES,
-    IMAGE_SUFFIXES,
-    UNREAD_SUFFIXES,
-    can_read_heif,
-    has_frames,
-    is_heif,
-    largest_of_16_bits,
-)
 from atrous.images.pixels import is_raster
 from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
 from atrous.infer.video.frames import is_video
 from atrous.progress import Notify, Track, unheard, untracked
+from atrous.text import some
 
 if TYPE_CHECKING:
     from atrous.infer.raster.segment import RasterSegmentation
@@ -37,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Saved", "find_inputs", "segment_images"]
 
+_SUFFIXES = photo_files.IMAGE_SUFFIXES + photo_files.UNREAD_SUFFIXES
 _OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
 _DARK = 1 << 13
 """A 16-bit photo without a larger value most likely holds fewer bits."""
@@ -96,7 +88,7 @@ def _video_name(text: str) -> Path:
     address = urlsplit(text)
     if not address.netloc:
         return Path(text)
-    if Path(address.path).suffix.lower() in IMAGE_SUFFIXES:
+    if Path(address.path).suffix.lower() in photo_files.IMAGE_SUFFIXES:
         raise InputError(f"{text}: an address; download it first, then give the file")
     return Path(Path(address.path.strip("/") or address.hostname or "stream").name)
 
@@ -115,29 +107,25 @@ def _images_in(folder: Path, notify: Notify) -> list[Path]:
     files = [
         path
         for path in sorted(folder / name for name in walk(folder))
-        if path.suffix.lower() in IMAGE_SUFFIXES + UNREAD_SUFFIXES
-        and not path.name.endswith(_OWN_ENDINGS)
+        if path.suffix.lower() in _SUFFIXES and not path.name.endswith(_OWN_ENDINGS)
     ]
-    unread = _unread(files, notify)
-    if not (images := [path for path in files if path not in unread]):
+    unread = [path for path in files if path.suffix.lower() in photo_files.UNREAD_SUFFIXES]
+    heif = [] if photo_files.can_read_heif() else [path for path in files if _is_heif(path)]
+    for paths, fix in (
+        (unread, "of a format that is not read: convert to JPEG, PNG or TIFF"),
+        (heif, f"HEIC, which an extra reads: {photo_files.HEIF_INSTALL}"),
+    ):
+        if paths:
+            notify(f"passed over: {some(map(str, paths))}: {fix}")
+    if not (images := [path for path in files if path not in {*unread, *heif}]):
         raise InputError(
             f"{folder}: no photos in this folder; give one that holds JPEG, PNG or the like"
         )
     return images
 
 
-def _unread(files: Sequence[Path], notify: Notify) -> set[Path]:
-    """Return the photos whose format cannot be read, and name them."""
-    others = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES]
-    suspects = [] if can_read_heif() else [p for p in files if p.suffix.lower() in HEIF_SUFFIXES]
-    heif = [path for path in suspects if is_heif(path)]
-    for paths, fix in (
-        (others, "of a format that is not read: convert to JPEG, PNG or TIFF"),
-        (heif, f"HEIC, which an extra reads: {HEIF_INSTALL}"),
-    ):
-        if paths:
-            notify(f"passed over: {some(map(str, paths))}: {fix}")
-    return {*others, *heif}
+def _is_heif(path: Path) -> bool:
+    return path.suffix.lower() in photo_files.HEIF_SUFFIXES and photo_files.is_heif(path)
 
 
 def segment_images(
@@ -208,9 +196,9 @@ def _segment_rasters(
 
 def _notify_doubts(path: Path, notify: Notify) -> None:
     """Tell why the labels of a photo may not be of what its owner sees."""
-    if has_frames(path):
+    if photo_files.has_frames(path):
         notify(f"{path}: several pictures; the first one is labelled")
-    if 0 < (largest := largest_of_16_bits(path) or 0) < _DARK:
+    if 0 < (largest := photo_files.largest_of_16_bits(path) or 0) < _DARK:
         line = f"16 bits, but no value over {largest}, so it was nearly black to the model"
         white = (1 << largest.bit_length()) - 1
         notify(f"{path}: {line}; perhaps --range 0 {white}")

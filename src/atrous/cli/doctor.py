@@ -81,7 +81,7 @@ def doctor(
 
 
 def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
-    """The report, 80 columns wide."""
+    """Yield the report in lines of 80 columns."""
     from atrous.doctor.findings import many
 
     pairs, layout = diagnosis.scan.pairs, diagnosis.scan.layout
@@ -127,7 +127,7 @@ def _splits(diagnosis: "Diagnosis") -> str:
 
 
 def _labelled(label: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Lay lines out beside a label, wrapped; further lines of one are indented as its text is."""
+    """Yield blocks of text beside a label, wrapped, each with the indentation it begins with."""
     for block in blocks:
         text = block.lstrip()
         indent = " " * (_LABEL_WIDTH + len(block) - len(text))

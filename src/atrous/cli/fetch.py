@@ -87,17 +87,14 @@ def _print_plan(jobs: Sequence["Job"], root: Path) -> None:
 
 
 def _bytes(size: int | None) -> str:
+    """Return a size in words; None: unknown."""
     if size is None:
         return "size unknown"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _agreed(jobs: Sequence["Job"], root: Path) -> bool:
-    """Ask on a terminal.
-
-    Raises:
-        InputError: there is no terminal to ask on.
-    """
+    """Ask on the terminal whether to download."""
     todo = [job for job in jobs if not job.done]
     size = sum((job.size or 0) - job.have for job in todo)
     unknown = " or more" * any(job.size is None for job in todo)

@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from atrous.cli.options import Json
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +18,11 @@ def bench(
     /,
     *,
     photo: Path | None = None,
-    size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
-    runtime: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
+    size: tuple[int, int] | None = None,
+    runtime: tuple[str, ...] = (),
     threads: int | None = None,
     rounds: int = 30,
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    json_output: Json = False,
 ) -> None:
     """Measure this machine's speed with a model: each runtime, each step.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from atrous.cli.options import Json
 from atrous.errors import InputError
 from atrous.progress import unheard
 from atrous.text import printable
@@ -30,14 +31,12 @@ def compare(
     split: str = "val",
     out: Path = Path("runs/compare"),
     protocol: str = "pooled",
-    size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
-    runtime: Annotated[
-        tuple[str, ...], Parameter(consume_multiple=True, negative=(), show_default=False)
-    ] = RUNTIMES,
+    size: tuple[int, int] | None = None,
+    runtime: Annotated[tuple[str, ...], Parameter(show_default=False)] = RUNTIMES,
     rounds: int = 20,
     latency: bool = True,
     threads: int | None = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    json_output: Json = False,
 ) -> None:
     """Compare models or recipes on one data set.
 

@@ -6,18 +6,16 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 
-from atrous.cli.progress import resolved
+from atrous.cli.options import MODEL_DEFAULTS, Flag, Json, ModelOptions
 from atrous.cli.rasters import say_fourth_band
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.evaluation.evaluate import Source, Truth
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 @Parameter(name="*")
@@ -35,24 +33,7 @@ class Extras:
     """List so many of the most frequent confusions."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ModelOptions:
-    """How models are run."""
-
-    runtime: str = "auto"
-    """Runtime of MODEL, and of a model of --against: auto, onnxruntime, openvino, torch, ..."""
-    threads: int | None = None
-    """Threads of a model; by default as many as this process may run on."""
-    flip: Flag = False
-    """Average the predictions of each image and its mirror image."""
-    scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = ()
-    """Average the predictions of each image at these factors of its size."""
-    crf: str | None = None
-    """Refine labels by a dense CRF with these parameters: deeplab, kazuto or kraehenbuehl."""
-
-
-_NO_EXTRAS, _DEFAULTS = Extras(), ModelOptions()
+_NO_EXTRAS = Extras()
 
 
 def evaluate(
@@ -68,10 +49,10 @@ def evaluate(
     against: str | None = None,
     extras: Extras = _NO_EXTRAS,
     shard: str = "1/1",
-    options: ModelOptions = _DEFAULTS,
+    options: ModelOptions = MODEL_DEFAULTS,
     save: Path | None = None,
-    merge: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    merge: tuple[Path, ...] = (),
+    json_output: Json = False,
 ) -> None:
     """Score a model on a data set, per class, by a named protocol.
 
@@ -88,7 +69,8 @@ def evaluate(
         predictions: Score these files: a folder with KEY.png (or KEY.labels.png) of each image, or
             a COCO panoptic result (.json with its PNGs).
         ids: Content of the files of --predictions: train ids, or the data set's own ids.
-        against: Compare with this: a model, a folder of predictions, or a file of --save.
+        against: Compare with this: a model, which takes the same options; a folder of predictions;
+            or a file of --save.
         extras: Scores that are computed on request.
         shard: Score a part of the images: I/N, 1/N to N/N.
         options: How models are run.
@@ -157,10 +139,8 @@ def _from_model(
     model: str, truth: "Truth", options: ModelOptions, confidence: bool = False
 ) -> "Source":
     from atrous.evaluation.evaluate import from_model
-    from atrous.infer.segmenter import load
 
-    segmenter = load(resolved(model), **asdict(options))
-    return from_model(segmenter, truth, name=model, confidence=confidence)
+    return from_model(options.load(model), truth, name=model, confidence=confidence)
 
 
 def _reference(
@@ -183,8 +163,8 @@ def _reference(
 
 def _is_predictions(against: str) -> bool:
     """Whether `against` is a folder of predictions, not a model."""
+    from atrous.infer.bundle import zoo_names
     from atrous.run import has_run
-    from atrous.weights.hub import zoo_names
 
     path = Path(against)
     return against not in zoo_names() and path.is_dir() and not has_run(path)

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -37,16 +37,7 @@ class ModelOptions:
         from atrous.cli.convert import fetched
         from atrous.infer.segmenter import load
 
-        return load(
-            fetched(model),
-            self.threads,
-            self.runtime,
-            calls,
-            tile,
-            flip=self.flip,
-            scales=self.scales,
-            crf=self.crf,
-        )
+        return load(fetched(model), calls=calls, tile=tile, **asdict(self))
 
 
 MODEL_DEFAULTS = ModelOptions()

@@ -17,7 +17,7 @@ from atrous.cli.videos import segment_videos
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    from atrous.infer.batch import Result, Saved
+    from atrous.infer.batch import AnyResult, Saved
     from atrous.taxonomy import Taxonomy
 
 _BAR_WIDTH = 44
@@ -124,7 +124,7 @@ def _print_tables(results: "Iterable[Saved]", taxonomy: "Taxonomy", count: int) 
     return exit_code
 
 
-def _table(source: Path | str, result: "Result", files: Sequence[Path], block: str) -> str:
+def _table(source: Path | str, result: "AnyResult", files: Sequence[Path], block: str) -> str:
     """Return the classes of one input, largest first, as bars of `block`, and its files."""
     from atrous.infer.video.segment import VideoSegmentation
 

@@ -18,11 +18,12 @@ from atrous.evaluation.score import Predict, check_same_classes
 from atrous.evaluation.timing import Place
 from atrous.export.certificate import Certificate, certify
 from atrous.infer.bundle import BundleMetadata
+from atrous.infer.runtimes.base import Runtime
 from atrous.infer.runtimes.onnx import OnnxRuntime
-from atrous.infer.runtimes.open import OF_BUNDLES, Runtime, runtimes_of
+from atrous.infer.runtimes.open import OF_BUNDLES, runtimes_of
 from atrous.infer.runtimes.torch import TorchRuntime
 from atrous.infer.segmenter import Segmenter
-from atrous.infer.tiling import Tiled
+from atrous.infer.tiling import TiledRuntime
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.run import Run
 
@@ -175,7 +176,7 @@ def _open(model: "ModelProto", metadata: BundleMetadata, path: Path) -> OnnxRunt
 
 
 def _predict(runtime: Runtime) -> Predict:
-    return Segmenter(Tiled(runtime)).predict
+    return Segmenter(TiledRuntime(runtime)).predict
 
 
 def _calibration_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:

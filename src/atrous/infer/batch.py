@@ -15,7 +15,8 @@ from atrous.files import walk
 from atrous.images import photos as photo_files
 from atrous.images.bands import Bands
 from atrous.images.pixels import is_raster
-from atrous.infer.segmenter import Outcome, Segmentation, Segmenter
+from atrous.infer.result import Segmentation
+from atrous.infer.segmenter import Outcome, Segmenter
 from atrous.infer.video.frames import is_video
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.text import some
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from atrous.infer.raster.segment import RasterSegmentation
     from atrous.infer.video.segment import VideoSegmentation
 
-    Result = Segmentation | RasterSegmentation | VideoSegmentation
+    AnyResult = Segmentation | RasterSegmentation | VideoSegmentation
 
 __all__ = ["Inputs", "Saved", "find_inputs", "segment_images"]
 
@@ -38,7 +39,7 @@ class Saved(NamedTuple):
     """One input with its result, or the error if it has none."""
 
     source: Path | str
-    result: "Result | InputError"
+    result: "AnyResult | InputError"
     files: list[Path]
 
 

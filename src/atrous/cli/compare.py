@@ -63,8 +63,7 @@ def compare(
     """
     # Threads of torch that wait asleep: spinning threads take the time of the next runtime.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from atrous.cli.progress import watched
-    from atrous.cli.rasters import say_fourth_band
+    from atrous.cli.progress import say_fourth_band, watched
     from atrous.data.dataset import Dataset
     from atrous.evaluation.compare import compare as compare_models
     from atrous.evaluation.compare import scenes

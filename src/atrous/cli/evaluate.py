@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import Parameter
 
 from atrous.cli.options import MODEL_DEFAULTS, Flag, Json, ModelOptions
-from atrous.cli.rasters import say_fourth_band
+from atrous.cli.progress import say_fourth_band
 from atrous.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The progress bars of long commands: on a terminal, on standard error."""
+"""Lines and progress bars on standard error; bars are shown on a terminal only."""
 
 import sys
 import time
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn
 
+    from atrous.data.dataset import Dataset
+
 PATIENCE = 2.0
 """Seconds before the bar appears."""
 
@@ -20,6 +22,12 @@ PATIENCE = 2.0
 def say(line: str) -> None:
     """Print a line on standard error."""
     print(line, file=sys.stderr)
+
+
+def say_fourth_band(dataset: "Dataset") -> None:
+    """Say what a fourth band of the data set's TIFFs was taken for, if there is one."""
+    if line := dataset.fourth_band[1]:
+        say(line)
 
 
 @contextmanager

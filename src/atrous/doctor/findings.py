@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from atrous.doctor.layout.files import Pair
+from atrous.text import some
 
 Severity = Literal["problem", "note"]
 
@@ -108,14 +109,3 @@ def many(count: int, noun: str) -> str:
     """
     plural = "" if count == 1 else "es" if noun.endswith("s") else "s"
     return f"{count:,} {noun}{plural}"
-
-
-def some(names: Iterable[str], most: int = 4) -> str:
-    """Name the first few, and say how many there are besides.
-
-    >>> some(["a", "b", "c"], most=2)
-    'a, b and 1 more'
-    """
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

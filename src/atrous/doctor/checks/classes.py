@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.doctor.findings import Finding, Severity, finding, many, some
+from atrous.doctor.findings import Finding, Severity, finding, many
 from atrous.doctor.scan.levels import GAP
 from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.taxonomy import IGNORE_INDEX
+from atrous.text import some
 
 _RARE_CLASS = 1e-4
 """A class with a smaller part of all pixels is named."""

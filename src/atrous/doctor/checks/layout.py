@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from atrous.doctor.findings import Finding, finding, many, some
+from atrous.doctor.findings import Finding, finding, many
 from atrous.doctor.labels.binary import num_classes_of
 from atrous.doctor.scan.scan import Scan
+from atrous.text import some
 
 
 def unpaired(scan: Scan) -> Iterator[Finding]:

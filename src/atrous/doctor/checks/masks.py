@@ -6,13 +6,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from atrous.data.encodings.masks import NO_DATA, color_name
-from atrous.doctor.findings import Finding, Severity, finding, many, of_masks, some
+from atrous.doctor.findings import Finding, Severity, finding, many, of_masks
 from atrous.doctor.labels.values import is_background, is_white_a_class
 from atrous.doctor.layout.files import Pair
 from atrous.doctor.scan.far_colors import count_far
 from atrous.doctor.scan.scan import Scan
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX
+from atrous.text import some
 
 _UNLIKE = 1e-4
 """Of all pixels: fewer that are unlike all classes are noise."""

@@ -15,12 +15,13 @@ import numpy as np
 
 from atrous.data.schema import Labels, builtin
 from atrous.data.train_ids import encoding_of, taxonomy_of
-from atrous.doctor.findings import Finding, Severity, finding, some
+from atrous.doctor.findings import Finding, Severity, finding
 from atrous.doctor.labels.class_names import NamedClass
 from atrous.doctor.labels.values import Meaning, class_entries, id_map
 from atrous.doctor.layout.files import Layout
 from atrous.doctor.scan.scan import Scan
 from atrous.taxonomy import IGNORE_INDEX
+from atrous.text import some
 
 _COCO_THINGS = 80
 """Categories of COCO's instances; panoptic segments have 53 more."""

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from atrous.data.encodings.masks import BRIGHT
 from atrous.data.lists import SPLIT_FOLDER
-from atrous.doctor.findings import some
 from atrous.doctor.layout.files import Files
 from atrous.doctor.layout.words import one_of
 from atrous.errors import InputError
 from atrous.images.label_maps import read_brightness, read_colors
 from atrous.images.photos import IMAGE_SUFFIXES
+from atrous.text import some
 
 _DRAWING = re.compile(one_of("drawings"), re.I)
 SECOND_CHOICE = re.compile(one_of("drawings", "objects"), re.I)

@@ -14,7 +14,6 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from atrous.data.lists import SPLIT_FOLDER, is_listable, split_of
-from atrous.doctor.findings import some
 from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
 from atrous.doctor.layout.lists import LIST_SUFFIXES, with_lists
 from atrous.doctor.layout.mask_choice import SECOND_CHOICE, retina_masks, with_field_of_view
@@ -31,6 +30,7 @@ from atrous.doctor.layout.suffixes import merge_suffixes, unread_images, with_re
 from atrous.doctor.layout.words import one_of
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
+from atrous.text import some
 
 _MASK_FOLDER = re.compile(one_of("mask_folders"))
 _MASK = rf"(?:(?i:{one_of('masks')})|[LP])"

@@ -36,7 +36,7 @@ def fetch(
     Returns:
         The exit code: 1 if the answer is no, 0 otherwise.
     """
-    from atrous.cli.progress import watched_bytes
+    from atrous.cli.progress import say, watched_bytes
     from atrous.data.dataset import Dataset
     from atrous.data.fetch.dataset import fetch as run
     from atrous.data.fetch.dataset import plan
@@ -57,8 +57,7 @@ def fetch(
     if not yes and not _agreed(jobs, root):
         print("nothing is downloaded")
         return 1
-    with watched_bytes() as (track, notify):
-        written = run(jobs, root, track, notify)
+    written = run(jobs, root, watched_bytes, say)
     print("wrote  " + "  ".join(str(path) for path in written))
     chosen = split[0] if split else next(iter(dataset.splits))
     print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")

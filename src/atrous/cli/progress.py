@@ -2,12 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from atrous.progress import Notify, Progress, Track
+from atrous.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
     from atrous.data.dataset import Dataset
 
 PATIENCE = 2.0
-"""Seconds before the bar appears."""
+"""Seconds before a bar appears."""
 
 
 def say(line: str) -> None:
-    """Print a line on standard error."""
+    """Print a line on standard error, above a bar if there is one."""
     print(line, file=sys.stderr)
 
 
@@ -30,19 +29,29 @@ def say_fourth_band(dataset: "Dataset") -> None:
         say(line)
 
 
+def watched(step: str) -> AbstractContextManager[Progress]:
+    """Show how many things of a step are done; an `atrous.progress.Track`."""
+    return _watched(step, _count_columns)
+
+
+def watched_bytes(step: str) -> AbstractContextManager[Progress]:
+    """Show how many bytes of a step are done; an `atrous.progress.Track`."""
+    return _watched(step, _byte_columns)
+
+
 @contextmanager
-def watched(what: str) -> Iterator[Progress]:
-    """Yield what shall be called with how many `what` are done, and of how many."""
+def _watched(step: str, columns: "Callable[[], list[ProgressColumn]]") -> Iterator[Progress]:
     start = time.monotonic()
     bar: Bar | None = None
 
     def progress(done: int, total: int | None) -> None:
         nonlocal bar
-        if bar is None and sys.stderr.isatty() and time.monotonic() - start > PATIENCE:
-            bar = _start_bar(what, total)
+        seconds = time.monotonic() - start
+        if bar is None and sys.stderr.isatty() and seconds > PATIENCE:
+            bar = _start_bar(step, columns())
         if bar is not None:
-            rate = done / (time.monotonic() - start)
-            bar.update(bar.task_ids[0], completed=done, rate=f"{rate:.3g}/s")
+            rate = f"{done / seconds:.3g}/s"
+            bar.update(bar.task_ids[0], completed=done, total=total or None, rate=rate)
 
     try:
         yield progress
@@ -51,79 +60,31 @@ def watched(what: str) -> Iterator[Progress]:
             bar.stop()
 
 
-@contextmanager
-def watched_bytes() -> Iterator[tuple[Track, Notify]]:
-    """Yield two functions: one for the bytes of each step, one for lines that stay.
+def _start_bar(step: str, columns: "list[ProgressColumn]") -> "Bar":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    A step's bar shows the rate and the time left.
-    """
-    bar = _byte_bar()
-    task = bar.tasks[0].id
-
-    @contextmanager
-    def track(step: str) -> Iterator[Progress]:
-        bar.reset(task, description=step, total=None, visible=True)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-    def notify(line: str) -> None:
-        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    with bar:
-        yield track, notify
-
-
-def resolved(model: str | Path) -> Path:
-    """Return the file or folder of a model; a published one is downloaded, with a progress bar."""
-    from atrous.weights.hub import is_published, resolve
-
-    if not is_published(model):
-        return resolve(model)
-    with watched_bytes() as (track, notify):
-        return resolve(model, track, notify)
-
-
-def _byte_bar() -> "Bar":
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    bar = _bar(
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(20),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        BarColumn(),
+        *columns,
         TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
     )
-    bar.add_task("", total=None, visible=False)
-    return bar
-
-
-def _start_bar(what: str, total: int | None) -> "Bar":
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = _bar(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    bar.add_task(what, total=total, rate="")
+    bar.add_task(step, total=None, rate="")
     bar.start()
     return bar
 
 
-def _bar(*columns: "ProgressColumn") -> "Bar":
-    from rich.console import Console
-    from rich.progress import Progress
+def _count_columns() -> "list[ProgressColumn]":
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    return Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
-    )
+    return [MofNCompleteColumn(), TextColumn("{task.fields[rate]}")]
+
+
+def _byte_columns() -> "list[ProgressColumn]":
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    return [DownloadColumn(), TransferSpeedColumn()]

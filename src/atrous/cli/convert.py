@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atrous.cli.progress import say, watched_bytes
+from atrous.cli.progress import resolved
 from atrous.errors import InputError
 from atrous.run import RunData, copy_run, has_run
 from atrous.text import printable
@@ -34,17 +34,18 @@ def convert(
         backbone: timm's name of a file's backbone, where several have the same tensors.
     """
     from atrous.data.dataset import Dataset
+    from atrous.weights.hub import is_published
     from atrous.weights.published import PUBLISHED, no_such_weights
 
     if has_run(out):
         raise InputError(f"{out}: holds a run already; give another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, where a run is a folder; give another --out")
-    if checkpoint in PUBLISHED and not Path(checkpoint).exists():
+    if is_published(checkpoint):
         if data or layout or output_stride or backbone:
             raise InputError(f"{checkpoint}: what it is, is known; leave out all but --out")
         data = PUBLISHED[checkpoint].data
-        copy_run(Path(fetched(checkpoint)), out)
+        copy_run(resolved(checkpoint), out)
     elif not Path(checkpoint).exists():
         raise no_such_weights(checkpoint)
     elif data is None:
@@ -61,22 +62,6 @@ def convert(
     print(f"next: atrous segment PHOTO --model {out}")
     root = "" if Path(data).exists() else " --root FOLDER"
     print(f"      atrous evaluate {out} {data}{root}")
-
-
-def fetched(model: str) -> str:
-    """Return `model`, or the run folder of a published one, which is downloaded if it is not here.
-
-    Raises:
-        InputError: it cannot be.
-    """
-    if "/" not in model or Path(model).exists():
-        return model
-    from atrous.weights.hub import published_run  # which the other models need not pay for
-    from atrous.weights.published import PUBLISHED
-
-    if model not in PUBLISHED:
-        return model
-    return str(published_run(model, watched_bytes, say))
 
 
 def _print_run(folder: Path) -> None:

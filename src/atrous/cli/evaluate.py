@@ -163,8 +163,8 @@ def _reference(
 
 def _is_predictions(against: str) -> bool:
     """Whether `against` is a folder of predictions, not a model."""
-    from atrous.infer.bundle import zoo_names
     from atrous.run import has_run
+    from atrous.weights.hub import zoo_names
 
     path = Path(against)
     return against not in zoo_names() and path.is_dir() and not has_run(path)

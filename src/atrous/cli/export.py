@@ -40,13 +40,12 @@ def export(
     Returns:
         The exit code: 1 where the bundle is over the budget, 0 otherwise.
     """
-    from atrous.cli.convert import fetched
-    from atrous.cli.progress import say, watched
+    from atrous.cli.progress import resolved, say, watched
     from atrous.export import export_run
 
     out = out or Path(f"{run.resolve().name}.onnx")
     exported = export_run(
-        fetched(str(run)),
+        resolved(run),
         out,
         int8=int8,
         budget=budget,

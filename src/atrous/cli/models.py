@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from atrous.cli.options import Json
-from atrous.infer.bundle import zoo_names, zoo_path
 from atrous.models.catalogue import BACKBONES, MODELS, WEIGHT_PACKAGES, backbones_of
 from atrous.report.tables import WIDTH
+from atrous.weights.hub import zoo_names, zoo_path
 from atrous.weights.published import PUBLISHED, Published
 
 
@@ -108,7 +108,7 @@ def _published_lines() -> Iterator[str]:
     for title, group in groupby(PUBLISHED.values(), _title):
         yield f"  {title}"
         for one in group:
-            row = f"    {one.name:<44} {one.data:<13} {100 * one.miou:4.1f}  {one.sha256}"
+            row = f"    {one.name:<44} {one.data:<13} {round(100 * one.miou, 2):4.1f}  {one.sha256}"
             yield row.rstrip()
     yield "  Scores are the publishers'. Addresses: --json. To a run folder: atrous convert"
 

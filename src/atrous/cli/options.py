@@ -34,10 +34,10 @@ class ModelOptions:
 
     def load(self, model: str, calls: int = 1, tile: int | None = None) -> "Segmenter":
         """Open a model by its name or path; fetch it first if it is a published one."""
-        from atrous.cli.convert import fetched
+        from atrous.cli.progress import resolved
         from atrous.infer.segmenter import load
 
-        return load(fetched(model), calls=calls, tile=tile, **asdict(self))
+        return load(resolved(model), calls=calls, tile=tile, **asdict(self))
 
 
 MODEL_DEFAULTS = ModelOptions()

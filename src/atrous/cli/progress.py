@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atrous.progress import Progress
@@ -37,6 +38,13 @@ def watched(step: str) -> AbstractContextManager[Progress]:
 def watched_bytes(step: str) -> AbstractContextManager[Progress]:
     """Show how many bytes of a step are done; an `atrous.progress.Track`."""
     return _watched(step, _byte_columns)
+
+
+def resolved(model: str | Path) -> Path:
+    """Return the file or folder of a model; a published one is downloaded, with a progress bar."""
+    from atrous.weights.hub import resolve
+
+    return resolve(model, watched_bytes, say)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ METADATA = BundleMetadata(
     taxonomy=TAXONOMY,
     stride=4,
     precision="int8",
-    model="deeplabv3plus on resnet18, output stride 16",
+    model="fcn on resnet18, output stride 16",
     licence="Apache-2.0",
     preprocessing={"mean": [0.5], "std": [0.25]},
     recipe={"base_lr": 0.01},
@@ -44,7 +44,7 @@ def test_a_plain_onnx_file_is_no_bundle() -> None:
         ("format", "2", "newer atrous"),
         ("stride", "0", "metadata: stride: expected int >= 1; export the bundle again"),
         ("stride", "{", "damaged"),
-        ("precision", '"fp4"', "metadata: precision: invalid enum value 'fp4'"),
+        ("precision", '"fp4"', "metadata: precision: unknown 'fp4'. There are: fp32, int8"),
         ("taxonomy", "{}", "taxonomy"),
         ("recipe", "7", "metadata: recipe: expected object, got int"),
         ("model", '"\\ud800"', "damaged"),  # which no terminal and no file takes
@@ -63,13 +63,13 @@ def test_damaged_metadata_are_refused(key: str, text: str, message: str) -> None
 
 
 def test_metadata_of_a_run() -> None:
-    run = {
-        "model": {"name": "deeplabv3plus", "backbone": "resnet18", "output_stride": 16},
-        "normalization": {"mean": [0.5], "std": [0.25]},
-        "taxonomy": TAXONOMY.to_dict(),
-        "data": {"name": "shapes", "licence": "CC0"},
-        "recipe": {"base_lr": 0.01},
-    }
+    run = Run(
+        model={"name": "fcn", "backbone": "resnet18", "output_stride": 16, "in_channels": 1},
+        normalization=Normalization(mean=(0.5,), std=(0.25,)),
+        taxonomy=TAXONOMY,
+        data=RunData(name="shapes", licence="CC0"),
+        recipe={"base_lr": 0.01},
+    )
     metadata = BundleMetadata.from_run(run, stride=4)
-    assert metadata.model == "deeplabv3plus on resnet18, output stride 16"
+    assert metadata.model == "fcn on resnet18, output stride 16"
     assert (metadata.precision, metadata.licence, metadata.scores) == ("fp32", "CC0", {})

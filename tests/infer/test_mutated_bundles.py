@@ -129,7 +129,7 @@ TAXONOMY = {
         ("stride", '"4"', "metadata: stride: expected int, got str"),
         ("stride", "8", "its graph gives logits (1, 4, 2, 2), where its metadata promise"),
         ("stride", "9" * 5000, "its metadata are damaged"),
-        ("stride", None, "metadata: object missing required field stride"),
+        ("stride", None, "metadata: stride is missing"),
         ("format", "null", "metadata: format: expected int, got null"),
         ("recipe", '[["a", 1]]', "metadata: recipe: expected object, got array"),
         ("scores", "[" * 100_000, "its metadata are damaged"),

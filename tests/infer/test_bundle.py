@@ -7,6 +7,7 @@ from color_bundle import TAXONOMY
 
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
+from atrous.run import Normalization, Run, RunData
 
 METADATA = BundleMetadata(
     taxonomy=TAXONOMY,

@@ -1,17 +1,17 @@
 """Photos in, dense labels out.
 
-The map of the data flow, in two halves with one file between them:
+The data flow, in two halves with one file between them:
 
     LEARN (extra: train)                        USE (no torch)
-    dataset.toml + files                        photo, folder
-      -> data: Sample -> Batch                    -> images: uint8 (H, W, 3)
+    dataset.toml + files                        photo, folder, raster, video
+      -> data: Sample -> Batch                    -> images: uint8 (H, W, C)
       -> models: image -> logits                  -> infer.runtimes: image -> low-resolution logits
-      -> train: loss -> checkpoint                -> infer.upsample: exact upsample + argmax
+      -> train: loss -> run folder                -> infer.upsample: exact upsample + argmax
       -> export -------> model.onnx (bundle) -->  -> infer.segmenter: Segmentation
-                                                  -> draw: mask, overlay; numbers
+                                                  -> labels, overlay, numbers
 
-    metrics and evaluate: where prediction meets truth, for both halves
-    cli: one thin file per command
+evaluation and metrics, where predictions meet truth, serve both; report shows them; cli has one
+file per command. docs/architecture.md has the map of the modules.
 
 In Python:
 

@@ -134,6 +134,8 @@ def curve(wrong):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__)
     arguments = [Path(argument) for argument in sys.argv[1:]]
     demo = Path(__file__).parent.parent / "docs" / "demo" / "street.jpg"
     main(arguments[0], str(arguments[1]), arguments[2], *(arguments[3:] or [demo]))

@@ -77,4 +77,6 @@ def _zig(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:  # it takes no arguments, such as --help
+        sys.exit(__doc__)
     build()

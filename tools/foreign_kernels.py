@@ -203,7 +203,10 @@ def check(system: str) -> int:
 
 
 def main(systems: list[str]) -> int:
-    """Check what is asked for, each system in a process of its own; return the exit code."""
+    """Check the named systems, each in a process of its own; return the exit code."""
+    if "--help" in systems:
+        print(__doc__)
+        return 0
     if unknown := [system for system in systems if system not in SYSTEMS]:
         print(f"error: {unknown[0]}: no such system; there are {', '.join(SYSTEMS)}")
         return 2

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atrous.data.schema import to_toml
 from atrous.doctor.bands import with_bands
-from atrous.doctor.checks import check, classes
+from atrous.doctor.checks import CHECKS, values
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.class_names import NO_NAMES, find_class_names
 from atrous.doctor.labels.known import as_known
@@ -125,19 +125,21 @@ def _read_undescribed(folder: Path, progress: Progress) -> Scan:
 
 def _diagnose(scan: Scan, toml: str = "") -> Diagnosis:
     """Judge a scan and propose splits; `toml` is the dataset.toml, if there is one."""
-    findings = [*scan.findings, *check(scan)]
+    findings = [*scan.findings, *(finding for check in CHECKS for finding in check(scan))]
     bad = {pair for finding in findings if finding.leaves_out for pair in finding.pairs}
     given = scan.layout.splits if toml else _without(scan.layout.splits, bad)
     splits, seed = (dict(given), None) if toml else _divided(given, scan)
     pixels = {name: _pixels(scan, given, name, files) for name, files in splits.items()}
-    findings += classes.of_splits(scan, pixels, proposed=seed is not None)
+    findings += values.of_splits(scan, pixels, proposed=seed is not None)
     names = {entry.name for entry in scan.names.entries}
     if not toml:
         description = describe(scan.folder, scan.labels, splits)
         toml = "".join(f"# {line}\n" for line in _remarks(len(bad), seed)) + to_toml(description)
     return Diagnosis(
         scan=scan,
-        findings=sorted(findings, key=lambda finding: finding.severity == "note"),
+        findings=sorted(
+            (f for f in findings if f.count or f.examples), key=lambda f: f.severity == "note"
+        ),
         splits=splits,
         pixels=pixels,
         names_file=scan.names.file if names & {*scan.classes} else "",

@@ -1,19 +1,21 @@
-"""What is wrong with files: unreadable, turned, of another size or place, or there twice."""
+"""Checks of files: unreadable, turned, of another size or place, copies, unpaired, not read."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from atrous.doctor.findings import Finding, finding, many
+from atrous.doctor.labels.binary import num_classes_of
 from atrous.doctor.layout.files import Pair, rank
 from atrous.doctor.scan.pairs import PairStats
 from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.images.bands import COLORS
 from atrous.images.rasters import has_rasterio, opened_raster
+from atrous.text import some
 
 _EXIF_ORIENTATION = 0x0112
 _MAX_SHIFT = 0.5
@@ -28,11 +30,10 @@ def unreadable(scan: Scan) -> Iterator[Finding]:
         ("image", "copy or download them again", images),
         ("mask", "repair or export them again", masks),
     ):
-        if bad:
-            if all("pip install" in error for _, error in bad):
-                fix = "install what reads them"
-            lines = [" ".join(e.split()).removeprefix(f"{scan.folder}/") for _, e in bad]
-            yield finding(f"unreadable-{half}", lines, [pair for pair, _ in bad], fix=fix)
+        if all("pip install" in error for _, error in bad):
+            fix = "install what reads them"
+        lines = [" ".join(e.split()).removeprefix(f"{scan.folder}/") for _, e in bad]
+        yield finding(f"unreadable-{half}", lines, [pair for pair, _ in bad], fix=fix)
 
 
 def exif(scan: Scan) -> Iterator[Finding]:
@@ -47,20 +48,18 @@ def exif(scan: Scan) -> Iterator[Finding]:
     ]
     for kind, turned in (("exif-rotated", _swapped(scan)), ("exif-same-size", unsure)):
         pairs = [stats.pair for stats in turned]
-        if pairs:
-            yield finding(kind, [f"{pair.image} (mask {pair.mask})" for pair in pairs], pairs)
+        yield finding(kind, [f"{pair.image} (mask {pair.mask})" for pair in pairs], pairs)
 
 
 def sizes(scan: Scan) -> Iterator[Finding]:
     """Masks that differ from their images in size, unless EXIF explains it."""
     swapped = _swapped(scan)
     other = [stats for stats in _of_other_size(scan) if stats not in swapped]
-    if other:
-        lines = [
-            f"{s.pair.mask} is {_size(s.mask_size)}, {s.pair.image} {_size(s.image_size)}"
-            for s in other
-        ]
-        yield finding("size-mismatch", lines, [stats.pair for stats in other])
+    lines = [
+        f"{s.pair.mask} is {_size(s.mask_size)}, {s.pair.image} {_size(s.image_size)}"
+        for s in other
+    ]
+    yield finding("size-mismatch", lines, [stats.pair for stats in other])
 
 
 def duplicates(scan: Scan) -> Iterator[Finding]:
@@ -78,8 +77,7 @@ def duplicates(scan: Scan) -> Iterator[Finding]:
         for pair in [pair for pair in pairs if pair.split == stays][1:]:
             again[pair] = " = ".join(dict.fromkeys((pair.image, *(p.image for p in pairs))))
     for kind, found in (("leakage", leaked), ("duplicate-image", again)):
-        if found:
-            yield finding(kind, found.values(), found)
+        yield finding(kind, found.values(), found)
 
 
 def coordinates(scan: Scan) -> Iterator[Finding]:
@@ -92,10 +90,8 @@ def coordinates(scan: Scan) -> Iterator[Finding]:
         and stats.pair.image.lower().endswith(tiff)
         and stats.pair.mask.lower().endswith(tiff)
     ]
-    if not pairs or not has_rasterio():
-        return
-    apart = [p for p in pairs if _are_apart(scan.folder / p.image, scan.folder / p.mask)]
-    if apart:
+    if pairs and has_rasterio():
+        apart = [p for p in pairs if _are_apart(scan.folder / p.image, scan.folder / p.mask)]
         yield finding("other-coordinates", [f"{p.mask} ({p.image})" for p in apart], apart)
 
 
@@ -162,3 +158,62 @@ def _are_apart(image: Path, mask: Path) -> bool:
     corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)]).T
     away = np.linalg.inv(ours) @ theirs @ corners - corners  # in pixels of the image
     return bool(np.abs(away).max() > _MAX_SHIFT)
+
+
+def unpaired(scan: Scan) -> Iterator[Finding]:
+    """Images without masks, and masks without images."""
+    layout = scan.layout
+    yield finding("unpaired-image", layout.unpaired_images)
+    yield finding("unpaired-mask", layout.unpaired_masks)
+
+
+def elsewhere(scan: Scan) -> Iterator[Finding]:
+    """Images in other folders."""
+    paths, paired = scan.layout.elsewhere, scan.layout.pairs_elsewhere
+    yield finding("pairs-elsewhere" if paired else "images-elsewhere", paths, paired=paired)
+
+
+def lists(scan: Scan) -> Iterator[Finding]:
+    """What is wrong with names and lists, and what was guessed of them."""
+    layout = scan.layout
+    yield finding("odd-name", layout.odd_names)
+    yield finding("same-key", layout.same_key)
+    yield finding("unread-image", layout.unread)
+    yield finding("missing-image", layout.missing)
+    yield finding("crossed-list", layout.crossed)
+    yield finding("unused-list", layout.unused_lists)
+    yield finding("other-list", layout.other_lists)
+    yield finding("unlisted", layout.unlisted)
+    yield from (finding("guessed-split", [guess]) for guess in layout.guesses)
+
+
+def mask_folders(scan: Scan) -> Iterator[Finding]:
+    """Masks that fit and are not read; and masks of the field of view."""
+    views = sorted({files.valid for files in scan.layout.splits.values()} - {""})
+    yield _of_patterns("unused-mask", scan.layout.unused)
+    yield _of_patterns("passed-over", scan.layout.passed_over)
+    yield _of_patterns("valid-mask", views)
+
+
+def class_masks(scan: Scan) -> Iterator[Finding]:
+    """Names of files that are taken as classes, and what becomes of masks that overlap."""
+    if scan.labels.encoding != "binary-masks" or scan.described:
+        return
+    classes, background = scan.classes, scan.labels.background
+    yield finding("class-masks", classes, rest=background or "ignored")
+    overlaps = {
+        pair: sum(count for code, count in mask.items() if num_classes_of(code) > 1)
+        for pair, mask in scan.masks
+    }
+    overlaps = {pair: pixels for pair, pixels in overlaps.items() if pixels}
+    yield finding(
+        "overlap",
+        [f"{pair.image}: {pixels:,} pixels" for pair, pixels in overlaps.items()],
+        overlaps,
+        pixels=many(sum(overlaps.values()), "pixel"),
+        order=", ".join(name for name in classes if name != background),
+    )
+
+
+def _of_patterns(kind: str, patterns: Sequence[str]) -> Finding:
+    return finding(kind, patterns, patterns=some(p.replace("{key}", "*") for p in patterns))

@@ -11,10 +11,9 @@ from atrous.data.schema import Labels
 from atrous.doctor.labels.class_names import NamedClass, is_void
 from atrous.doctor.labels.values import Meaning, class_entries, is_background
 from atrous.doctor.layout.files import Layout, Pair
-from atrous.doctor.scan.mask_stats import Ids
-from atrous.doctor.scan.pairs import scan_pairs
-from atrous.doctor.scan.scan import Scan, value_stats
-from atrous.doctor.scan.value_stats import ValueStats
+from atrous.doctor.scan.pairs import Ids, scan_pairs
+from atrous.doctor.scan.scan import Scan
+from atrous.doctor.scan.values import ValueStats, sum_up
 from atrous.errors import InputError
 from atrous.files import is_file
 from atrous.images.label_maps import read_brightness
@@ -64,7 +63,7 @@ def read_binary(layout: Layout, named: Sequence[NamedClass], progress: Progress)
         return np.where(codes >= _VOID, IGNORE_INDEX, codes)
 
     pairs = scan_pairs(layout, read, progress)
-    meaning = _meaning(bits, value_stats(pairs, "binary-masks"), named, foreground)
+    meaning = _meaning(bits, sum_up(pairs, "binary-masks"), named, foreground)
     return Scan(layout, *meaning, pairs)
 
 

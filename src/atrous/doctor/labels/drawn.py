@@ -61,8 +61,7 @@ def labels_of_shapes(layout: Layout, named: Sequence[NamedClass]) -> tuple[Label
 def name_notes(groups: Iterable[Sequence[str]], void: Sequence[str]) -> list[Finding]:
     """Report names that were read as one class, and names that are ignored."""
     several = [" = ".join(group) for group in groups if len(group) > 1]
-    notes = [("same-name", several), ("ignored-name", void)]
-    return [finding(kind, names) for kind, names in notes if names]
+    return [finding("same-name", several), finding("ignored-name", void)]
 
 
 def labels_of_yolo(layout: Layout, named: Sequence[NamedClass]) -> Labels:

@@ -3,7 +3,7 @@
 `read_folder` finds that out; `read_described` believes the dataset.toml of the folder.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +27,9 @@ from atrous.doctor.labels.values import check_count, color_of, labels_of_colors,
 from atrous.doctor.layout.files import Files, Layout, Pair
 from atrous.doctor.layout.foreign import foreign_labels
 from atrous.doctor.proposal import open_unwritten
-from atrous.doctor.scan.mask_stats import Ids
-from atrous.doctor.scan.pairs import PairStats, ReadMask, mark_blurred, scan_pairs
-from atrous.doctor.scan.scan import Scan, value_stats
-from atrous.doctor.scan.value_stats import sum_up
+from atrous.doctor.scan.pairs import Ids, PairStats, ReadMask, mark_blurred, scan_pairs
+from atrous.doctor.scan.scan import Scan
+from atrous.doctor.scan.values import sum_up
 from atrous.errors import InputError
 from atrous.images.label_maps import (
     TRANSPARENT,
@@ -104,7 +103,7 @@ def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
     class_of = {place: place for place in range(len(classes))}
     if labels.encoding == "coco-panoptic":
         return Scan(layout, labels, class_of, (), pairs)
-    share = value_stats(pairs, labels.encoding).share([IGNORE_INDEX])
+    share = sum_up(pairs, labels.encoding).share([IGNORE_INDEX])
     background = next((name for name in classes if name.lower() in _BACKGROUND), None)
     if share > (0 if background else _UNCOVERED):
         if background is None:
@@ -114,16 +113,13 @@ def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
             check_count(len(entries))
         class_of[IGNORE_INDEX] = [entry.name for entry in labels.entries()].index(background)
         labels = msgspec.structs.replace(labels, background=background)
-    notes = [*_empty_objects(classes, opened)]
-    if share:
-        become = f"of the class {labels.background}" if labels.background else "ignored"
-        notes.insert(0, finding("uncovered", count=1, share=share, become=become))
+    become = f"of the class {labels.background}" if labels.background else "ignored"
+    uncovered = finding("uncovered", count=int(share > 0), share=share, become=become)
+    notes = [uncovered, _empty_objects(classes, opened)]
     return Scan(layout, labels, class_of, (), pairs, notes)
 
 
-def _empty_objects(
-    classes: Sequence[str], opened: Mapping[str, Split | Shards]
-) -> Iterator[Finding]:
+def _empty_objects(classes: Sequence[str], opened: Mapping[str, Split | Shards]) -> Finding:
     """Report objects of COCO JSONs that cover no pixel."""
     lines = []
     splits = [split for split in opened.values() if isinstance(split, Split)]
@@ -133,8 +129,7 @@ def _empty_objects(
                 train_ids = [split.encoding.train_id(i, "") for i in empty_objects(image)]
                 names = ["ignored" if i == IGNORE_INDEX else classes[i] for i in train_ids]
                 lines += [f"{image.file_name}: {name}" for name in names]
-    if lines:
-        yield finding("empty-object", lines)
+    return finding("empty-object", lines)
 
 
 def _read_mats(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Scan:
@@ -151,11 +146,10 @@ def _read_colors(layout: Layout, named: Sequence[NamedClass], progress: Progress
         return read_colors(layout.folder / pair.mask, transparency=True)
 
     pairs = mark_blurred(scan_pairs(layout, read_mask, progress, colors=True))
-    masks = [stats.mask for stats in pairs if stats.mask]
-    if not masks:
+    if not any(stats.mask for stats in pairs):
         raise InputError(pairs[0].mask_error)
-    any_blurred = any(mask.is_blurred for mask in masks)
-    meaning = labels_of_colors(sum_up(masks, "rgb"), named, any_blurred)
+    any_blurred = any(stats.mask.is_blurred for stats in pairs if stats.mask)
+    meaning = labels_of_colors(sum_up(pairs, "rgb"), named, any_blurred)
     return Scan(layout, *meaning, pairs)
 
 
@@ -177,7 +171,7 @@ def _scan_of_ids(
 ) -> Scan:
     pairs = mark_blurred(pairs)
     with_ids = [entry for entry in named if entry.dataset_id != NO_ID]
-    meaning = labels_of_ids(encoding, value_stats(pairs, encoding), with_ids, palette, no_data)
+    meaning = labels_of_ids(encoding, sum_up(pairs, encoding), with_ids, palette, no_data)
     return Scan(layout, *meaning, pairs, no_data=no_data)
 
 
@@ -257,7 +251,7 @@ def read_described(folder: Path, progress: Progress) -> Scan:
     pairs = scan_pairs(layout, read_mask, progress, colors=encoding.name == "rgb")
     if encoding.name in _PICTURES:
         pairs = mark_blurred(pairs)
-    known = _known(encoding, value_stats(pairs, encoding.name).values)
+    known = _known(encoding, sum_up(pairs, encoding.name).values)
     class_of = {value: i for value, i in known.items() if i != IGNORE_INDEX}
     ignored = tuple(value for value, i in known.items() if i == IGNORE_INDEX)
     return Scan(layout, dataset.description.labels, class_of, ignored, pairs, notes)
@@ -282,13 +276,11 @@ def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
             missing.append(f"{name}: {split.missing} listed, {len(split)} here")
     if not splits:
         raise InputError(errors[0] if errors else f"{dataset.folder}: dataset.toml has no splits")
-    findings = []
-    if errors:
-        findings.append(finding("unreadable-split", errors, number=len(errors)))
-    if missing:
-        count = sum(split.missing for split in splits.values())
-        findings.append(finding("listed-images", missing, count=count))
-    return splits, findings
+    count = sum(split.missing for split in splits.values())
+    return splits, [
+        finding("unreadable-split", errors, number=len(errors)),
+        finding("listed-images", missing, count=count),
+    ]
 
 
 def _raw_reader(folder: Path, encoding: Encoding) -> ReadMask | None:

@@ -13,9 +13,7 @@ from atrous.data.encodings.masks import NO_DATA, color_name
 from atrous.data.schema import ClassEntry, EncodingName, Labels, color_code
 from atrous.data.schema import Color as AnyColor
 from atrous.doctor.labels.class_names import Color, NamedClass, is_void
-from atrous.doctor.scan.far_colors import find_far_colors
-from atrous.doctor.scan.levels import GAP, are_spread
-from atrous.doctor.scan.value_stats import ValueStats
+from atrous.doctor.scan.values import GAP, ValueStats, are_spread, find_far_colors
 from atrous.errors import InputError
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, distinct_colors

@@ -92,20 +92,16 @@ def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Labels, list[
     if len(splits) > 1:
         splits.pop(UNDIVIDED, None)
     splits = {split: splits[split] for split in sorted(splits, key=rank)}
-    chosen = [found.files.annotations for found in splits.values()]
-    categories = _categories(folder, {name: cocos[name] for name in chosen})
+    chosen = list(splits.values())
+    names = [found.files.annotations for found in chosen]
+    categories = _categories(folder, {name: cocos[name] for name in names})
     origin = "none" if UNDIVIDED in splits else "folders"
     layout = Layout(folder, {split: found.files for split, found in splits.items()}, origin)
     labels, findings = _labels("coco-panoptic" if panoptic else "coco-json", categories)
-    findings += [*_missing_images(splits.values()), *_unused(layout, every, paths)]
-    return layout, labels, findings
-
-
-def _missing_images(splits: Iterable[_CocoFiles]) -> Iterator[Finding]:
-    names = [name for found in splits for name in found.missing]
-    lines = [f"{found.files.annotations}: {name}" for found in splits for name in found.missing]
-    if lines:
-        yield finding("images-of-json", lines, names=some(names))
+    missing = [(found.files.annotations, name) for found in chosen for name in found.missing]
+    lines = [f"{json_name}: {name}" for json_name, name in missing]
+    findings.append(finding("images-of-json", lines, names=some(name for _, name in missing)))
+    return layout, labels, [*findings, *_unused(layout, every, paths)]
 
 
 def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -> Iterator[Finding]:
@@ -114,14 +110,13 @@ def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -
     chosen = {files.annotations for files in layout.splits.values()}
     others = [found.files for found in every if found.files.annotations not in chosen]
     more = {files.image(key) for files in others for key in files.keys} - read
-    if others:
-        yield finding(
-            "unused-annotations",
-            [files.annotations for files in others],
-            severity="problem" if more else "note",
-            read=some(sorted(chosen)),
-            lost=f"; {many(len(more), 'image')} of theirs left out" if more else "",
-        )
+    yield finding(
+        "unused-annotations",
+        [files.annotations for files in others],
+        severity="problem" if more else "note",
+        read=some(sorted(chosen)),
+        lost=f"; {many(len(more), 'image')} of theirs left out" if more else "",
+    )
     listed, folders = read | more, {PurePosixPath(path).parent for path in read}
     strays = [
         path
@@ -130,8 +125,7 @@ def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -
         and PurePosixPath(path).parent in folders
         and path not in listed
     ]
-    if strays:
-        yield finding("images-of-no-json", strays)
+    yield finding("images-of-no-json", strays)
 
 
 def _read_coco(path: Path) -> _Coco | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from atrous.data.encodings.masks import BRIGHT
 from atrous.data.lists import SPLIT_FOLDER
 from atrous.doctor.layout.files import Files
-from atrous.doctor.layout.words import one_of
+from atrous.doctor.layout.names import one_of
 from atrous.errors import InputError
 from atrous.images.label_maps import read_brightness, read_colors
 from atrous.images.photos import IMAGE_SUFFIXES

@@ -11,7 +11,7 @@ import numpy as np
 from atrous.data.lists import split_of
 from atrous.doctor.layout.files import Files
 from atrous.doctor.layout.mask_choice import Choice, choose, fitting
-from atrous.doctor.layout.words import one_of
+from atrous.doctor.layout.names import one_of
 from atrous.errors import InputError
 from atrous.images.label_maps import read_colors
 

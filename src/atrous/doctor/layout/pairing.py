@@ -26,8 +26,7 @@ from atrous.doctor.layout.mask_sets import (
     has_few_colors,
     in_split,
 )
-from atrous.doctor.layout.suffixes import merge_suffixes, unread_images, with_real_paths
-from atrous.doctor.layout.words import one_of
+from atrous.doctor.layout.names import merge_suffixes, one_of, unread_images, with_real_paths
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
 from atrous.text import some

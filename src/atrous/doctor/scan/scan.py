@@ -18,9 +18,8 @@ from atrous.data.schema import Labels
 from atrous.doctor.findings import Finding
 from atrous.doctor.labels.class_names import NO_NAMES, ClassNames
 from atrous.doctor.layout.files import Layout, Pair
-from atrous.doctor.scan.mask_stats import MaskStats
-from atrous.doctor.scan.pairs import PairStats
-from atrous.doctor.scan.value_stats import ValueStats, sum_up
+from atrous.doctor.scan.pairs import MaskStats, PairStats
+from atrous.doctor.scan.values import ValueStats, sum_up
 from atrous.errors import InputError
 from atrous.images.label_maps import read_brightness
 
@@ -71,7 +70,7 @@ class Scan:
     @cached_property
     def values(self) -> ValueStats:
         """The values of all masks together."""
-        return sum_up([mask for _, mask in self.masks], self.labels.encoding)
+        return sum_up(self.pairs, self.labels.encoding)
 
     @cached_property
     def class_pixels(self) -> dict[Pair, NDArray[np.int64]]:
@@ -114,8 +113,3 @@ class Scan:
             return stats
 
         return replace(self, pairs=[checked(stats) for stats in self.pairs])
-
-
-def value_stats(pairs: Sequence[PairStats], encoding: str) -> ValueStats:
-    """The values of all masks together."""
-    return sum_up([stats.mask for stats in pairs if stats.mask], encoding)

@@ -1,18 +1,27 @@
-"""Suffixes of images: several in one folder count as one, and unknown ones are named.
+"""What the names of folders and files tell: words (words.toml), and suffixes.
 
 Pairs are found by patterns that end in one suffix. So a file whose suffix is rare in its folder is
 paired under the name that it would have with the usual one, and gets its own back afterwards.
 """
 
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 
 from atrous.data.patterns import with_suffixes
 from atrous.doctor.layout.files import Files, Layout
 from atrous.images.photos import IMAGE_SUFFIXES
+
+
+def one_of(*kinds: str) -> str:
+    """The regular expression of all words of these kinds."""
+    words = tomllib.loads((resources.files("atrous.doctor.layout") / "words.toml").read_text())
+    return "|".join(word for kind in kinds for word in words[kind])
+
 
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})+$", re.I)
 _IMAGE_STARTS = re.compile(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atrous.kernels import kernel
 from atrous.kernels.depthwise import Geometry
-from atrous.models.depthwise import is_available, weight_gradient
+from atrous.models.convolution import has_weight_gradient, weight_gradient
 
 pytestmark = pytest.mark.skipif(
     kernel("depthwise_weight_gradient") is None, reason="no library for this machine"
@@ -75,8 +75,8 @@ def test_threads_do_not_change_a_bit():
 
 def test_what_it_does_not_do_is_left_to_torch():
     x = torch.zeros(1, 4, 8, 8)
-    assert is_available(x, Geometry(3, 1, 1, 1)) and is_available(
+    assert has_weight_gradient(x, Geometry(3, 1, 1, 1)) and has_weight_gradient(
         x.bfloat16(), Geometry(7, 2, 3, 1)
     )
-    assert not is_available(x.double(), Geometry(3, 1, 1, 1))
-    assert not is_available(x, Geometry(9, 1, 4, 1))
+    assert not has_weight_gradient(x.double(), Geometry(3, 1, 1, 1))
+    assert not has_weight_gradient(x, Geometry(9, 1, 4, 1))

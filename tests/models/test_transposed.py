@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from atrous.models.convolution import TransposedUpsample, enlarge
 from atrous.models.layers import resize
-from atrous.models.transposed import TransposedUpsample, enlarge
 
 
 @given(st.sampled_from([2, 4, 8, 16]), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))

@@ -9,6 +9,9 @@ last stage, whatever its stride under dilation. Departures from timm:
 - "same" convolutions, whose padding depends on the size of their input, get the constant padding
   that they have where the image is a multiple of the output stride. All atrous networks pad their
   image so. Exported graphs stay free of shapes.
+
+`catalogue.VARIANTS` are timm's networks as other projects built them, for the weights of these
+projects: parameters keep timm's names; padding and the places of strides differ.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +22,13 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers.conv2d_same import Conv2dSame
+from timm.models._efficientnet_blocks import InvertedResidual
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from atrous.errors import InputError
 from atrous.models.catalogue import OUTPUT_STRIDES, VARIANTS, check_is_known, timm_name
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
-from atrous.models.variants import make_variant
 
 __all__ = ["Backbone"]
 
@@ -50,7 +54,7 @@ class Backbone(nn.Module):
         """Build the network up to the level `deepest`: 8, 16 or 32."""
         super().__init__()
         self.name, self.output_stride = config.name, config.output_stride
-        self.network = _create(timm_name(config.name), config.output_stride, deepest)
+        self.network = timm_features(timm_name(config.name), config.output_stride, deepest)
         info: Any = self.network.feature_info
         first = info.reduction()[0]
         levels = [first * 2**i for i in range(len(info.reduction()))]
@@ -64,7 +68,7 @@ class Backbone(nn.Module):
             self._dilate(config.multi_grid)
         swap_convolutions(self.network)
         if self.name in VARIANTS:
-            make_variant(self.network, self.name)
+            (_caffe if self.name.endswith("_caffe") else _padded_first)(self.network)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the features of each level, (B, C, H/s, W/s) with s = min(level, output stride).
@@ -126,7 +130,8 @@ def _is_spatial(module: nn.Module) -> bool:
     )
 
 
-def _create(name: str, output_stride: int, deepest: int) -> nn.Module:
+def timm_features(name: str, output_stride: int = 32, deepest: int = 32) -> nn.Module:
+    """Build the feature extractor of timm's network `name`, up to the level `deepest`."""
     if output_stride not in OUTPUT_STRIDES:
         raise InputError(f"output stride {output_stride}: 8, 16 and 32 are supported")
     check_is_known(name)
@@ -152,3 +157,31 @@ def swap_convolutions(network: nn.Module) -> None:
             module.__class__ = StaticSameConv  # type: ignore[assignment]
         elif type(module) is nn.Conv2d and is_depthwise(module):
             module.__class__ = DepthwiseConv
+
+
+def _caffe(network: Any) -> None:
+    """He et al.'s ResNet in Caffe: strides on a unit's first 1x1, a pooling that rounds up."""
+    network.maxpool.ceil_mode = True
+    for unit in network.modules():
+        if hasattr(unit, "conv3"):
+            unit.conv1.stride, unit.conv2.stride = unit.conv2.stride, unit.conv1.stride
+
+
+def _padded_first(network: Any) -> None:
+    """VainF's MobileNetV2: units pad before they expand, the stem at the far sides alone."""
+    network.conv_stem.__class__ = StaticSameConv
+    for unit in network.modules():
+        if isinstance(unit, InvertedResidual):
+            unit.conv_dw.padding = (0, 0)
+            unit.__class__ = PaddedFirst
+
+
+class PaddedFirst(InvertedResidual):
+    """An inverted residual whose border is what the expansion makes of zeros, instead of zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C', h / stride, w / stride)
+        """Expand, filter each channel, and reduce."""
+        margin = self.conv_dw.dilation[0]
+        expanded = self.bn1(self.conv_pw(F.pad(x, (margin,) * 4)))
+        reduced = self.bn3(self.conv_pwl(self.bn2(self.conv_dw(expanded))))
+        return reduced + x if self.has_skip else reduced

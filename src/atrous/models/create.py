@@ -48,8 +48,7 @@ def create_model(config: Network.Config, num_classes: int) -> Network:
     if backbone.output_stride not in strides:
         stride, supported = backbone.output_stride, ", ".join(map(str, sorted(strides)))
         raise InputError(f"{name}: output stride {stride}; it works with {supported}")
-    network: Network = NETWORKS[name](config, num_classes)
-    return network
+    return NETWORKS[name](config, num_classes)
 
 
 def config_from_options(options: Mapping[str, Any]) -> Network.Config:

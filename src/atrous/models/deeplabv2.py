@@ -11,7 +11,9 @@ largest score of any). Departures:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
+import torch
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
@@ -46,11 +48,7 @@ class DeepLabV2(Network):
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the summed scores, (B, K, h, w) at the output stride."""
-        first, *others = self.branches
-        scores: Tensor = first(features[32])
-        for branch in others:
-            scores = scores + branch(features[32])
-        return scores
+        return reduce(torch.add, [branch(features[32]) for branch in self.branches])
 
     def add_pyramid(self, scales: Sequence[float]) -> None:
         """Concatenate the scores of several scales instead of taking their maximum."""

@@ -40,5 +40,4 @@ class DeepLabV3(Network):
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the pyramid, (B, A, h, w) at the output stride."""
-        pyramid: Tensor = self.aspp_convs(self.aspp(features[32]))
-        return pyramid
+        return self.aspp_convs(self.aspp(features[32]))

@@ -54,5 +54,4 @@ class DeepLabV3Plus(Network):
         pyramid = self.aspp_convs(self.aspp(features[32]))
         factor = self.backbone.output_stride // 4
         context = resize(pyramid, factor, align_corners=self.align_corners)  # (B, A, h, w)
-        refined: Tensor = self.decoder(torch.cat([context, low_level_features], dim=1))
-        return refined
+        return self.decoder(torch.cat([context, low_level_features], dim=1))

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
+from atrous.models.convolution import TransposedUpsample
 from atrous.models.layers import Classifier, ConvNormAct
 from atrous.models.network import Network
-from atrous.models.transposed import TransposedUpsample
 
 __all__ = ["FCN", "FCN8s", "FCN16s", "FCN32s"]
 
@@ -55,7 +55,7 @@ class FCN(Network):
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the convolved features, (B, C / 4, h, w) at the output stride."""
-        convolved: Tensor = self.convs(features[32])
+        convolved = self.convs(features[32])
         if self.merge is not None:
             convolved = self.merge(torch.cat([features[32], convolved], dim=1))
         return convolved
@@ -90,7 +90,7 @@ class FCN32s(Network):
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the fused scores, (B, K, h, w) at the last of `levels`."""
-        scores: Tensor = self.score["32"](self.dropout(features[32]))
+        scores = self.score["32"](self.dropout(features[32]))
         for doubling, level in zip(self.doublings, self.levels[1:], strict=True):
             scores = doubling(scores) + self.score[str(level)](features[level])
         return scores

@@ -88,8 +88,7 @@ class FRRN(Network):
             for unit in cast(nn.ModuleList, stage):
                 x, full = unit(x, full)
             stride = next_stride
-        merged: Tensor = self.after(torch.cat([resize(x, 2), full], dim=1))
-        return merged
+        return self.after(torch.cat([resize(x, 2), full], dim=1))
 
 
 class ResidualUnit(nn.Module):
@@ -105,8 +104,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, h, w) -> (B, D, h, w)
         """Return the sum."""
-        total: Tensor = self.shortcut(x) + self.norm(self.second(self.first(x)))
-        return total
+        return self.shortcut(x) + self.norm(self.second(self.first(x)))
 
 
 class TwoStreamUnit(nn.Module):

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atrous.models.convolution import DepthwiseConv
-from atrous.models.transposed import TransposedUpsample
+from atrous.models.convolution import DepthwiseConv, TransposedUpsample
 
 
 class Norm(nn.BatchNorm2d):
@@ -118,8 +117,7 @@ class ASPP(nn.Module):
         if self.image_pooling is not None:
             pooled = self.image_pooling(features.mean((2, 3), keepdim=True))  # (B, channels, 1, 1)
             pyramid.append(pooled.expand_as(pyramid[0]))  # (B, channels, h, w)
-        projected: Tensor = self.project(torch.cat(pyramid, dim=1))
-        return projected
+        return self.project(torch.cat(pyramid, dim=1))
 
 
 class PyramidPooling(nn.Module):

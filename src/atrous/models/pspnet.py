@@ -63,5 +63,4 @@ class PSPNet(Network):
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return the merged pyramid, (B, D, h, w) at the output stride."""
         deepest = features[self.pooled_level]  # (B, C, h, w)
-        merged: Tensor = self.decoder(torch.cat([deepest, self.pyramid(deepest)], dim=1))
-        return merged
+        return self.decoder(torch.cat([deepest, self.pyramid(deepest)], dim=1))

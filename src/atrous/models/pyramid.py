@@ -8,6 +8,7 @@ can have a pyramid. It starts as the network without one.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +66,7 @@ class Concatenation(Fusion):
 
     def merge(self, features: list[Tensor]) -> Tensor:  # each (B, C, h, w) -> (B, C, h, w)
         """Convolve the features side by side."""
-        merged: Tensor = self.conv(torch.cat(features, dim=1))
-        return merged
+        return self.conv(torch.cat(features, dim=1))
 
 
 class Maximum(Fusion):
@@ -74,7 +74,4 @@ class Maximum(Fusion):
 
     def merge(self, features: list[Tensor]) -> Tensor:  # each (B, C, h, w) -> (B, C, h, w)
         """Take the maximum."""
-        merged = features[0]
-        for other in features[1:]:
-            merged = torch.maximum(merged, other)
-        return merged
+        return reduce(torch.maximum, features)

@@ -83,5 +83,4 @@ class Step(nn.Module):
         larger = self.enlarge(x)  # (B, C, f h, f w)
         if skipped is not None:
             larger = torch.cat([larger, skipped], dim=1)
-        merged: Tensor = self.merge(larger)
-        return merged
+        return self.merge(larger)

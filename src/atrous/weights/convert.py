@@ -4,7 +4,7 @@ import importlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -14,9 +14,8 @@ from atrous.models.create import create_model, options_of
 from atrous.models.network import Network
 from atrous.run import ImportReport, Normalization, Run, RunData, has_run, save_weights
 from atrous.taxonomy import Taxonomy
-from atrous.weights.importers.checkpoint import Checkpoint, read_checkpoint
-from atrous.weights.importers.hub_config import file_of, options_beside
-from atrous.weights.importers.layouts import LAYOUTS, Found, find_network
+from atrous.weights.importers.checkpoint import Checkpoint, file_of, options_beside, read_checkpoint
+from atrous.weights.importers.layouts import Found, find_network
 from atrous.weights.importers.places import Match, load_strictly
 
 __all__ = ["Imported", "import_weights", "write_run"]
@@ -131,14 +130,13 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData)
 
 
 def _recognised(found: Found, output_stride: int | None) -> Match:
-    module = importlib.import_module(f"atrous.weights.importers.{LAYOUTS[found.layout].module}")
+    module = importlib.import_module(f"atrous.weights.importers.{found.layout}")
     try:
-        match: Match = module.match(found.state, output_stride)
+        return cast(Match, module.match(found.state, output_stride))
     except KeyError as error:
         raise InputError(f"not of layout {found.layout}: it has no {error}") from None
     except (IndexError, TypeError, RuntimeError):  # a vector for a convolution, say
         raise InputError(f"not of layout {found.layout}: its tensors have other shapes") from None
-    return match
 
 
 def _taken(checkpoint: Checkpoint, found: Found) -> str:

@@ -18,11 +18,14 @@ from torch import Tensor, nn
 from atrous.errors import InputError
 from atrous.models.catalogue import WEIGHT_PACKAGES, timm_name
 from atrous.models.network import Network
-from atrous.weights.importers.checkpoint import read_checkpoint
-from atrous.weights.importers.places import Placement, State, begins, load_strictly
-from atrous.weights.importers.timm_features import (
+from atrous.weights.importers.checkpoint import WEIGHT_FILES, read_checkpoint
+from atrous.weights.importers.places import (
     MOBILENET_EPS,
+    Placement,
+    State,
+    begins,
     features,
+    load_strictly,
     mobilenet_places,
     with_eps,
 )
@@ -32,8 +35,6 @@ _CLASSIFIERS = ("fc", "classifier", "head", "conv_head", "bn2", "norm_head", "fi
 
 _WRAPPERS = ("module", "_orig_mod", "model", "net", "network")
 """Beginnings of all names of a file, where a training script has put the classifier into it."""
-
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_pretrained(network: Network) -> None:
@@ -85,7 +86,7 @@ def _placement(state: State, name: str) -> Placement:
     """Find the places of a classifier's tensors in the timm feature extractor `name`."""
     dropped: tuple[str, ...] = _CLASSIFIERS
     if name.startswith("mobilenet") and "features.0.0.weight" in state:
-        places = mobilenet_places((key for key in state if key.startswith("features.")), name)
+        places = mobilenet_places(state, "features.", name)
         dropped += ("features.18",) if name.startswith("mobilenetv2") else ()
         if name.startswith("mobilenetv3"):
             state = with_eps(state, MOBILENET_EPS)
@@ -135,7 +136,7 @@ def _check_reachable(name: str) -> None:
         raise InputError(f"{name}: timm has no ImageNet weights for it; train without pretrained")
     if config.hf_hub_id is None:
         return
-    cached = (try_to_load_from_cache(config.hf_hub_id, file) for file in _WEIGHT_FILES)
+    cached = (try_to_load_from_cache(config.hf_hub_id, file) for file in WEIGHT_FILES)
     if any(isinstance(path, str) for path in cached):
         return
     if constants.HF_HUB_OFFLINE:

@@ -9,7 +9,7 @@ from atrous.errors import InputError
 from atrous.models.create import create_model
 from atrous.models.photo import PhotoNetwork
 from atrous.weights.convert import import_weights
-from atrous.weights.importers import kazuto
+from atrous.weights.importers import kazuto1011
 from atrous.weights.importers.places import load_strictly
 
 
@@ -65,11 +65,11 @@ def test_it_is_deeplabv2_at_stride_8(imported):
 def test_the_published_form_fits_name_by_name():
     """ResNet-101, 182 outputs: names and shapes alone."""
     with torch.device("meta"):
-        match = kazuto.match(Kazuto(182).state_dict(), None)
+        match = kazuto1011.match(Kazuto(182).state_dict(), None)
         assert load_strictly(create_model(match.config, match.num_classes), match, "theirs") == ()
     assert match.config.backbone.name == "resnet101_caffe"
 
 
 def test_other_output_strides_are_refused():
     with torch.device("meta"), pytest.raises(InputError, match="have 8"):
-        kazuto.match(Kazuto(2).state_dict(), 16)
+        kazuto1011.match(Kazuto(2).state_dict(), 16)

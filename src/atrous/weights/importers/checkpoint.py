@@ -1,4 +1,7 @@
-"""Checkpoint files of other projects: .pth and .pt of torch, .safetensors. No code in them runs."""
+"""Checkpoint files of other projects: .pth and .pt of torch, .safetensors. No code in them runs.
+
+A folder of segmentation_models.pytorch's save_pretrained holds such a file, and a config.json.
+"""
 
 import re
 import warnings
@@ -7,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.weights.importers.stand_ins import DTYPES, Held, load_with_stand_ins, state_of
@@ -37,6 +41,13 @@ _HARMLESS: list[Any] = [  # numpy scalars: scores that training scripts keep bes
     np.dtypes.Float64DType,
     np.dtypes.Int64DType,
 ]
+
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names that timm and segmentation_models.pytorch publish weights under."""
+
+_FIXED = {"decoder_atrous_rates": [12, 24, 36], "decoder_interpolation": "nearest"}
+"""Options that change the output and that no tensor shows, with the values that atrous has."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,3 +215,34 @@ def _check_is_stored(path: Path) -> None:
         )
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise InputError(f"{path}: a compressed archive, which torch.save does not write")
+
+
+class Beside(NamedTuple):
+    """Options that a config.json has and no tensor shows; None where it has none."""
+
+    output_stride: int | None = None
+    backbone: str | None = None
+
+
+def file_of(path: Path) -> Path:
+    """Return the file of weights in a folder of save_pretrained; a file is its own."""
+    return next((path / name for name in WEIGHT_FILES if (path / name).is_file()), path)
+
+
+def options_beside(path: Path) -> Beside:
+    """Read the config.json beside the weights of such a folder, if there is one."""
+    config = path.with_name("config.json")
+    if path.name not in WEIGHT_FILES or not config.is_file():
+        return Beside()
+    options = read_json(config, dict[str, Any])
+    encoder = options.get("encoder_name")
+    if not isinstance(encoder, str):  # of another library
+        return Beside()
+    for name, value in _FIXED.items():
+        if options.get(name, value) != value:
+            raise InputError(f"{config}: {name} is {options[name]}, where atrous has {value}")
+    stride = options.get("encoder_output_stride")
+    backbone = encoder.removeprefix("tu-") if encoder.startswith("tu-") else None
+    if encoder.startswith("timm-mobilenetv3"):  # which it makes one of timm's
+        backbone = encoder.replace("timm-", "tf_")
+    return Beside(stride if isinstance(stride, int) else None, backbone)

@@ -7,7 +7,6 @@ beginning.
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,24 +14,16 @@ from atrous.errors import InputError
 from atrous.weights.importers.checkpoint import few, says_averaged
 from atrous.weights.importers.places import State, begins
 
-
-class Entry(NamedTuple):
-    """Where a layout is, and how its checkpoints are recognised."""
-
-    module: str
-    """In this package; its function `match` recognises the network."""
-    marks: tuple[str, ...]
-    """Names, or whole parts that names begin with: a checkpoint that has them all is of it."""
-
-
-LAYOUTS = {
-    "torchvision": Entry("torchvision", ("classifier.4.weight",)),
-    "smp": Entry("smp", ("segmentation_head.0.weight",)),
-    "kazuto1011": Entry("kazuto", ("base.layer1", "base.aspp")),
-    "vainf": Entry("vainf", ("backbone", "classifier.classifier")),
-    "mmseg": Entry("mmseg", ("backbone", "decode_head.conv_seg")),
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "torchvision": ("classifier.4.weight",),
+    "smp": ("segmentation_head.0.weight",),
+    "kazuto1011": ("base.layer1", "base.aspp"),
+    "vainf": ("backbone", "classifier.classifier"),
+    "mmseg": ("backbone", "decode_head.conv_seg"),
 }
-"""By the name that `atrous convert --layout` takes."""
+"""The marks of each layout: a checkpoint belongs to it if every mark is a tensor's name, or whole
+parts that one begins with. A layout's name is that of `atrous convert --layout`, and of the module
+in this package whose `match` recognises the network."""
 
 _CLASSIFIERS = ("fc", "classifier", "head")
 """Beginnings of the names of the last layers, which are matrices, of ImageNet's classifiers."""
@@ -92,8 +83,8 @@ def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:
     if layout is not None:
         if layout not in LAYOUTS:
             raise InputError(f"--layout {layout}: no such layout. There are: {', '.join(LAYOUTS)}")
-        return layout, _prefixes(state, LAYOUTS[layout].marks) or [""]
-    found = {name: _prefixes(state, entry.marks) for name, entry in LAYOUTS.items()}
+        return layout, _prefixes(state, LAYOUTS[layout]) or [""]
+    found = {name: _prefixes(state, marks) for name, marks in LAYOUTS.items()}
     if names := [name for name, prefixes in found.items() if prefixes]:
         layout = min(names, key=lambda name: found[name][0].count("."))
         return layout, found[layout]
@@ -102,7 +93,7 @@ def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:
             "a classifier's weights, not a segmentation network's; to train from them: "
             "atrous train --backbone NAME --backbone-weights FILE"
         )
-    looked = "; ".join(f"{name}: {' and '.join(entry.marks)}" for name, entry in LAYOUTS.items())
+    looked = "; ".join(f"{name}: {' and '.join(marks)}" for name, marks in LAYOUTS.items())
     raise InputError(f"of no known layout; its names should begin with ({looked})")
 
 

@@ -18,17 +18,28 @@ from atrous.models.fcn import FCN
 from atrous.models.layers import ASPP
 from atrous.models.network import Network
 from atrous.models.pspnet import PSPNet
-from atrous.weights.importers.places import Match, State, conv_norm, resnet_name, swapped
+from atrous.weights.importers.places import Match, State, resnet_name, swapped
 
 _STEM = {"0": "conv1.0", "1": "conv1.1", "3": "conv1.3", "4": "conv1.4", "6": "conv1.6", "7": "bn1"}
-_BRANCHES = range(4)
+_PARTS = {"conv": "0", "bn": "1", "depthwise_conv": "0", "pointwise_conv": "1"}
+_ASPP = {
+    "decode_head.image_pool.1": "aspp.image_pooling",
+    "decode_head.aspp_modules": "aspp.branches",
+    "decode_head.bottleneck": "aspp.project",
+}
+_PLUS = {**_ASPP, "decode_head.c1_bottleneck": "reduce", "decode_head.sep_bottleneck": "decoder"}
+_PSP = {
+    **{f"decode_head.psp_modules.{i}.1": f"pyramid.branches.{i}" for i in range(4)},
+    "decode_head.bottleneck": "decoder",
+}
+_FCN = {"decode_head.convs": "convs", "decode_head.conv_cat": "merge"}
 
 
 def match(state: State, output_stride: int | None) -> Match:
     """Recognise a network of this project; most have output stride 8."""
     backbone = Backbone.Config(name=_backbone(state), output_stride=output_stride or 8)
     config, places = _head(state, backbone)
-    if "aspp.project.0" in places.values():  # their branch for the mean comes first, ours last
+    if "aspp.project" in places.values():  # their branch for the mean comes first, ours last
         state = swapped(state, "decode_head.bottleneck.conv.weight", _width(state))
     return Match(
         config=replace(config, auxiliary="auxiliary_head.conv_seg.weight" in state),
@@ -39,9 +50,10 @@ def match(state: State, output_stride: int | None) -> Match:
             **{f"backbone.stem.{i}": f"backbone.network.{ours}" for i, ours in _STEM.items()},
             **places,
             "decode_head.conv_seg": "head.1",
-            **_conv("auxiliary_head.convs.0", "auxiliary_head.0"),
+            "auxiliary_head.convs.0": "auxiliary_head.0",
             "auxiliary_head.conv_seg": "auxiliary_head.1.1",
         },
+        parts=_PARTS,
         threshold=0.3,  # which its heads take where their configuration says nothing
     )
 
@@ -66,51 +78,11 @@ def _head(state: State, backbone: Backbone.Config) -> tuple[Network.Config, dict
     aspp = ASPP.Config(atrous_rates=rates, channels=width, project_kernel=3)
     if "decode_head.sep_bottleneck.0.depthwise_conv.conv.weight" in state:
         aspp = replace(aspp, separable=True)
-        return DeepLabV3Plus.Config(backbone=backbone, aspp=aspp, decoder_channels=width), _plus()
+        return DeepLabV3Plus.Config(backbone=backbone, aspp=aspp, decoder_channels=width), _PLUS
     if "decode_head.image_pool.1.conv.weight" in state:
-        return DeepLabV3.Config(backbone=backbone, aspp=aspp), _aspp()
+        return DeepLabV3.Config(backbone=backbone, aspp=aspp), _ASPP
     if "decode_head.psp_modules.0.1.conv.weight" in state:
-        return PSPNet.Config(backbone=backbone, decoder_channels=width), _psp()
+        return PSPNet.Config(backbone=backbone, decoder_channels=width), _PSP
     if "decode_head.conv_cat.conv.weight" in state:
-        return FCN.Config(backbone=backbone, concat_input=True), _fcn()
+        return FCN.Config(backbone=backbone, concat_input=True), _FCN
     raise InputError("a head of another kind than DeepLabV3's, V3+'s, PSPNet's or FCN's")
-
-
-def _conv(theirs: str, ours: str) -> dict[str, str]:
-    return conv_norm(f"{theirs}.conv", f"{theirs}.bn", ours)
-
-
-def _separable(theirs: str, ours: str) -> dict[str, str]:
-    pairs = _conv(f"{theirs}.depthwise_conv", f"{ours}.0")
-    return pairs | _conv(f"{theirs}.pointwise_conv", f"{ours}.1")
-
-
-def _aspp() -> dict[str, str]:
-    places = _conv("decode_head.image_pool.1", "aspp.image_pooling")
-    places |= _conv("decode_head.bottleneck", "aspp.project")
-    for i in _BRANCHES:
-        places |= _conv(f"decode_head.aspp_modules.{i}", f"aspp.branches.{i}")
-    return places
-
-
-def _plus() -> dict[str, str]:
-    places = _aspp() | _conv("decode_head.c1_bottleneck", "reduce")
-    for i in _BRANCHES[1:]:
-        places |= _separable(f"decode_head.aspp_modules.{i}", f"aspp.branches.{i}")
-    for i in range(2):
-        places |= _separable(f"decode_head.sep_bottleneck.{i}", f"decoder.{i}")
-    return places
-
-
-def _psp() -> dict[str, str]:
-    places = _conv("decode_head.bottleneck", "decoder")
-    for i in _BRANCHES:
-        places |= _conv(f"decode_head.psp_modules.{i}.1", f"pyramid.branches.{i}")
-    return places
-
-
-def _fcn() -> dict[str, str]:
-    places = _conv("decode_head.conv_cat", "merge")
-    for i in range(2):
-        places |= _conv(f"decode_head.convs.{i}", f"convs.{i}")
-    return places

@@ -3,15 +3,21 @@
 A layout is a function `(state, output_stride) -> Match`. `state` holds tensors under the names that
 the other project gave them; whatever names and shapes tell is told from them. They do not tell the
 output stride, which changes no weight; None is the project's default.
+
+torchvision's ResNets have timm's names. Its MobileNets have others, but their layers are in the
+same order.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from atrous.errors import InputError
+from atrous.models.backbones import timm_features
+from atrous.models.catalogue import BACKBONES
 from atrous.models.network import Network
 
 State = Mapping[str, Tensor]
@@ -19,7 +25,7 @@ State = Mapping[str, Tensor]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of RGB in 0..1 that almost all projects use."""
 
-RESNETS = {
+RESNETS: dict[tuple[str | int, ...], str] = {
     ("basic", 2, 2, 2, 2): "resnet18",
     ("basic", 3, 4, 6, 3): "resnet34",
     ("bottleneck", 3, 4, 6, 3): "resnet50",
@@ -30,6 +36,10 @@ RESNETS = {
 """timm's names, by the kind of block and the blocks of each stage."""
 
 
+MOBILENET_EPS = 1e-3
+"""Of torchvision's MobileNetV3; timm's has torch's default."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placement:
     """Tensors of another project, and where they belong."""
@@ -38,6 +48,8 @@ class Placement:
     """The tensors under their names; changed where the other project computes otherwise."""
     places: Mapping[str, str]
     """Their name, or the whole parts that it begins with, to ours; the longest one counts."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Whole parts of their names after such a beginning, to ours."""
     dropped: tuple[str, ...] = ()
     """Beginnings of their names whose tensors the network has no use for."""
 
@@ -64,7 +76,7 @@ def load_strictly(network: nn.Module, placement: Placement, name: str) -> tuple[
     """
     dropped = tuple(key for key in placement.state if begins(key, placement.dropped))
     theirs = {key: tensor for key, tensor in placement.state.items() if key not in dropped}
-    places = {key: place_of(key, placement.places) for key in theirs}
+    places = {key: place_of(key, placement.places, placement.parts) for key in theirs}
     ours = network.state_dict()
     if faults := _faults(theirs, places, ours):
         raise InputError(f"does not fit {name}: {'; '.join(faults)}")
@@ -110,17 +122,17 @@ def _size(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def place_of(name: str, places: Mapping[str, str]) -> str:
+def place_of(name: str, places: Mapping[str, str], parts: Mapping[str, str]) -> str:
     """Return our name of their tensor, or "" if no beginning of its name is in `places`.
 
-    >>> place_of("classifier.4.weight", {"classifier": "head", "classifier.4": "head.1"})
-    'head.1.weight'
+    >>> place_of("classifier.4.bn.bias", {"classifier": "head", "classifier.4": "c"}, {"bn": "1"})
+    'c.1.bias'
     """
-    parts = name.split(".")
-    for count in range(len(parts), 0, -1):
-        beginning = ".".join(parts[:count])
+    theirs = name.split(".")
+    for count in range(len(theirs), 0, -1):
+        beginning = ".".join(theirs[:count])
         if beginning in places:
-            return ".".join([places[beginning], *parts[count:]])
+            return ".".join([places[beginning], *(parts.get(p, p) for p in theirs[count:])])
     return ""
 
 
@@ -161,11 +173,73 @@ def resnet_name(state: State, prefix: str = "") -> str:
     if f"{prefix}layer1.0.conv3.weight" in state:
         shape = state[f"{prefix}layer1.0.conv2.weight"].shape
         kind = "bottleneck" if shape[0] == shape[1] else "grouped"
-    one, two, three, four = (count_children(state, f"{prefix}layer{i}.") for i in (1, 2, 3, 4))
-    name = RESNETS.get((kind, one, two, three, four))
-    if name is None:
+    return named_resnet(kind, [count_children(state, f"{prefix}layer{i}.") for i in (1, 2, 3, 4)])
+
+
+def named_resnet(kind: str, blocks: Sequence[int]) -> str:
+    """Return timm's name of the ResNet with blocks of this kind, and as many in each stage."""
+    if (kind, *blocks) not in RESNETS:
         raise InputError(
-            f"a ResNet of {one}, {two}, {three} and {four} {kind} blocks; "
+            f"a ResNet of {', '.join(map(str, blocks))} {kind} blocks; "
             f"there are: {', '.join(RESNETS.values())}"
         )
-    return name
+    return RESNETS[kind, *blocks]
+
+
+def mobilenet_places(state: State, prefix: str, name: str, ours: str = "") -> dict[str, str]:
+    """Pair the modules of torchvision's MobileNet with those of timm's network `name`, in order.
+
+    Args:
+        state: all tensors.
+        prefix: beginning of the names of the MobileNet's tensors.
+        name: of timm's network.
+        ours: beginning of our names.
+    """
+    theirs = {key.rpartition(".")[0] for key in state if key.startswith(prefix)}
+    places = dict.fromkeys(f"{ours}{key.rpartition('.')[0]}" for key in features(name))
+    # `load_strictly` names what is left over
+    return dict(zip(sorted(theirs, key=_by_number), places, strict=False))
+
+
+def _by_number(name: str) -> tuple[list[int], str]:
+    return [int(part) for part in name.split(".") if part.isdigit()], name
+
+
+@cache
+def features(name: str, deepest: int = 32) -> dict[str, Tensor]:
+    """Return the tensors of timm's feature extractor `name`, without data, in order.
+
+    Args:
+        name: of timm.
+        deepest: the last level that it has, 8, 16 or 32.
+    """
+    with torch.device("meta"):
+        return timm_features(name, deepest=deepest).state_dict()
+
+
+def features_name(tensors: State) -> str:
+    """Return which of `BACKBONES` has these tensors, all or those of its first levels."""
+    theirs = _shapes(tensors)
+    for name in BACKBONES:
+        if theirs.items() <= _shapes(features(name)).items() and any(
+            theirs == _shapes(features(name, deepest)) for deepest in (32, 16, 8)
+        ):
+            return name
+    raise InputError(f"its backbone is none of: {', '.join(BACKBONES)}")
+
+
+def _shapes(tensors: State) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def with_eps(state: State, eps: float, prefix: str = "") -> dict[str, Tensor]:
+    """Return `state` for norms of torch's default eps, 1e-5, where those after `prefix` had `eps`.
+
+    A norm divides by the root of variance + eps: what eps lacks is added to the variance.
+    """
+    changed = {
+        key: tensor + (eps - 1e-5)
+        for key, tensor in state.items()
+        if key.startswith(prefix) and key.endswith("running_var")
+    }
+    return {**state, **changed}

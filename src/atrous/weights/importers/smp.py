@@ -25,10 +25,11 @@ from atrous.weights.importers.places import (
     State,
     aspp_places,
     conv_norm,
+    features,
+    features_name,
     resnet_name,
     swapped,
 )
-from atrous.weights.importers.timm_features import features, features_name
 
 _RATES = (12, 24, 36)
 

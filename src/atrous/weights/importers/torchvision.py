@@ -9,8 +9,16 @@ from atrous.models.deeplabv3 import DeepLabV3
 from atrous.models.fcn import FCN
 from atrous.models.layers import ASPP
 from atrous.models.network import Network
-from atrous.weights.importers.places import Match, State, aspp_places, conv_norm, resnet_name
-from atrous.weights.importers.timm_features import MOBILENET_EPS, mobilenet_places, with_eps
+from atrous.weights.importers.places import (
+    MOBILENET_EPS,
+    Match,
+    State,
+    aspp_places,
+    conv_norm,
+    mobilenet_places,
+    resnet_name,
+    with_eps,
+)
 
 _FCN = {**conv_norm("classifier.0", "classifier.1", "convs.0"), "classifier.4": "head.1"}
 _AUXILIARY = {
@@ -22,6 +30,7 @@ _DEEPLAB = {
     **conv_norm("classifier.1", "classifier.2", "aspp_convs.0"),
     "classifier.4": "head.1",
 }
+_RESNET = {"backbone": "backbone.network", **_AUXILIARY}
 _MOBILENET = "mobilenetv3_large_100"
 
 
@@ -33,8 +42,10 @@ def match(state: State, output_stride: int | None) -> Match:
         backbone = Backbone.Config(
             name=_MOBILENET, output_stride=output_stride or 16, multi_grid=(1, 1, 1)
         )
+        own = mobilenet_places(state, "backbone.", _MOBILENET, "backbone.network.")
+        state = with_eps(state, MOBILENET_EPS, "backbone.")
     else:
-        name = resnet_name(state, "backbone.")
+        name, own = resnet_name(state, "backbone."), _RESNET
         backbone = Backbone.Config(name=name, output_stride=output_stride or 8)
     auxiliary = "aux_classifier.4.weight" in state and not is_mobilenet
     config: Network.Config = FCN.Config(backbone=backbone, auxiliary=auxiliary)
@@ -46,16 +57,7 @@ def match(state: State, output_stride: int | None) -> Match:
     return Match(
         config=config,
         num_classes=num_classes,
-        state=with_eps(state, MOBILENET_EPS, "backbone.") if is_mobilenet else state,
-        places=places | (_mobilenet(state) if is_mobilenet else _RESNET),
+        state=state,
+        places=places | own,
         dropped=("aux_classifier",) if is_mobilenet else (),
     )
-
-
-_RESNET = {"backbone": "backbone.network", **_AUXILIARY}
-
-
-def _mobilenet(state: State) -> dict[str, str]:
-    modules = [key.removeprefix("backbone.") for key in state if key.startswith("backbone.")]
-    places = mobilenet_places(modules, _MOBILENET)
-    return {f"backbone.{key}": f"backbone.network.{ours}" for key, ours in places.items()}

@@ -6,6 +6,7 @@ put in by hand (no published checkpoint has them), are not supported.
 """
 
 from atrous.models.backbones import Backbone
+from atrous.models.catalogue import timm_name
 from atrous.models.deeplabv3 import DeepLabV3
 from atrous.models.deeplabv3plus import DeepLabV3Plus
 from atrous.models.layers import ASPP
@@ -15,13 +16,12 @@ from atrous.weights.importers.places import (
     State,
     aspp_places,
     conv_norm,
+    mobilenet_places,
     resnet_name,
     swapped,
 )
 
 _MOBILENET = "mobilenetv2_100_vainf"
-_UNITS = (1, 2, 3, 4, 3, 3, 1)
-"""Inverted residuals of each of its stages."""
 _LOW_LEVEL = 48
 """Channels of V3+'s shallow features, which its decoder sees first, ours last."""
 
@@ -32,7 +32,11 @@ def match(state: State, output_stride: int | None) -> Match:
     is_mobilenet = any(name.startswith("backbone.high_level_features") for name in state)
     is_plus = "classifier.project.0.weight" in state
     classifier = "classifier.classifier.3" if is_plus else "classifier.classifier.4"
-    name = _MOBILENET if is_mobilenet else resnet_name(state, "backbone.")
+    if is_mobilenet:
+        name, timms = _MOBILENET, timm_name(_MOBILENET)
+        own = mobilenet_places(state, "backbone.", timms, "backbone.network.")
+    else:
+        name, own = resnet_name(state, "backbone."), {"backbone": "backbone.network"}
     backbone = Backbone.Config(name=name, output_stride=stride)
     rates = (12, 24, 36) if stride == 8 else (6, 12, 18)
     config: Network.Config
@@ -47,11 +51,7 @@ def match(state: State, output_stride: int | None) -> Match:
         config=config,
         num_classes=len(state[f"{classifier}.weight"]),
         state=state,
-        places={
-            **(_mobilenet() if is_mobilenet else {"backbone": "backbone.network"}),
-            **(_PLUS if is_plus else _PLAIN),
-            classifier: "head.1",
-        },
+        places={**own, **(_PLUS if is_plus else _PLAIN), classifier: "head.1"},
     )
 
 
@@ -64,20 +64,3 @@ _PLUS = {
     "classifier.project": "reduce",
     **conv_norm("classifier.classifier.0", "classifier.classifier.1", "decoder.0"),
 }
-
-
-def _mobilenet() -> dict[str, str]:
-    """Return the places of MobileNetV2's tensors; theirs are numbered through from the stem."""
-    low, high = "backbone.low_level_features", "backbone.high_level_features"
-    ours = "backbone.network"
-    places = {f"{low}.0.0": f"{ours}.conv_stem", f"{low}.0.1": f"{ours}.bn1"}
-    units = [(s, u) for s, count in enumerate(_UNITS) for u in range(count)]
-    for number, (stage, unit) in enumerate(units, start=1):
-        theirs = f"{low if number < 4 else high}.{number}.conv"
-        block = f"{ours}.blocks.{stage}.{unit}"
-        layers = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2"}
-        layers |= {"2": "conv_pwl", "3": "bn3"}
-        if stage == 0:  # it does not expand
-            layers = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
-        places |= {f"{theirs}.{layer}": f"{block}.{name}" for layer, name in layers.items()}
-    return places

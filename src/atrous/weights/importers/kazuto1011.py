@@ -7,8 +7,9 @@ is that of RGB.
 
 from atrous.errors import InputError
 from atrous.models.backbones import Backbone
+from atrous.models.catalogue import VARIANTS
 from atrous.models.deeplabv2 import DeepLabV2
-from atrous.weights.importers.places import RESNETS, Match, State, count_children
+from atrous.weights.importers.places import Match, State, count_children, named_resnet
 
 MEAN = (122.675 / 255, 116.669 / 255, 104.008 / 255)
 """Of RGB in 0..1."""
@@ -25,12 +26,9 @@ def match(state: State, output_stride: int | None) -> Match:
     if output_stride not in (None, 8):
         raise InputError(f"--output-stride {output_stride}: this project's networks have 8")
     blocks = [count_children(state, f"base.layer{i}.block") for i in (2, 3, 4, 5)]
-    one, two, three, four = blocks
-    backbone = RESNETS.get(("bottleneck", one, two, three, four))
-    if backbone not in ("resnet50", "resnet101"):
-        raise InputError(
-            f"a ResNet of {one}, {two}, {three} and {four} blocks; there are resnet50 and resnet101"
-        )
+    backbone = named_resnet("bottleneck", blocks)
+    if f"{backbone}_caffe" not in VARIANTS:
+        raise InputError(f"{backbone}, which this project does not publish")
     config = DeepLabV2.Config(
         backbone=Backbone.Config(
             name=f"{backbone}_caffe",

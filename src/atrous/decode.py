@@ -101,6 +101,11 @@ def convert(
         raise InputError(f"{name}: holds half of a surrogate pair, no text; {fix}") from None
 
 
+def own_toml(module: str, name: str, kind: type[T]) -> T:
+    """Decode the TOML file `name` beside a module of atrous, whose `__file__` is `module`."""
+    return msgspec.toml.decode(Path(module).with_name(name).read_bytes(), type=kind)
+
+
 def _lenient(content: bytes, name: Path | str, fix: str) -> Any:
     try:
         return json.loads(content)

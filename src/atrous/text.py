@@ -31,10 +31,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def amount(number: int, one: str, many: str = "") -> str:
     """Return a number of things in words.
 
-    >>> amount(1, "image"), amount(5000, "image"), amount(2, "class", "classes")
+    >>> amount(1, "image"), amount(5000, "image"), amount(2, "class")
     ('1 image', '5,000 images', '2 classes')
     """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    plural = many or one + ("es" if one.endswith("s") else "s")
+    return f"{number:,} {one if number == 1 else plural}"
 
 
 def some(names: Iterable[str], most: int = 4) -> str:

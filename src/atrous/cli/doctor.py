@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atrous.cli.options import Flag, Json
 from atrous.errors import InputError
+from atrous.text import amount
 
 if TYPE_CHECKING:
     from atrous.doctor import Diagnosis
@@ -82,14 +83,12 @@ def doctor(
 
 def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
     """Yield the report in lines of 80 columns."""
-    from atrous.doctor.findings import many
-
     pairs, layout = diagnosis.scan.pairs, diagnosis.scan.layout
     images = len(pairs) + len(layout.unpaired_images)
     masks = len(pairs) + len(layout.unpaired_masks)
     first = next(iter(layout.splits.values()))
     where = f"{first.images} <-> {first.labels or first.annotations}".replace("{key}", "*")
-    counts = f"{many(images, 'image')}, {many(masks, 'mask')}, paired by name:"
+    counts = f"{amount(images, 'image')}, {amount(masks, 'mask')}, paired by name:"
     yield textwrap.fill(f"{counts} {where}", 80, subsequent_indent="  ", break_long_words=False)
     yield from _labelled("encoding", [_ENCODINGS[diagnosis.scan.labels.encoding]])
     yield from _labelled("classes", [_classes(diagnosis)])

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
 import msgspec
 
+from atrous.decode import own_toml
 from atrous.doctor.layout.files import Pair
-from atrous.text import some
+from atrous.text import amount, some
 
 Severity = Literal["problem", "note"]
 
@@ -56,6 +55,9 @@ class _Kind(msgspec.Struct, forbid_unknown_fields=True):
     leaves_out: bool = False
 
 
+_KINDS = own_toml(__file__, "findings.toml", dict[str, _Kind])
+
+
 def finding(
     kind: str,
     examples: Iterable[str] = (),
@@ -75,9 +77,9 @@ def finding(
         severity: in place of the usual one.
         words: what the message and the fix name in braces, besides `{count}` and `{some}`.
     """
-    known, examples = _kinds()[kind], tuple(examples)
+    known, examples = _KINDS[kind], tuple(examples)
     count = len(examples) if count is None else count
-    words = {"count": many(count, known.of), "some": some(examples), **words}
+    words = {"count": amount(count, known.of), "some": some(examples), **words}
     return Finding(
         code=known.code or kind,
         severity=severity or known.severity,
@@ -93,19 +95,3 @@ def finding(
 def of_masks(kind: str, pairs: Sequence[Pair], **words: Any) -> Finding:
     """Make a finding of whole masks, whose examples are their paths."""
     return finding(kind, [pair.mask for pair in pairs], pairs, **words)
-
-
-@cache
-def _kinds() -> dict[str, _Kind]:
-    text = (resources.files("atrous.doctor") / "findings.toml").read_bytes()
-    return msgspec.toml.decode(text, type=dict[str, _Kind])
-
-
-def many(count: int, noun: str) -> str:
-    """Write a count.
-
-    >>> many(1, "mask"), many(1200, "class")
-    ('1 mask', '1,200 classes')
-    """
-    plural = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{plural}"

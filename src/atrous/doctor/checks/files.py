@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atrous.doctor.findings import Finding, finding, many
+from atrous.doctor.findings import Finding, finding
 from atrous.doctor.labels.binary import num_classes_of
 from atrous.doctor.layout.files import Pair, rank
 from atrous.doctor.scan.pairs import PairStats
@@ -15,7 +15,7 @@ from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.images.bands import COLORS
 from atrous.images.rasters import has_rasterio, opened_raster
-from atrous.text import some
+from atrous.text import amount, some
 
 _EXIF_ORIENTATION = 0x0112
 _MAX_SHIFT = 0.5
@@ -102,7 +102,7 @@ def bands(scan: Scan) -> Iterator[Finding]:
         return
     parts = []
     if bands.numbers:
-        parts.append(f"{many(len(bands.numbers), 'band')}, and the network shall take all")
+        parts.append(f"{amount(len(bands.numbers), 'band')}, and the network shall take all")
     if bands.value_range is not None:
         black, white = bands.value_range
         parts.append(
@@ -210,7 +210,7 @@ def class_masks(scan: Scan) -> Iterator[Finding]:
         "overlap",
         [f"{pair.image}: {pixels:,} pixels" for pair, pixels in overlaps.items()],
         overlaps,
-        pixels=many(sum(overlaps.values()), "pixel"),
+        pixels=amount(sum(overlaps.values()), "pixel"),
         order=", ".join(name for name in classes if name != background),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.encodings.masks import NO_DATA, color_name
-from atrous.doctor.findings import Finding, Severity, finding, many, of_masks
+from atrous.doctor.findings import Finding, Severity, finding, of_masks
 from atrous.doctor.labels.values import is_background, is_white_a_class
 from atrous.doctor.layout.files import Pair
 from atrous.doctor.scan.scan import Scan
@@ -15,7 +15,7 @@ from atrous.doctor.scan.values import GAP, count_far
 from atrous.errors import InputError
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX
-from atrous.text import some
+from atrous.text import amount, some
 
 _UNLIKE = 1e-4
 """Of all pixels: fewer that are unlike all classes are noise."""
@@ -42,7 +42,7 @@ def strays(scan: Scan) -> Iterator[Finding]:
         [f"{pair.mask}: {name}" for value, name in names.items() for pair in where[value]],
         pairs,
         count=len(pairs),
-        values=many(len(where), "colour" if scan.labels.encoding == "rgb" else "id"),
+        values=amount(len(where), "colour" if scan.labels.encoding == "rgb" else "id"),
         named=some(names.values()),
         does="takes the nearest class" if scan.labels.unknown == "nearest" else "ignores",
     )
@@ -60,17 +60,19 @@ def blurred(scan: Scan) -> Iterator[Finding]:
         classes = some(map(scan.value_name, scan.class_of), most=8)
         guess = f"; --write guesses that only {classes} are classes, and takes the nearest of them"
         if labels.encoding == "rgb" and (far := _far(scan)):
-            guess += f": {many(far, 'pixel')} are unlike all of these, so thin classes may be lost"
+            guess += (
+                f": {amount(far, 'pixel')} are unlike all of these, so thin classes may be lost"
+            )
     elif between:
         guess = "; --write ignores the values between"
         white = sum(mask.pixels_of(IGNORE_INDEX) for _, mask in bad)
         if white and IGNORE_INDEX not in scan.class_of and labels.encoding != "rgb":
-            guess += f", and 255 ({many(white, 'pixel')})"
+            guess += f", and 255 ({amount(white, 'pixel')})"
     yield of_masks(
         "interpolated",
         [pair for pair, _ in bad],
         severity="note" if scan.described and labels.unknown != "error" else None,
-        only=f"; {many(len(between), what)} only on borders" if between else "",
+        only=f"; {amount(len(between), what)} only on borders" if between else "",
         guess=guess,
     )
 
@@ -165,14 +167,14 @@ def names_file(scan: Scan) -> Iterator[Finding]:
             (scan.labels.background or "").casefold()
         }
         if lacks := [name for name in scan.classes if name.casefold() not in names]:
-            yield _misfit("problem", f"{file} lacks {many(len(lacks), 'class')}: {some(lacks)}")
+            yield _misfit("problem", f"{file} lacks {amount(len(lacks), 'class')}: {some(lacks)}")
     if not named or encoding not in ("index", "palette", "mat", "rgb"):
         return
     values = [value for value in scan.values.regions() if value != IGNORE_INDEX]
     _check_values(scan, values)
     kind = "colour" if encoding == "rgb" else "id"
     says = (
-        f"{file} names {many(len(named), 'class')}, the masks hold {many(len(values), kind)} "
+        f"{file} names {amount(len(named), 'class')}, the masks hold {amount(len(values), kind)} "
         f"({some(map(scan.value_name, values))})"
     )
     given = {entry.name: entry.dataset_id for entry in named}
@@ -237,7 +239,7 @@ def _one_class(scan: Scan, train: Pixels) -> Iterator[Finding]:
         meaning = "ignored" if value in (*scan.ignored, IGNORE_INDEX) else "no class"
         if value in scan.class_of:
             meaning = scan.classes[scan.class_of[value]]
-        seen.append(f"{scan.value_name(value)}: {many(count, 'pixel')} ({meaning})")
+        seen.append(f"{scan.value_name(value)}: {amount(count, 'pixel')} ({meaning})")
     yield finding(
         "one-class",
         seen,

@@ -1,6 +1,7 @@
 """One binary mask for each class of an image: read as codes that tell all classes of a pixel."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +115,8 @@ def _foreground(paths: Sequence[Path]) -> int:
     """Return the least value that counts as inside: 128 for JPEG, and where all masks reach it."""
     if any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths):
         return BRIGHT
-    tops = [top for top in map(_brightest, paths[:: len(paths) // _SAMPLES + 1]) if top]
-    return BRIGHT if tops and min(tops) >= BRIGHT else 1
-
-
-def _brightest(path: Path) -> int:
-    try:
-        return int(read_brightness(path).max(initial=0))
-    except InputError:
-        return 0  # the survey says what is wrong with it
+    tops: list[int] = []
+    for path in paths[:: len(paths) // _SAMPLES + 1]:
+        with suppress(InputError):  # the scan reports it
+            tops.append(int(read_brightness(path).max(initial=0)))
+    return BRIGHT if min(filter(None, tops), default=0) >= BRIGHT else 1

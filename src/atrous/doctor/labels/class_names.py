@@ -9,20 +9,19 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from atrous.data.encodings.masks import IDS, plain_name
-from atrous.decode import read_json
+from atrous.decode import own_toml, read_json
 from atrous.errors import InputError
 from atrous.files import read_text
 from atrous.images.photos import IMAGE_SUFFIXES
 from atrous.taxonomy import IGNORE_INDEX
 
+_WORDS = own_toml(__file__, "class_names.toml", dict[str, tuple[str, ...]])
 _MAX_BYTES = 1 << 20
 _MAX_YAML = 1 << 18
 """YAML is slow to read."""
@@ -145,11 +144,8 @@ def color_in(value: Any) -> Color | None:
     return color
 
 
-@cache
 def _words(*kinds: str) -> tuple[str, ...]:
-    text = (resources.files("atrous.doctor.labels") / "class_names.toml").read_bytes()
-    words = msgspec.toml.decode(text, type=dict[str, tuple[str, ...]])
-    return tuple(word for kind in kinds for word in words[kind])
+    return tuple(word for kind in kinds for word in _WORDS[kind])
 
 
 def _fitting(value: Any, kind: Any) -> Any:

@@ -7,14 +7,13 @@ that are regions are its own.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 
 import msgspec
 import numpy as np
 
 from atrous.data.schema import Labels, builtin
 from atrous.data.train_ids import encoding_of, taxonomy_of
+from atrous.decode import own_toml
 from atrous.doctor.findings import Finding, Severity, finding
 from atrous.doctor.labels.class_names import NamedClass
 from atrous.doctor.labels.values import Meaning, class_entries, id_map
@@ -43,12 +42,15 @@ class _Known(msgspec.Struct, forbid_unknown_fields=True):
     """Whether the masks hold two values, whichever they are, so that the names alone count."""
 
 
+_KNOWN = own_toml(__file__, "known.toml", dict[str, list[_Known]])["known"]
+
+
 def as_known(scan: Scan) -> Scan:
     """Take ids, names and colours of the published set that a folder is laid out as, if it fits.
 
     A note says which set that is, or why it does not fit.
     """
-    known = next((known for known in _table() if _is_laid_out(scan.layout, known)), None)
+    known = next((known for known in _KNOWN if _is_laid_out(scan.layout, known)), None)
     if known is None:
         return scan
     meaning = _meaning(known, scan)
@@ -89,12 +91,6 @@ def coco_notes(given: Mapping[int, str]) -> list[Finding]:
     own = {i: names[table[i]] for i in given if 0 <= table[i] < len(names)}
     is_coco = len(given) >= _COCO_THINGS and own == given
     return [finding("coco-categories", count=1, number=len(own))] if is_coco else []
-
-
-@cache
-def _table() -> list[_Known]:
-    text = (resources.files("atrous.doctor.labels") / "known.toml").read_bytes()
-    return msgspec.toml.decode(text, type=dict[str, list[_Known]])["known"]
 
 
 def _is_laid_out(layout: Layout, known: _Known) -> bool:

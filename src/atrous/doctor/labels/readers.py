@@ -19,7 +19,7 @@ from atrous.data.encodings.mat import read_mat
 from atrous.data.schema import ClassEntry, EncodingName, Labels
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
-from atrous.doctor.findings import Finding, finding, many
+from atrous.doctor.findings import Finding, finding
 from atrous.doctor.labels.binary import read_binary
 from atrous.doctor.labels.class_names import NO_ID, Color, NamedClass
 from atrous.doctor.labels.drawn import labels_of_shapes, labels_of_yolo, mat_variable
@@ -40,6 +40,7 @@ from atrous.images.label_maps import (
 )
 from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX
+from atrous.text import amount
 
 _PICTURES = ("index", "palette", "rgb")
 _SAMPLED = 16
@@ -98,7 +99,7 @@ def _read_drawn(layout: Layout, labels: Labels, progress: Progress) -> Scan:
     pairs = scan_pairs(layout, label_reader(opened), progress)
     errors = [stats.mask_error for stats in pairs if stats.mask_error]
     if len(errors) == len(pairs):
-        raise InputError(f"none of {many(len(errors), 'label')} can be read: {errors[0]}")
+        raise InputError(f"none of {amount(len(errors), 'label')} can be read: {errors[0]}")
     classes = [entry.name for entry in labels.entries()]
     class_of = {place: place for place in range(len(classes))}
     if labels.encoding == "coco-panoptic":

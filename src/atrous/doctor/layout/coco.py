@@ -15,7 +15,7 @@ from atrous.data.file_names import match_files
 from atrous.data.lists import split_of
 from atrous.data.schema import EncodingName, Labels
 from atrous.decode import read_json
-from atrous.doctor.findings import Finding, finding, many
+from atrous.doctor.findings import Finding, finding
 from atrous.doctor.labels.class_names import color_in, is_void
 from atrous.doctor.labels.drawn import name_notes
 from atrous.doctor.labels.known import coco_notes
@@ -23,7 +23,7 @@ from atrous.doctor.labels.values import class_entries, id_map
 from atrous.doctor.layout.files import UNDIVIDED, Files, Layout, rank
 from atrous.errors import InputError
 from atrous.images.photos import IMAGE_SUFFIXES
-from atrous.text import some
+from atrous.text import amount, some
 
 _MAX_JSON = 32
 """Folders with more have a JSON for each image, and no COCO JSON is looked for among these."""
@@ -115,7 +115,7 @@ def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -
         [files.annotations for files in others],
         severity="problem" if more else "note",
         read=some(sorted(chosen)),
-        lost=f"; {many(len(more), 'image')} of theirs left out" if more else "",
+        lost=f"; {amount(len(more), 'image')} of theirs left out" if more else "",
     )
     listed, folders = read | more, {PurePosixPath(path).parent for path in read}
     strays = [

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Collection, Iterable
-from functools import cache
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
+from atrous.decode import own_toml
 from atrous.errors import InputError
 from atrous.files import read_text
 
@@ -26,6 +25,9 @@ class _Format(msgspec.Struct, forbid_unknown_fields=True):
     words: tuple[str, ...] = ()
 
 
+_FORMATS = own_toml(__file__, "foreign.toml", dict[str, list[_Format]])
+
+
 def foreign_labels(folder: Path, paths: Iterable[str]) -> InputError | None:
     """Return an error that names the format of annotations that are not read, if there are any."""
     paths = sorted(paths, key=lambda path: (path.count("/"), path))
@@ -40,12 +42,6 @@ def foreign_labels(folder: Path, paths: Iterable[str]) -> InputError | None:
     return None
 
 
-@cache
-def _formats() -> dict[str, list[_Format]]:
-    text = (resources.files("atrous.doctor.layout") / "foreign.toml").read_bytes()
-    return msgspec.toml.decode(text, type=dict[str, list[_Format]])
-
-
 def _json_fault(path: Path, here: Collection[str]) -> str:
     """`here` are the names of the files in its folder and below."""
     try:
@@ -58,7 +54,7 @@ def _json_fault(path: Path, here: Collection[str]) -> str:
     entries = table.values() if isinstance(table, dict) else table
     first = next(iter(entries), None) if isinstance(table, dict | list) else None
     known = [{*entry} for entry in (table, first) if isinstance(entry, dict)]
-    return _fault(f for f in _formats()["json"] if any(f.fields <= fields for fields in known))
+    return _fault(f for f in _FORMATS["json"] if any(f.fields <= fields for fields in known))
 
 
 def _coco_fault(images: list[Any], here: Collection[str]) -> str:
@@ -75,7 +71,7 @@ def _coco_fault(images: list[Any], here: Collection[str]) -> str:
 def _xml_fault(path: Path) -> str:
     with path.open("rb") as file:
         text = file.read(_XML_START).decode("utf-8", "replace").lower()
-    return _fault(f for f in _formats()["xml"] if any(word in text for word in f.words))
+    return _fault(f for f in _FORMATS["xml"] if any(word in text for word in f.words))
 
 
 def _fault(found: Iterable[_Format]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,7 @@ def _slots(pattern: str) -> Iterator[tuple[str, str, str]]:
     stem = pattern.rpartition(".")[0]
     for part in re.finditer("[^/]+", stem):
         tokens = list(re.finditer(r"[^_\-. ]+", part[0]))
-        for first, last in ((i, j) for i in range(len(tokens)) for j in range(i, len(tokens))):
+        for first, last in combinations_with_replacement(range(len(tokens)), 2):
             start, end = part.start() + tokens[first].start(), part.start() + tokens[last].end()
             words = tokens[first : last + 1]
             if not any("{key}" in word[0] or _is_role(word[0]) for word in words):

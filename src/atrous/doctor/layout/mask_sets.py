@@ -49,7 +49,7 @@ Roles = Mapping[str, bool]
 
 
 def choose_masks(
-    folder: Path, roles: Roles, proposed: Sequence[tuple[Images, Files]], *, told: bool
+    folder: Path, roles: Roles, proposed: Sequence[tuple[Images, Files]], *, are_named: bool
 ) -> dict[str, Choice]:
     """Choose the masks of each split among those that names propose and others that fit.
 
@@ -57,11 +57,11 @@ def choose_masks(
         folder: where the files lie.
         roles: of all files.
         proposed: the images of each split, and the pairs that names propose.
-        told: whether names tell which files are masks.
+        are_named: whether names say which files are masks.
     """
     taken = set[str]().union(*(images.paths | files.paths() for images, files in proposed))
     rest = {path: is_mask for path, is_mask in roles.items() if path not in taken}
-    fits = [_fitting(folder, rest, images, told=told) for images, _ in proposed]
+    fits = [_fitting(folder, rest, images, are_named=are_named) for images, _ in proposed]
 
     def choose_with(classes: set[str]) -> dict[str, Choice]:
         return {
@@ -89,11 +89,11 @@ def choose_extended(folder: Path, roles: Roles, groups: Iterable[Images]) -> dic
     every.sort(key=lambda group: (-len(group.keys), len(group.pattern), group.pattern))
     for split in sorted({group.split for group in every}, reverse=True):  # "" comes last
         near = [replace(group, split=split) for group in every if group.split in (split, "")]
-        for images, told in product(near[:MAX_GROUPS], (True, False)):
+        for images, are_named in product(near[:MAX_GROUPS], (True, False)):
             if split in choices or (not split and choices):
                 break
             rest = {path: roles[path] for path in roles.keys() - images.paths}
-            fits = _fitting(folder, rest, images, told=told)
+            fits = _fitting(folder, rest, images, are_named=are_named)
             if choice := choose(folder, None, images.pattern, fits, set()):
                 choices[split] = choice
     return choices
@@ -112,13 +112,13 @@ def has_few_colors(path: Path) -> bool:
         return False
 
 
-def _fitting(folder: Path, roles: Roles, images: Images, *, told: bool) -> dict[str, set[str]]:
+def _fitting(folder: Path, roles: Roles, images: Images, *, are_named: bool) -> dict[str, set[str]]:
     """Return the patterns of masks that fit the images of a split by their keys.
 
     Masks in folders of other splits, or in folders with other images, do not count.
     """
     near = in_split(roles, images.split)
-    if told:
+    if are_named:
         parts = {part for path in roles if not roles[path] for part in path.split("/")[:-1]}
         parts -= {*images.pattern.split("/")}
         masks = (path for path in near if roles[path])

@@ -5,24 +5,23 @@ paired under the name that it would have with the usual one, and gets its own ba
 """
 
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 from atrous.data.patterns import with_suffixes
+from atrous.decode import own_toml
 from atrous.doctor.layout.files import Files, Layout
 from atrous.images.photos import IMAGE_SUFFIXES
 
 
 def one_of(*kinds: str) -> str:
     """The regular expression of all words of these kinds."""
-    words = tomllib.loads((resources.files("atrous.doctor.layout") / "words.toml").read_text())
-    return "|".join(word for kind in kinds for word in words[kind])
+    return "|".join(word for kind in kinds for word in _WORDS[kind])
 
 
+_WORDS = own_toml(__file__, "words.toml", dict[str, list[str]])
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})+$", re.I)
 _IMAGE_STARTS = re.compile(
     rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF.{4}WEBP|II\*\0|MM\0\*|8BPS|v/1\x01|FUJIFILM"

@@ -5,10 +5,9 @@ of images and all groups of masks, those two that share most keys are taken as a
 dataset.toml names one pattern for each. Splits come from folder names or from list files.
 """
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -121,15 +120,13 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     names = [_name(path) for path in sorted(merged.real)]
     groups = _groups(names)
     pairs = _paired(groups)
-    told = bool(pairs)
-    pairs = (
-        pairs
-        or _paired(_pngs_as_masks(groups))
-        or _paired(_by_content(folder, groups, merged.real))
-    )
+    are_named = bool(pairs)
+    # Where no name says mask, PNGs are masks: x.png of x.jpg.
+    pngs = (replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups)
+    pairs = pairs or _paired(pngs) or _paired(_by_content(folder, groups, merged.real))
     roles = {name.path: name.is_mask for name in names}
     image_groups = [group.images for group in groups if not group.is_mask]
-    choices = choose_masks(folder, roles, _proposed(pairs), told=told) or choose_extended(
+    choices = choose_masks(folder, roles, _proposed(pairs), are_named=are_named) or choose_extended(
         folder, roles, image_groups
     )
     others = (path for path in paths if not path.lower().endswith((*kinds, *LIST_SUFFIXES)))
@@ -223,11 +220,6 @@ def _groups(names: Iterable[_Name]) -> list[_Group]:
     return [_Group(*group, frozenset(keys)) for group, keys in groups.items()]
 
 
-def _pngs_as_masks(groups: Iterable[_Group]) -> list[_Group]:
-    """Take PNGs as masks, where no name says mask: x.png of x.jpg."""
-    return [replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups]
-
-
 def _by_content(folder: Path, groups: Iterable[_Group], real: Mapping[str, str]) -> list[_Group]:
     """Take files of few colours as masks, where names tell nothing; read one file of each group."""
     largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MAX_GROUPS]
@@ -290,16 +282,11 @@ def _nothing_paired(folder: Path, photos: int, unread: Sequence[str]) -> Nothing
     looked = "images/ and masks/, train/ and trainannot/, x.jpg and x_mask.png, or a COCO JSON"
     if unread:
         looked += f"; passed over images in a format that is not read: {some(unread)}"
-    if links := sorted(filter(is_listable, _dead_links(folder))):
+    dead = (path for path in folder.rglob("*") if path.is_symlink() and not path.exists())
+    if links := sorted(filter(is_listable, (str(path.relative_to(folder)) for path in dead))):
         looked += f"; passed over links that lead nowhere: {some(links)}"
     if photos:
         return NothingPairedError(
             f"{folder}: {photos} images, but no mask goes with one by name; looked for {looked}"
         )
     return NothingPairedError(f"{folder}: no images in it; looked for {looked}")
-
-
-def _dead_links(folder: Path) -> Iterator[str]:
-    for place, _, names in os.walk(folder, followlinks=False):
-        paths = (Path(place, name) for name in names)
-        yield from (str(p.relative_to(folder)) for p in paths if p.is_symlink() and not p.exists())

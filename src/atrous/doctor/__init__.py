@@ -7,15 +7,16 @@
 diagnosis      the story, from top to bottom: `examine`
 layout/        which mask belongs to which image, and in which split
   files        `Pair`, `Files` of a split, `Layout`
-  pairing      names of files -> pairs (suffixes: several in one pattern; words.toml: telling words)
+  names        words (words.toml) and suffixes in the names of folders and files
+  pairing      names of files -> pairs
   mask_sets    the masks of every split; mask_choice: which of several that fit, or one per class
   lists        list files that divide the pairs
-  coco         the same for COCO JSONs
+  coco         images, splits and categories from COCO JSONs
   foreign      formats that are not read, named (foreign.toml)
 bands          which bands and values of the images count
 scan/          every file decoded once
-  pairs        images and masks, and whether edges are blurred (mask_stats: values of one mask)
-  value_stats  values of all masks together (levels, far_colors: classes in blurred masks)
+  pairs        statistics of each image and mask, and whether the mask's edges are blurred
+  values       statistics of all masks together, and the classes in blurred ones
   scan         `Scan`, all that is known of a folder
 labels/        how masks are stored, and what their values mean
   readers      reads the masks (drawn: shapes and .mat; binary: a mask of each class)

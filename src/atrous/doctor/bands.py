@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atrous.doctor.layout.files import Layout
 from atrous.errors import InputError
@@ -16,9 +15,9 @@ from atrous.images.pixels import fourth_is_alpha, is_raster, may_be_tiff
 from atrous.images.rasters import alpha_band, has_rasterio, opened_raster, read_small
 
 _SAMPLED = 32
-"""Images whose values the guess of black and white is from."""
+"""Images that are read to guess black and white."""
 _PERCENTILES = 0.1, 99.9
-"""Of the values of a band: those taken for black and white."""
+"""Percentiles of a band's values that are taken for black and white."""
 _SIXTEEN_BITS = 65535
 
 
@@ -26,14 +25,14 @@ class _Look(NamedTuple):
     """What one image holds."""
 
     bands: int
-    """Without transparency."""
+    """Number of bands, without transparency."""
     kinds: frozenset[str]
     """Types of their values."""
     has_palette: bool
     low: float
-    """Of each band's first `_PERCENTILES` the least; NaN where there are no data."""
+    """Lowest first percentile (`_PERCENTILES`) of any band; NaN where there are no data."""
     high: float
-    """Of each band's second `_PERCENTILES` the largest."""
+    """Highest second percentile of any band."""
 
 
 def with_bands(layout: Layout) -> Layout:
@@ -82,14 +81,10 @@ def _look(path: Path, alpha: bool) -> _Look | None:
             values = read_small(source, path, bands).reshape(len(bands), -1)  # (C, N)
     except InputError:
         return None
-    ends = [np.percentile(v, _PERCENTILES) for band in values if (v := _finite(band)).size]
+    finite = [v[has_value(v)] for v in map(np.ma.compressed, values)]
+    ends = [np.percentile(v, _PERCENTILES) for v in finite if v.size]
     low, high = (min(e[0] for e in ends), max(e[1] for e in ends)) if ends else (np.nan, np.nan)
     return _Look(len(bands), kinds, has_palette, float(low), float(high))
-
-
-def _finite(band: Any) -> NDArray[Any]:
-    values = np.ma.compressed(band)
-    return np.asarray(values[has_value(values)])
 
 
 def _range(looks: Sequence[_Look], *, are_photos: bool) -> tuple[float, float] | None:

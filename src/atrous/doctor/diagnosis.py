@@ -1,6 +1,6 @@
 """Diagnosis: what a folder holds, what is wrong with it, and the description that it should have.
 
-The folder needs no description. Where it has a dataset.toml, that is believed and checked.
+The folder needs no description. If it has a dataset.toml, this is believed and checked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,13 +37,13 @@ class Diagnosis:
     scan: Scan
     findings: Sequence[Finding]
     splits: Mapping[str, Files]
-    """Without the pairs that are left out."""
+    """The splits, without the pairs that are left out."""
     pixels: Mapping[str, NDArray[np.int64]]
     """(K + 1,) of each split: pixels of each class, and last of none."""
     names_file: str
-    """Where the names of the classes are from; empty where they are made up."""
+    """The file that names the classes; empty where names are made up."""
     seed: int | None
-    """Of the proposed division into train and val; None where the folder has its own."""
+    """Seed of the proposed division into train and val; None where the folder has a division."""
     toml: str
     """The dataset.toml that is there, or is proposed."""
 
@@ -54,7 +54,7 @@ class Diagnosis:
 
     @property
     def described(self) -> bool:
-        """Whether the folder has a dataset.toml."""
+        """Return whether the folder has a dataset.toml."""
         return self.scan.described
 
     @property
@@ -64,7 +64,7 @@ class Diagnosis:
 
     @property
     def left_out(self) -> int:
-        """Pairs that are in no proposed split, since they are faulty."""
+        """Pairs that are in no proposed split, because they are faulty."""
         return len(self.scan.pairs) - sum(len(files.keys) for files in self.splits.values())
 
     def write(self) -> list[Path]:
@@ -105,7 +105,7 @@ def examine(folder: Path, progress: Progress = silent) -> Diagnosis:
 
 
 def _read_undescribed(folder: Path, progress: Progress) -> Scan:
-    """Pair the files of a folder, read them, and tell what the masks mean."""
+    """Pair the files of a folder, read them, and find what the masks mean."""
     paths = list(walk(folder))
     labels, notes, names = None, list[Finding](), NO_NAMES
     if coco := find_coco(folder, paths):

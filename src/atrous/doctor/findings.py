@@ -1,4 +1,4 @@
-"""Findings: what the doctor says. Their words are in findings.toml."""
+"""Findings of the doctor. Their words are in findings.toml."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from atrous.files import replacing
 from atrous.images.bands import COLORS
 
 VAL_SHARE = 0.2
-"""Of a training set without a validation set, what is proposed as one."""
+"""Share of a training set that is proposed for validation where there is none."""
 
 _SEEDS = 32
 

@@ -122,7 +122,7 @@ def set_dilations(stage: Sequence[nn.Module], dilation: int, grid: Sequence[int]
 
 
 def _is_spatial(module: nn.Module) -> bool:
-    """Whether `module` sees neighbours. Even kernels only downsample (ConvNeXt's patches)."""
+    """Return whether `module` sees neighbours. Even kernels only downsample, as ConvNeXt's do."""
     return (
         isinstance(module, nn.Conv2d)
         and module.kernel_size[0] > 1

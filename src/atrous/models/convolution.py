@@ -21,7 +21,7 @@ class StaticSameConv(nn.Conv2d):
     """TensorFlow's "same" convolution for inputs whose sides are a multiple of its stride.
 
     "Same" padding depends on the size in general, and would leave shape arithmetic in exported
-    graphs. For such sizes it is (k - 1) d + 1 - s in all, the larger half on the right and at the
+    graphs. For these sizes it is (k - 1) d + 1 - s in all, the larger half on the right and at the
     bottom.
     """
 
@@ -56,14 +56,14 @@ def convolve(conv: nn.Conv2d, x: Tensor, padding: int) -> Tensor:  # (B, C, H, W
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:
-    """Whether `conv` treats each channel by itself, without bias, by a square kernel above 1x1."""
+    """Return whether `conv` is depthwise: without bias, and by a square kernel above 1x1."""
     k, s, d = conv.kernel_size, conv.stride, conv.dilation
     square = k[0] == k[1] > 1 and s[0] == s[1] and d[0] == d[1]
     return conv.groups == conv.in_channels == conv.out_channels and conv.bias is None and square
 
 
 class _CpuDepthwise(torch.autograd.Function):
-    """Depthwise convolution with a backward pass of its own.
+    """Depthwise convolution with its own backward pass.
 
     oneDNN's bf16 backward falls to reference code for 5x5 kernels, dilation and stride 2: 140 ms
     where the forward pass takes 1.5 (1248 channels, 22x30, one thread). Here the input's gradient
@@ -119,7 +119,7 @@ def _by_torch(
 def has_weight_gradient(x: Tensor, geometry: Geometry) -> bool:
     """Return whether the compiled loop fits this machine, `x` and the convolution.
 
-    It does not within torch.compile, which cannot look into it and makes loops of its own.
+    It does not within torch.compile, which cannot see into it and generates its own loops.
     """
     if torch.compiler.is_compiling():
         return False

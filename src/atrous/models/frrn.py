@@ -70,11 +70,8 @@ class FRRN(Network):
             units = [TwoStreamUnit(a, b, stride) for a, b in pairwise(widths)]
             self.stages.append(nn.ModuleList(units))
             inputs = channels
-        self.after = nn.Sequential(
-            ResidualUnit(inputs + _FULL, _BASE),
-            ResidualUnit(_BASE, _BASE),
-            ResidualUnit(_BASE, _BASE),
-        )
+        widths = [inputs + _FULL, _BASE, _BASE, _BASE]
+        self.after = nn.Sequential(*(ResidualUnit(a, b) for a, b in pairwise(widths)))
         self.head = Classifier(_BASE, num_classes, 0.0)
         self.finish(config, num_classes)
 

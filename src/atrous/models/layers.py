@@ -42,15 +42,8 @@ class ConvNormAct(nn.Sequential):
         self, inputs: int, outputs: int, kernel: int = 1, *, dilation: int = 1, groups: int = 1
     ) -> None:
         kind = DepthwiseConv if groups == inputs == outputs else nn.Conv2d
-        conv = kind(
-            inputs,
-            outputs,
-            kernel,
-            padding=dilation * (kernel - 1) // 2,
-            dilation=dilation,
-            groups=groups,
-            bias=False,
-        )
+        padding = dilation * (kernel - 1) // 2
+        conv = kind(inputs, outputs, kernel, 1, padding, dilation, groups, bias=False)
         fan_out = kernel * kernel * outputs / groups
         nn.init.normal_(conv.weight, std=(2 / fan_out) ** 0.5)  # He et al. 2015
         super().__init__(conv, Norm(outputs), nn.ReLU(inplace=True))
@@ -75,7 +68,7 @@ class ASPP(nn.Module):
         """Options of an ASPP."""
 
         channels: int = 256
-        """Of each branch, and of the result."""
+        """Channels of each branch, and of the result."""
         atrous_rates: tuple[int, ...] = (6, 12, 18)
         """Dilation of each 3x3 branch; any number of them, each at least 1."""
         image_pooling: bool = True
@@ -123,21 +116,15 @@ class ASPP(nn.Module):
 class PyramidPooling(nn.Module):
     """The means over 1, 4, 9 and 36 parts of the image, concatenated (Zhao et al. 2017)."""
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        bins: Sequence[int] = (1, 2, 3, 6),
-        *,
-        align_corners: bool = False,
-    ) -> None:
+    bins = (1, 2, 3, 6)
+
+    def __init__(self, inputs: int, channels: int, *, align_corners: bool = False) -> None:
         """Build a 1x1 convolution with norm and ReLU, to `channels`, for each of `bins`."""
         super().__init__()
         self.align_corners = align_corners
-        self.bins = tuple(bins)
-        self.branches = nn.ModuleList([ConvNormAct(inputs, channels) for _ in bins])
+        self.branches = nn.ModuleList([ConvNormAct(inputs, channels) for _ in self.bins])
 
-    def forward(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, bins x channels, h, w)
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, 4 channels, h, w)
         """Return the pyramid, of the size of `features`."""
         pooled = [
             branch(mean_of_parts(features, n))  # (B, channels, n, n)
@@ -242,6 +229,6 @@ def _shares(length: int, parts: int, like: Tensor) -> Tensor:
 def upsample(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:  # (B, K, h, w)
     """Enlarge `logits` by exactly `stride`, then crop to `size`, the image's (H, W).
 
-    Cell (0, 0) covers the pixels [0, stride), since a network pads at the right and at the bottom.
+    Cell (0, 0) covers the pixels [0, stride): a network pads at the right and at the bottom.
     """
     return resize(logits, stride)[..., : size[0], : size[1]]

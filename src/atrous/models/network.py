@@ -18,7 +18,7 @@ class Output(NamedTuple):
     """What a network returns."""
 
     logits: Tensor  # (B, K, ceil(H / s), ceil(W / s)), s = network.stride
-    auxiliary: Tensor | None  # likewise at network.auxiliary_stride; only in training, with a head
+    auxiliary: Tensor | None  # at network.auxiliary_stride; only in training, with a head
 
 
 class Network(nn.Module):
@@ -89,7 +89,7 @@ class Network(nn.Module):
         self.fusion = Concatenation(next(convs).in_channels, scales)
 
     def backbone_loaded(self) -> None:
-        """Start anew what was copied from the backbone; called when its weights were replaced."""
+        """Copy again what is copied from the backbone, whose weights were replaced."""
 
     def _decoded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C, ceil(H / s), ceil(W / s))
         padded = pad_image(image, self.backbone.output_stride, training=self.training)

@@ -23,7 +23,7 @@ class Fusion(nn.Module):
     def __init__(self, scales: Sequence[float]) -> None:
         """Take the scales, 1 first: multiples of 1/4 up to 2.
 
-        Sides of padded images and of features are whole numbers at such scales.
+        At these scales, sides of padded images and of features are whole numbers.
         """
         super().__init__()
         if not scales or scales[0] != 1:

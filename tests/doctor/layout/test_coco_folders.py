@@ -340,7 +340,7 @@ def test_a_second_json_is_not_passed_over_in_silence(tmp_path: Path) -> None:
         save(tmp_path / f"images/{number}.jpg", photo(number, SIZE))
     (tmp_path / "old.json").write_text(json.dumps(coco_table(3)))
     notes = {f.code: f.message for f in described(tmp_path).findings if f.severity == "note"}
-    assert notes["unused-annotations"].startswith("1 COCO JSON not read, since each split has one")
+    assert notes["unused-annotations"].startswith("1 COCO JSON not read, because each split")
     assert notes["unused-image"] == "2 images that no JSON lists: images/7.jpg, images/8.jpg"
     check(tmp_path, TRUTH)
     table["images"] = [{"id": 1, "file_name": "7.jpg", "height": 40, "width": 56}]

@@ -18,11 +18,11 @@ from atrous.taxonomy import IGNORE_INDEX
 from atrous.text import amount, some
 
 _UNLIKE = 1e-4
-"""Of all pixels: fewer that are unlike all classes are noise."""
+"""Share of all pixels: fewer that are unlike all classes are noise."""
 _MANY_OBJECTS, _COUNTS = 5, 3
-"""Of ids that number objects: in one mask at least, and how many different such numbers."""
+"""Ids number objects if one mask has this many, and masks have this many different counts."""
 _BY_DESIGN = 0.2
-"""Where more of all masks hold nothing but background, they are meant to."""
+"""Share of masks that hold background alone; where more do, it is taken as intended."""
 
 
 def strays(scan: Scan) -> Iterator[Finding]:
@@ -153,7 +153,7 @@ def _known(scan: Scan) -> set[int]:
 
 
 _RARE_CLASS = 1e-4
-"""A class with a smaller part of all pixels is named."""
+"""A class with a smaller share of all pixels is reported as rare."""
 
 Pixels = NDArray[np.int64]
 """(K + 1,): pixels of each class, and last of none."""
@@ -219,7 +219,7 @@ def of_splits(scan: Scan, pixels: Mapping[str, Pixels], *, proposed: bool) -> It
     Args:
         scan: the folder.
         pixels: of each split.
-        proposed: whether the division into splits is ours.
+        proposed: whether the doctor proposes the division into splits.
     """
     total = np.sum(list(pixels.values()), axis=0) if pixels else np.zeros(1, np.int64)
     if total[:-1].any():

@@ -22,7 +22,7 @@ from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX
 
 _FIRST_BIT = 8
-"""Of a code; 0 stands for no class at all, and 255 for what is ignored."""
+"""First bit of a code that stands for a class; the codes 0 and 255 mean no class and ignored."""
 _VOID = 1 << 62
 _MAX_CLASSES = 54
 _SAMPLES = 64
@@ -106,8 +106,8 @@ def _check_names(folder: Path, names: Sequence[str]) -> None:
             raise InputError(f"{folder}: masks of {name!r}: take the spaces out of that name")
     if len(names) > _MAX_CLASSES:
         raise InputError(
-            f"{folder}: binary masks of {len(names)} classes, where the doctor tells "
-            f"{_MAX_CLASSES} apart; write a dataset.toml"
+            f"{folder}: binary masks of {len(names)} classes; the doctor reads at most "
+            f"{_MAX_CLASSES}; write a dataset.toml"
         )
 
 

@@ -1,6 +1,6 @@
 """The names of a folder's classes, from the small files that people and tools keep beside masks.
 
-class_names.toml lists the names of such files, and the words in them.
+class_names.toml lists the names of these files, and the words in them.
 """
 
 import csv
@@ -53,11 +53,11 @@ _IdKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,5}$")]
 
 @dataclass(frozen=True)
 class NamedClass:
-    """One entry of such a file."""
+    """One entry of a file that names classes."""
 
     name: str
     dataset_id: int
-    """As the file says; else its place, from 0."""
+    """The id in the file; else the entry's place, from 0."""
     color: Color | None = None
 
 
@@ -119,7 +119,7 @@ def find_class_names(folder: Path, paths: Iterable[str], mask: str) -> ClassName
 
 
 def is_void(name: str) -> bool:
-    """Whether a name says that pixels are of no class: `void`, `__ignore__`, `Don't care`."""
+    """Return whether a name stands for no class: `void`, `__ignore__`, `Don't care`."""
     words = re.sub(r"[\W_]+", " ", name.lower().replace("'", "")).strip()
     return _VOID.fullmatch(words) is not None
 

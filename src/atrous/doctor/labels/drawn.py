@@ -1,4 +1,4 @@
-"""What files of shapes say of classes: LabelMe, Supervisely, YOLO; and MATLAB files."""
+"""The classes that files of shapes name: LabelMe, Supervisely, YOLO; and MATLAB files."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from atrous.taxonomy import IGNORE_INDEX
 
 _VARIABLES = ("S", "LabelMap", "label", "labels", "mask", "gt", "seg", "annotation")
 _MAX_BYTES = 1 << 26
-"""Of the file of one image."""
+"""Largest file of one image that is read."""
 
 
 def labels_of_shapes(layout: Layout, named: Sequence[NamedClass]) -> tuple[Labels, list[Finding]]:

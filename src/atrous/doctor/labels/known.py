@@ -25,7 +25,7 @@ from atrous.text import some
 _COCO_THINGS = 80
 """Categories of COCO's instances; panoptic segments have 53 more."""
 _MAX_IGNORED = 0.75
-"""More is ignored in no set, not even where outlines are coarse."""
+"""No set ignores a larger share of its pixels, not even where outlines are coarse."""
 
 
 class _Known(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,10 +36,10 @@ class _Known(msgspec.Struct, forbid_unknown_fields=True):
     """What the paths of all images match."""
     masks: str
     set: str = ""
-    """The built-in set whose labels count; or these are given."""
+    """The built-in set whose labels count; else `labels` are given."""
     labels: Labels | None = None
     two: bool = False
-    """Whether the masks hold two values, whichever they are, so that the names alone count."""
+    """The masks hold two values, whichever they are: only the names of the set count."""
 
 
 _KNOWN = own_toml(__file__, "known.toml", dict[str, list[_Known]])["known"]

@@ -1,4 +1,4 @@
-"""What reads the masks of a folder, and tells how they are stored, what they hold and mean.
+"""Read the masks of a folder: how they are stored, what they hold, and what their values mean.
 
 `read_folder` finds that out; `read_described` believes the dataset.toml of the folder.
 """
@@ -6,6 +6,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from atrous.data.shards.read import Shards
 from atrous.data.split import Split
 from atrous.doctor.findings import Finding, finding
 from atrous.doctor.labels.binary import read_binary
-from atrous.doctor.labels.class_names import NO_ID, Color, NamedClass
+from atrous.doctor.labels.class_names import Color, NamedClass
 from atrous.doctor.labels.drawn import labels_of_shapes, labels_of_yolo, mat_variable
 from atrous.doctor.labels.values import check_count, color_of, labels_of_colors, labels_of_ids
 from atrous.doctor.layout.files import Files, Layout, Pair
@@ -126,7 +127,7 @@ def _empty_objects(classes: Sequence[str], opened: Mapping[str, Split | Shards])
     splits = [split for split in opened.values() if isinstance(split, Split)]
     for split in splits:
         for image in split.annotations.values() if split.encoding.name == "coco-json" else ():
-            with suppress(InputError):  # which is a finding of its own
+            with suppress(InputError):  # the scan reports it
                 train_ids = [split.encoding.train_id(i, "") for i in empty_objects(image)]
                 names = ["ignored" if i == IGNORE_INDEX else classes[i] for i in train_ids]
                 lines += [f"{image.file_name}: {name}" for name in names]
@@ -137,16 +138,16 @@ def _read_mats(layout: Layout, named: Sequence[NamedClass], progress: Progress) 
     variable = mat_variable(layout.folder / layout.pairs()[0].mask)
     table = lookup_table({i: i for i in range(IGNORE_INDEX)}, [IGNORE_INDEX], IGNORE_INDEX)
     as_it_is = Encoding(name="mat", table=table, variable=variable)
-    pairs = scan_pairs(layout, lambda p: read_mat(layout.folder / p.mask, as_it_is), progress)
-    scan = _scan_of_ids(layout, "mat", pairs, named, {})
+    every = scan_pairs(layout, lambda p: read_mat(layout.folder / p.mask, as_it_is), progress)
+    pairs = mark_blurred(every)
+    scan = Scan(layout, *labels_of_ids("mat", sum_up(pairs, "mat"), named, {}), pairs)
     return replace(scan, labels=msgspec.structs.replace(scan.labels, variable=variable))
 
 
 def _read_colors(layout: Layout, named: Sequence[NamedClass], progress: Progress) -> Scan:
-    def read_mask(pair: Pair) -> Ids:
-        return read_colors(layout.folder / pair.mask, transparency=True)
-
-    pairs = mark_blurred(scan_pairs(layout, read_mask, progress, colors=True))
+    read_mask = partial(read_colors, transparency=True)
+    every = scan_pairs(layout, lambda p: read_mask(layout.folder / p.mask), progress, colors=True)
+    pairs = mark_blurred(every)
     if not any(stats.mask for stats in pairs):
         raise InputError(pairs[0].mask_error)
     any_blurred = any(stats.mask.is_blurred for stats in pairs if stats.mask)
@@ -159,20 +160,8 @@ def _read_ids(
 ) -> Scan:
     every = scan_pairs(layout, lambda pair: read_label(layout.folder / pair.mask), progress)
     encoding, pairs = _without_converted(layout.folder, every)
-    return _scan_of_ids(layout, encoding, pairs, named, palette, _declared(layout.folder, pairs))
-
-
-def _scan_of_ids(
-    layout: Layout,
-    encoding: EncodingName,
-    pairs: Sequence[PairStats],
-    named: Sequence[NamedClass],
-    palette: Mapping[int, Color],
-    no_data: frozenset[int] = frozenset(),
-) -> Scan:
-    pairs = mark_blurred(pairs)
-    with_ids = [entry for entry in named if entry.dataset_id != NO_ID]
-    meaning = labels_of_ids(encoding, sum_up(pairs, encoding), with_ids, palette, no_data)
+    no_data, pairs = _declared(layout.folder, pairs), mark_blurred(pairs)
+    meaning = labels_of_ids(encoding, sum_up(pairs, encoding), named, palette, no_data)
     return Scan(layout, *meaning, pairs, no_data=no_data)
 
 
@@ -186,7 +175,7 @@ def _declared(folder: Path, pairs: Sequence[PairStats]) -> frozenset[int]:
 def _without_converted(
     folder: Path, pairs: Sequence[PairStats]
 ) -> tuple[EncodingName, Sequence[PairStats]]:
-    """Tell palette masks from grey ones; grey masks among palette masks count as unreadable.
+    """Separate palette masks from grey ones; grey masks among palette masks count as unreadable.
 
     A palette mask that some program turned to grey holds the brightness of its colours.
     """
@@ -209,8 +198,8 @@ def _without_converted(
 def _sample_masks(paths: Sequence[Path]) -> tuple[bool, dict[int, Color]]:
     """Read a few masks: return whether their colours count, else the colours of ids in palettes.
 
-    The colours count where most masks have no ids; where one id has two colours, since then each
-    mask has a palette of its own; and where several ids are shades of one transparent drawing.
+    The colours count where most masks have no ids; where one id has two colours, because then each
+    mask has its own palette; and where several ids are shades of one transparent drawing.
     """
     votes, palette, clash = 0, dict[int, int](), False
     for path in paths[:: len(paths) // _SAMPLED + 1]:
@@ -247,7 +236,7 @@ def read_described(folder: Path, progress: Progress) -> Scan:
         for name, s in splits.items()
     }
     encoding, layout = dataset.encoding, Layout(folder, files, "dataset.toml")
-    # Pictures are read as they are, so that unknown ids and blurred edges can be told.
+    # Pictures are read as they are, so that unknown ids and blurred edges are found.
     read_mask = _raw_reader(folder, encoding) or label_reader(splits)
     pairs = scan_pairs(layout, read_mask, progress, colors=encoding.name == "rgb")
     if encoding.name in _PICTURES:

@@ -1,7 +1,7 @@
 """What the values of masks mean: which are classes, and how they become train ids.
 
-Where a file names the classes it is believed. Elsewhere every value that lies somewhere as more
-than the blur of an edge is a class, but for ids far beyond all others in a mask or two.
+Where a file names the classes it is believed. Elsewhere every value that covers more than
+the blur of an edge somewhere is a class, except ids far beyond all others in a mask or two.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from atrous.data.encodings.masks import NO_DATA, color_name
 from atrous.data.schema import ClassEntry, EncodingName, Labels, color_code
 from atrous.data.schema import Color as AnyColor
-from atrous.doctor.labels.class_names import Color, NamedClass, is_void
+from atrous.doctor.labels.class_names import NO_ID, Color, NamedClass, is_void
 from atrous.doctor.scan.values import GAP, ValueStats, are_spread, find_far_colors
 from atrous.errors import InputError
 from atrous.images.label_maps import TRANSPARENT
@@ -20,14 +20,14 @@ from atrous.taxonomy import IGNORE_INDEX, distinct_colors
 
 _BACKGROUND = ("background", "_background_", "other", "class 0")
 _FAR = 3
-"""An id is far from the others where so many ids lie unused between."""
+"""An id more than this above all others is far from them."""
 
 _SPREAD = 50
-"""Ids with gaps, the largest but 255 at least so, are spread to be seen: 0, 85, 170, 255."""
+"""Ids with gaps, the largest below 255 at least this, are spread for the eye: 0, 85, 170, 255."""
 _MUCH = 0.25
-"""Of the area: an unnamed 0 with more of it is a class."""
+"""Share of the area: an unnamed 0 that covers more is a class."""
 _NEAR = 8
-"""Colours as close, in each channel, are one to JPEG."""
+"""Colours within this distance in each channel are merged as JPEG noise."""
 
 
 class Meaning(NamedTuple):
@@ -56,6 +56,7 @@ def labels_of_ids(
         palette: colours of ids, from the masks themselves.
         no_data: ids that GeoTIFFs declare as no data; ignored where all other ids are smaller.
     """
+    named = [entry for entry in named if entry.dataset_id != NO_ID]
     present = {int(value) for value in stats.values if value >= 0}
     no_data = frozenset(i for i in no_data if i > max(present - no_data, default=-1))
     names = _names_of_ids(stats, named, no_data)
@@ -118,7 +119,7 @@ def _transparent_class(stats: ValueStats, codes: dict[str, int]) -> tuple[str, d
     """Return the class of transparent pixels, "" if they have none, and all classes with it.
 
     The class is what a file calls background, unless masks hold its colour beside transparent
-    pixels; where no file names classes, black or else a class of its own.
+    pixels; where no file names classes, black or else a new class.
     """
     drawn = {int(code) for code in stats.values}
     if TRANSPARENT not in drawn:
@@ -176,7 +177,7 @@ def color_of(code: int) -> Color:
 
 
 def is_background(name: str) -> bool:
-    """Whether a class's name says that it covers the rest: `background`, `other`."""
+    """Return whether a class's name says that it covers the rest: `background`, `other`."""
     return name.lower() in _BACKGROUND or is_void(name)
 
 
@@ -307,7 +308,7 @@ def _named_ids(
 def _without_strays(ids: Sequence[int], stats: ValueStats) -> list[int]:
     """Return the ids without those far beyond all others that few masks hold.
 
-    Where the other ids have gaps too, a stray also has to be small and in one mask alone.
+    Where the other ids have gaps too, a stray also has to be small and in a single mask.
     """
     common = [i for i in ids if not stats.is_rare(i)]
     gap = max((b - a for a, b in pairwise(common)), default=1)

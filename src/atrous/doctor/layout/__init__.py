@@ -1,1 +1,1 @@
-"""Which mask belongs to which image, and in which split: told by names, lists and COCO JSONs."""
+"""Which mask belongs to which image, and in which split: found by names, lists and COCO JSONs."""

@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from reprlib import repr as short
@@ -130,12 +131,10 @@ def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -
 
 def _read_coco(path: Path) -> _Coco | None:
     """Return the JSON if it is COCO's: with lists of images, annotations and categories."""
-    if path.stat().st_size > _MAX_BYTES:
-        return None
-    try:
-        return read_json(path, _Coco)
-    except InputError:
-        return None
+    with suppress(InputError):
+        if path.stat().st_size <= _MAX_BYTES:
+            return read_json(path, _Coco)
+    return None
 
 
 def _coco_files(

@@ -34,7 +34,7 @@ class Files:
     annotations: str = ""
     """COCO: the JSON; instances and stuff have no labels besides."""
     classes: tuple[str, ...] = ()
-    """Of binary masks: what may stand for {class} in `labels`."""
+    """Binary masks: the names that may stand for {class} in `labels`."""
     valid: str = ""
     """Pattern of masks whose 0 marks pixels to ignore."""
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -76,16 +76,16 @@ class Layout:
     origin: str
     """Where the splits come from: "folders", "lists", "dataset.toml" or "none"."""
     unpaired_images: tuple[str, ...] = ()
-    """From the folder, sorted."""
+    """Paths from the folder, sorted."""
     unpaired_masks: tuple[str, ...] = ()
     odd_names: tuple[str, ...] = ()
     """Files whose names no list of keys can hold."""
     elsewhere: tuple[str, ...] = ()
-    """Images in other folders, which no pair is of."""
+    """Images in other folders that belong to no pair."""
     pairs_elsewhere: int = 0
-    """How many of these have masks by their names, so that another pattern would be needed."""
+    """Number of these that have masks by their names, and would need another pattern."""
     passed_over: tuple[str, ...] = ()
-    """Patterns of masks that fit as well: drawings for the eye, and other forms of those chosen."""
+    """Other patterns that fit: drawings for the eye, and other forms of the chosen masks."""
     unused: tuple[str, ...] = ()
     """Patterns of masks that fit a few images, and are not read."""
     same_key: tuple[str, ...] = ()
@@ -95,13 +95,13 @@ class Layout:
     missing: tuple[str, ...] = ()
     """Entries of lists that name no file, "train.txt: a.jpg"."""
     crossed: tuple[str, ...] = ()
-    """Entries of lists that name the mask of another image, likewise."""
+    """Entries of lists that name the mask of another image, "train.txt: a.jpg"."""
     unused_lists: tuple[str, ...] = ()
-    """Lists of splits that count for nothing, "train.txt: why"."""
+    """Lists of splits that are not used, "train.txt: reason"."""
     other_lists: tuple[str, ...] = ()
-    """Likewise, where another list counts, or where the name may mean something else."""
+    """Lists that another list of the split overrides, or whose name may mean something else."""
     guesses: tuple[str, ...] = ()
-    """What the lists do not say, and is taken so."""
+    """Assumptions about what the lists leave open."""
     unlisted: tuple[str, ...] = ()
     """Images that have masks and are named by no list."""
 

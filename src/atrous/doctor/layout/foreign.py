@@ -13,7 +13,7 @@ from atrous.files import read_text
 
 _MAX_BYTES = 1 << 28
 _MAX_FILES = 8
-"""Of each suffix, those that lie highest."""
+"""Files of each suffix that are read, those nearest to the top folder first."""
 _XML_START = 1 << 18
 _LISTS = ("images", "annotations", "categories")
 

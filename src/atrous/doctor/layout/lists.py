@@ -55,7 +55,9 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
     says something else as well ("fold1_train.txt") counts if it is the only one. Where only some
     splits have a list, the other pairs are the split that is missing.
     """
-    texts = _possible_lists(layout, paths)
+    used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
+    stems = {_stem(path) for path in used}  # those of labels and captions of one image, too
+    texts = [path for path in paths if _stem(path) not in stems]
     names = {path: found for path in texts if (found := _list_name(path))}
     places = {name: _place(layout.folder, files) for name, files in layout.splits.items()}
     unread = "names splits in a way that is not read"
@@ -96,13 +98,6 @@ def with_lists(layout: Layout, paths: Iterable[str]) -> Layout:
 def _order(one: _List) -> tuple[float, bool, int, str]:
     """Sort the most likely list of a split first: VOC has lists of boxes beside that of masks."""
     return -one.fit, "segment" not in one.path.lower(), len(one.path), one.path
-
-
-def _possible_lists(layout: Layout, paths: Iterable[str]) -> list[str]:
-    """Return the paths that are neither labels nor captions of one image."""
-    used = layout.paths().union(layout.unpaired_images, layout.unpaired_masks)
-    stems = {_stem(path) for path in used}
-    return [path for path in paths if _stem(path) not in stems]
 
 
 def _has_split_column(folder: Path, path: str) -> bool:

@@ -28,7 +28,7 @@ from atrous.text import some
 
 _DRAWING = re.compile(one_of("drawings"), re.I)
 SECOND_CHOICE = re.compile(one_of("drawings", "objects"), re.I)
-_ROLE = re.compile(one_of("roles"), re.I)
+_ROLE = re.compile(f"{one_of('roles')}|{SPLIT_FOLDER.pattern}", re.I)
 _NUMBERED = re.compile(
     r"(?!(?:class|category|cat|label)[_\-. ]?\d)(?:.{0,12}?[_\-. ]?\d+|[a-z]|[0-9a-f]{16,})", re.I
 )
@@ -40,11 +40,11 @@ _SEPARATORS = "/_-. "
 _SAMPLES = 8
 """Masks of a pattern that are read to tell what it holds."""
 _SAME = 0.5
-"""Two people's drawings of one thing have more than this of their union in common."""
+"""Two people's drawings of one object have a larger intersection over union."""
 _NESTED = 0.98
-"""Of the smaller one, in the other: then one is a part of the other."""
+"""Share of the smaller mask in the larger one, from which on it is a part of it."""
 _LEAST_VIEW = 0.3
-"""Of an image; fields of view are round and as large as the photo allows, 0.69 in DRIVE."""
+"""Smallest share of an image that a field of view covers; it is 0.69 in DRIVE."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def choose(
     """Choose the masks of one split.
 
     Args:
-        folder: that paths count from.
+        folder: where paths begin.
         files: the pair that names alone propose; None if there is none.
         images: the pattern of the images.
         fits: other patterns of masks that fit these images, from `fitting`.
-        classes: that have masks of their own in other splits.
+        classes: those with masks in other splits.
 
     Returns:
         None where nothing fits.
@@ -145,7 +145,7 @@ def with_field_of_view(
     """Add the masks of the field of view, and pass over those of a second annotator.
 
     Args:
-        folder: that paths count from.
+        folder: where paths begin.
         choice: the masks of a split.
         views: paths that may be masks of the field of view.
         second_masks: masks that a second person drew.
@@ -222,7 +222,7 @@ def _by_class(
         return pattern, members
     if all(_NUMBERED.fullmatch(name) for name in members):
         raise InputError(
-            f"{folder}: masks that are told apart by numbers ({_named(pattern, members)}): of "
+            f"{folder}: masks whose names differ in numbers ({_named(pattern, members)}): of "
             "single objects, or of several people? Draw those of an image into one mask of classes"
         )
     pairs = list(combinations(members, 2))
@@ -241,23 +241,17 @@ def _by_class(
 
 def _slots(pattern: str) -> Iterator[tuple[str, str, str]]:
     """Yield each part of a pattern that may name a class, with the text before and after it."""
-    stem = pattern.rpartition(".")[0]
-    for part in re.finditer("[^/]+", stem):
+    for part in re.finditer("[^/]+", pattern.rpartition(".")[0]):
         tokens = list(re.finditer(r"[^_\-. ]+", part[0]))
         for first, last in combinations_with_replacement(range(len(tokens)), 2):
             start, end = part.start() + tokens[first].start(), part.start() + tokens[last].end()
             words = tokens[first : last + 1]
-            if not any("{key}" in word[0] or _is_role(word[0]) for word in words):
+            if not any("{key}" in word[0] or _ROLE.fullmatch(word[0].lower()) for word in words):
                 yield pattern[:start], pattern[start:end], pattern[end:]
 
 
-def _is_role(word: str) -> bool:
-    """Whether a word says mask, image or the name of a split, and so names no class."""
-    return bool(_ROLE.fullmatch(word) or SPLIT_FOLDER.fullmatch(word.lower()))
-
-
 def _is_binary(folder: Path, paths: Sequence[str]) -> bool:
-    """Whether masks hold two values, or two and what blur makes of them."""
+    """Return whether masks hold two values, or two and what blur makes of them."""
     masks = [mask for path in paths if (mask := _read(folder, path)) is not None]
     for mask in masks:
         top = int(mask.max(initial=0))

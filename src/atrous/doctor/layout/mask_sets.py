@@ -1,4 +1,4 @@
-"""The masks of every split: those that names pair with the images, or that contents tell."""
+"""The masks of every split: found by their names, or by their contents."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,17 +17,18 @@ from atrous.images.label_maps import read_colors
 
 IMAGE_FOLDER = re.compile(one_of("image_folders"))
 MAX_GROUPS = 12
-"""Of several groups of images, or of masks, as many are tried."""
+"""Most groups of images, or of masks, that are tried."""
 _FEW_COLORS = 64
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images whose paths are the same but for the key."""
+class Group:
+    """Files whose paths are the same but for the key."""
 
     split: str
     pattern: str
-    """With {key}."""
+    """Their path, with {key}."""
+    is_mask: bool
     keys: frozenset[str]
 
     @property
@@ -35,7 +36,7 @@ class Images:
         """The files."""
         return {self.pattern.replace("{key}", key) for key in self.keys}
 
-    def without_extended(self) -> "Images":
+    def without_extended(self) -> "Group":
         """Leave out keys that begin with another one: of x and x_car, x is the image."""
 
         def is_extended(key: str) -> bool:
@@ -45,11 +46,11 @@ class Images:
 
 
 Roles = Mapping[str, bool]
-"""Of each path, whether its folders, or its name, say that it is a mask."""
+"""By path: whether its folders, or its name, say that it is a mask."""
 
 
 def choose_masks(
-    folder: Path, roles: Roles, proposed: Sequence[tuple[Images, Files]], *, are_named: bool
+    folder: Path, roles: Roles, proposed: Sequence[tuple[Group, Files]], *, are_named: bool
 ) -> dict[str, Choice]:
     """Choose the masks of each split among those that names propose and others that fit.
 
@@ -76,7 +77,7 @@ def choose_masks(
     return choose_with(classes) if classes else choices
 
 
-def choose_extended(folder: Path, roles: Roles, groups: Iterable[Images]) -> dict[str, Choice]:
+def choose_extended(folder: Path, roles: Roles, groups: Iterable[Group]) -> dict[str, Choice]:
     """Choose the masks of each split where their names extend those of images: x_car.png of x.jpg.
 
     Args:
@@ -112,7 +113,7 @@ def has_few_colors(path: Path) -> bool:
         return False
 
 
-def _fitting(folder: Path, roles: Roles, images: Images, *, are_named: bool) -> dict[str, set[str]]:
+def _fitting(folder: Path, roles: Roles, images: Group, *, are_named: bool) -> dict[str, set[str]]:
     """Return the patterns of masks that fit the images of a split by their keys.
 
     Masks in folders of other splits, or in folders with other images, do not count.

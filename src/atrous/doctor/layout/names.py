@@ -38,9 +38,9 @@ class Merged:
     """The paths by which files are paired: with one suffix for each folder."""
 
     real: Mapping[str, str]
-    """The path of the file that stands behind each."""
+    """The file's own path, by the path that it is paired under."""
     same_key: tuple[str, ...]
-    """Files that are left out, since they differ in their suffixes only: "a.jpg = a.png"."""
+    """Files that are left out because they differ in their suffixes only: "a.jpg = a.png"."""
 
 
 def merge_suffixes(units: Mapping[str, Hashable]) -> Merged:

@@ -1,7 +1,7 @@
-"""Which mask belongs to which image, told by the names of folders and files alone.
+"""Which mask belongs to which image, found by the names of folders and files alone.
 
 Files whose paths differ only in one part, the key, form a group: `images/{key}.jpg`. Of all groups
-of images and all groups of masks, those two that share most keys are taken as a pair, since a
+of images and all groups of masks, those two that share most keys are taken as a pair, because a
 dataset.toml names one pattern for each. Splits come from folder names or from list files.
 """
 
@@ -19,7 +19,7 @@ from atrous.doctor.layout.mask_choice import SECOND_CHOICE, retina_masks, with_f
 from atrous.doctor.layout.mask_sets import (
     IMAGE_FOLDER,
     MAX_GROUPS,
-    Images,
+    Group,
     choose_extended,
     choose_masks,
     has_few_colors,
@@ -52,10 +52,6 @@ class _Name:
     is_mask: bool
 
     @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.path).suffix
-
-    @property
     def unit(self) -> tuple[str, bool]:
         """Equal for files that may have one pattern, suffixes aside."""
         telling = self.places[0][0]
@@ -66,33 +62,7 @@ class _Name:
         return {below + key for _, below in self.places for _, key, _ in self.readings}
 
 
-@dataclass(frozen=True)
-class _Group:
-    folder: str
-    prefix: str
-    suffix: str
-    is_mask: bool
-    keys: frozenset[str]
-
-    @property
-    def split(self) -> str:
-        return split_of(self.folder)
-
-    @property
-    def pattern(self) -> str:
-        return f"{self.prefix}{{key}}{self.suffix}"
-
-    @property
-    def images(self) -> Images:
-        return Images(self.split, self.pattern, self.keys)
-
-    @property
-    def weight(self) -> float:
-        weight = next((w for end, w in _WEIGHTS.items() if self.suffix.lower().endswith(end)), 1.0)
-        return weight * (0.6 if SECOND_CHOICE.search(self.prefix + self.suffix) else 1.0)
-
-
-_Pair = tuple[_Group, _Group]
+_Pair = tuple[Group, Group]
 
 
 class NothingPairedError(InputError):
@@ -122,10 +92,10 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     pairs = _paired(groups)
     are_named = bool(pairs)
     # Where no name says mask, PNGs are masks: x.png of x.jpg.
-    pngs = (replace(group, is_mask=group.suffix.lower().endswith(".png")) for group in groups)
+    pngs = (replace(group, is_mask=group.pattern.lower().endswith(".png")) for group in groups)
     pairs = pairs or _paired(pngs) or _paired(_by_content(folder, groups, merged.real))
     roles = {name.path: name.is_mask for name in names}
-    image_groups = [group.images for group in groups if not group.is_mask]
+    image_groups = [group for group in groups if not group.is_mask]
     choices = choose_masks(folder, roles, _proposed(pairs), are_named=are_named) or choose_extended(
         folder, roles, image_groups
     )
@@ -154,11 +124,11 @@ def find_layout(folder: Path, paths: Iterable[str]) -> Layout:
     return with_lists(layout, paths)
 
 
-def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Images, Files]]:
+def _proposed(pairs: Mapping[str, _Pair]) -> list[tuple[Group, Files]]:
     """All images of each split, and the pairs among them."""
     return [
         (
-            replace(image.images, split=split),
+            replace(image, split=split),
             Files(image.pattern, mask.pattern, tuple(sorted(image.keys & mask.keys))),
         )
         for split, (image, mask) in pairs.items()
@@ -195,32 +165,26 @@ def _name(path: str) -> _Name:
     if (match := _HEAD.search(stem)) and match.end() < len(stem):
         readings.append((match[0], stem[match.end() :], ""))
         tells_mask |= match["mask"] is not None
-    is_mask = path.lower().endswith(tuple(_WEIGHTS)) or _is_mask(folders, tells_mask)
+    # The deepest folder that tells a role decides.
+    lowered = [part.lower() for part in reversed(folders)]
+    roles = (f for f in lowered if _MASK_FOLDER.search(f) or IMAGE_FOLDER.search(f))
+    is_mask = next((_MASK_FOLDER.search(f) is not None for f in roles), tells_mask)
+    is_mask |= path.lower().endswith(tuple(_WEIGHTS))
     return _Name(path, tuple(places), tuple(readings), is_mask)
 
 
-def _is_mask(folders: Sequence[str], otherwise: bool) -> bool:
-    """Whether the deepest folder that tells a role says that it holds masks."""
-    for part in reversed(folders):
-        if _MASK_FOLDER.search(part.lower()):
-            return True
-        if IMAGE_FOLDER.search(part.lower()):
-            return False
-    return otherwise
-
-
-def _groups(names: Iterable[_Name]) -> list[_Group]:
+def _groups(names: Iterable[_Name]) -> list[Group]:
     """Group files by all of their path that is not the key."""
-    groups: dict[tuple[str, str, str, bool], set[str]] = defaultdict(set)
+    groups: dict[tuple[str, str, bool], set[str]] = defaultdict(set)
     for name in names:
         for (folder, below), (head, key, tail) in product(name.places, name.readings):
             if not (head and below):  # a pattern has one place for the key
-                group = (folder, folder + head, tail + name.suffix, name.is_mask)
-                groups[group].add(below + key)
-    return [_Group(*group, frozenset(keys)) for group, keys in groups.items()]
+                pattern = f"{folder}{head}{{key}}{tail}{PurePosixPath(name.path).suffix}"
+                groups[split_of(folder), pattern, name.is_mask].add(below + key)
+    return [Group(*group, frozenset(keys)) for group, keys in groups.items()]
 
 
-def _by_content(folder: Path, groups: Iterable[_Group], real: Mapping[str, str]) -> list[_Group]:
+def _by_content(folder: Path, groups: Iterable[Group], real: Mapping[str, str]) -> list[Group]:
     """Take files of few colours as masks, where names tell nothing; read one file of each group."""
     largest = sorted(groups, key=lambda g: (-len(g.keys), g.pattern))[:MAX_GROUPS]
     first = [group.pattern.replace("{key}", min(group.keys)) for group in largest]
@@ -230,17 +194,17 @@ def _by_content(folder: Path, groups: Iterable[_Group], real: Mapping[str, str])
     ]
 
 
-def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
+def _paired(groups: Iterable[Group]) -> dict[str, _Pair]:
     """The image group and the mask group of each split; of "" where there are no splits."""
     groups = list(groups)
     pairs: dict[str, _Pair] = {}
     for split in sorted({group.split for group in groups}, reverse=True):  # "" comes last
         near = [group for group in groups if group.split in (split, "")]
-        # Of patterns that fit as many files the shortest one comes first, and so wins.
-        near.sort(key=lambda g: (-len(g.keys) * g.weight, len(g.pattern), g.pattern))
+        # Of patterns that fit equally many files, the shortest comes first, and so wins.
+        near.sort(key=lambda g: (-len(g.keys) * _weight(g), len(g.pattern), g.pattern))
         images, masks = ([g for g in near if g.is_mask == side] for side in (False, True))
         scored = [
-            (len(image.keys & mask.keys) * mask.weight, image, mask)
+            (len(image.keys & mask.keys) * _weight(mask), image, mask)
             for image, mask in product(images[:MAX_GROUPS], masks[:MAX_GROUPS])
             if split in (image.split, mask.split)
         ]
@@ -248,6 +212,11 @@ def _paired(groups: Iterable[_Group]) -> dict[str, _Pair]:
         if best and best[0] and (split or not pairs):
             pairs[split] = best[1:]
     return pairs
+
+
+def _weight(group: Group) -> float:
+    ending = (w for end, w in _WEIGHTS.items() if group.pattern.lower().endswith(end))
+    return next(ending, 1.0) * (0.6 if SECOND_CHOICE.search(group.pattern) else 1.0)
 
 
 def _unpaired(

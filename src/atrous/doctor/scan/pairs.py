@@ -44,9 +44,9 @@ class MaskStats:
     counts: NDArray[np.int64]
     """(N,) pixels."""
     solid: NDArray[np.int64]
-    """(N,) of them those whose four neighbours have the same value."""
+    """(N,) pixels whose four neighbours have the same value."""
     soft: NDArray[np.int64]
-    """(N,) of them those that are the middle of a soft triple; counted twice if of two."""
+    """(N,) pixels in the middle of a soft triple; twice if in the middle of two."""
     hard: int
     """Hard triples in all."""
     is_blurred: bool = False
@@ -63,8 +63,8 @@ class MaskStats:
 
 _MAX_THREADS = 4
 _BLURRED_SHARE = 0.12
-"""Of soft triples among soft and hard ones. CamVid's masks stay under 0.04, also when resized to
-the nearest pixel; with interpolation, or as JPEG, they are over 0.24."""
+"""Smallest share of soft triples, among soft and hard ones, in a blurred mask. CamVid's masks have
+less than 0.04, also when resized to the nearest pixel; interpolated, or as JPEG, over 0.24."""
 
 _FEW_TRIPLES = 24
 """A mask of fewer, soft and hard, does not say by itself whether it is blurred."""
@@ -76,11 +76,11 @@ ReadMask = Callable[[Pair], Ids]
 
 @dataclass(frozen=True, eq=False)
 class PairStats:
-    """What reading a pair gave; an error's line where image or mask cannot be read."""
+    """A pair's measurements; an error where the image or the mask cannot be read."""
 
     pair: Pair
     digest: bytes = b""
-    """Of the image's pixels."""
+    """Hash of the image's pixels."""
     image_size: tuple[int, int] = (0, 0)
     """(height, width), upright."""
     mask_size: tuple[int, int] = (0, 0)
@@ -130,7 +130,7 @@ def scan_pairs(
 
 
 def mark_blurred(pairs: Sequence[PairStats]) -> list[PairStats]:
-    """Tell which masks have edges that are interpolated, or blurred by JPEG.
+    """Find the masks that have edges that are interpolated, or blurred by JPEG.
 
     Values between those of two regions, on the edge of these, are also what a thin object or a
     drawn outline looks like. But then they are of one class, in this mask and in all. So edges of
@@ -227,17 +227,13 @@ def _edges(
     rows, columns = np.divmod(differ, max(places.shape[1] - 2, 1))
     left, middle, right = (places[rows, columns + step] for step in range(3))
     is_end = (middle == left) | (middle == right)
-    is_clear = _differ_clearly if colors else _leave_room
-    hard = int(is_clear(values[left[is_end]], values[right[is_end]]).sum())
+    one, other = values[left[is_end]], values[right[is_end]]
+    apart = channels_of(one) - channels_of(other) if colors else one - other
+    is_clear = (apart**2).sum(1) > 3 if colors else abs(apart) > 1  # more than rounding
     left, middle, right = left[~is_end], middle[~is_end], right[~is_end]
     is_between = _is_mixture if colors else _is_between
     is_soft = is_between(values[left], values[middle], values[right])
-    return np.bincount(middle[is_soft], minlength=len(values)), hard
-
-
-def _leave_room(a: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return whether an id fits between a and c."""
-    return np.asarray(abs(a - c) > 1)
+    return np.bincount(middle[is_soft], minlength=len(values)), int(is_clear.sum())
 
 
 def _is_between(
@@ -245,11 +241,6 @@ def _is_between(
 ) -> NDArray[np.bool_]:
     """Return whether the id b lies between a and c."""
     return np.asarray((np.minimum(a, c) < b) & (b < np.maximum(a, c)))
-
-
-def _differ_clearly(a: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return whether the 24-bit codes a and c differ by more than rounding."""
-    return np.asarray(((channels_of(a) - channels_of(c)) ** 2).sum(1) > 3)
 
 
 def _is_mixture(

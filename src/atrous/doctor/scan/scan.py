@@ -37,7 +37,7 @@ class Scan:
     """The known values that no loss and no score counts."""
     pairs: Sequence[PairStats]
     findings: Sequence[Finding] = ()
-    """What was guessed on the way, or draws nothing."""
+    """Findings of the reader: guesses, and objects that cover no pixel."""
     no_data: frozenset[int] = frozenset()
     """Ids that GeoTIFFs declare as no data."""
     names: ClassNames = NO_NAMES
@@ -50,7 +50,7 @@ class Scan:
 
     @property
     def described(self) -> bool:
-        """Whether the folder has a dataset.toml."""
+        """Return whether the folder has a dataset.toml."""
         return self.layout.origin == "dataset.toml"
 
     @cached_property

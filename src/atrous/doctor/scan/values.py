@@ -31,7 +31,7 @@ _LITTLE = 0.02
 _FEW_MASKS = 4
 """In a set of fewer masks no value is called rare."""
 _MIN_PIXELS = 8
-"""A class has at least as many pixels."""
+"""Fewest pixels of a class."""
 _UNITS = {"index": 1, "palette": 1, "mat": 1, "rgb": 0x010101}
 """The value of grey 1 in each encoding whose values may be greys."""
 _NOISE = 8
@@ -48,7 +48,7 @@ _VALLEY = 16
 _EMPTY = 0.05
 """Most pixels in a valley, as a share of the smaller cluster beside it."""
 _REACH = 32
-"""Thin lines that reach this far beyond the outermost region have a level of their own."""
+"""Thin lines that reach this far beyond the outermost region are another level."""
 
 _FAR = 48.0
 """Least distance of a colour from all mixtures of others; nearer is noise of JPEG."""
@@ -67,17 +67,17 @@ class ValueStats:
     values: Counts
     counts: Counts
     masks: Counts
-    """Masks that hold it."""
+    """Masks that hold the value."""
     clean: Counts
-    """Masks that hold it and whose edges are not blurred."""
+    """Masks without blurred edges that hold the value."""
     not_between: Counts
-    """Pixels that do not lie between two others."""
+    """Pixels whose value is not between those of two neighbours."""
     is_region: NDArray[np.bool_]
-    """Whether it lies somewhere as more than the blur of an edge."""
+    """Whether the value covers more than the blur of an edge somewhere."""
     is_alone: NDArray[np.bool_]
-    """Whether it is less than 2 % of one mask, and in no other; never where many are so."""
+    """Whether the value is less than 2 % of a single mask; never where many values are."""
     is_mixed: NDArray[np.bool_]
-    """Whether it lies on the edge between others only, and is one of several that do."""
+    """Whether the value lies only on edges between others, and is one of several that do."""
     num_masks: int
     one_or_white: bool = False
     """Whether some masks hold 1, others 255, and none both."""
@@ -172,8 +172,8 @@ def find_levels(counts: Counts, solid: Counts, soft: Counts) -> tuple[int, ...]:
 
     Args:
         counts: (256,) pixels of each grey in all masks.
-        solid: (256,) of them those whose four neighbours have the same value.
-        soft: (256,) of them those that lie between two neighbours, once or twice.
+        solid: (256,) pixels whose four neighbours have the same value.
+        soft: (256,) pixels that lie between two neighbours, once or twice.
     """
     if _are_ids(counts, solid):
         return ()

@@ -3,7 +3,6 @@
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from typing import Any
@@ -58,15 +57,6 @@ class _Coco(msgspec.Struct):
         return any(entry.segments_info is not msgspec.UNSET for entry in self.annotations[:1])
 
 
-@dataclass(frozen=True)
-class _CocoFiles:
-    """The images of one COCO JSON."""
-
-    files: Files
-    missing: tuple[str, ...]
-    """Names of the JSON that no image here has."""
-
-
 def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Labels, list[Finding]] | None:
     """Find the images of the COCO JSONs in a folder, and their categories; None without JSONs.
 
@@ -78,38 +68,38 @@ def find_coco(folder: Path, paths: Iterable[str]) -> tuple[Layout, Labels, list[
         return None
     cocos = {name: coco for name in names if (coco := _read_coco(folder / name))}
     panoptic = {name: coco for name, coco in cocos.items() if coco.is_panoptic}
-    splits: dict[str, _CocoFiles] = {}
-    every: list[_CocoFiles] = []
+    splits: dict[str, Files] = {}
+    every: list[Files] = []
+    missing: dict[str, list[str]] = {}
     for name, coco in sorted((panoptic or cocos).items()):
         found = _coco_files(folder, name, coco, paths, panoptic=bool(panoptic))
         if found is None:
             continue
-        every.append(found)
-        split = split_of(name) or split_of(found.files.images) or UNDIVIDED
-        if split not in splits or len(found.files.keys) > len(splits[split].files.keys):
-            splits[split] = found
+        files, missing[name] = found
+        every.append(files)
+        split = split_of(name) or split_of(files.images) or UNDIVIDED
+        if split not in splits or len(files.keys) > len(splits[split].keys):
+            splits[split] = files
     if not splits:
         return None
     if len(splits) > 1:
         splits.pop(UNDIVIDED, None)
     splits = {split: splits[split] for split in sorted(splits, key=rank)}
-    chosen = list(splits.values())
-    names = [found.files.annotations for found in chosen]
-    categories = _categories(folder, {name: cocos[name] for name in names})
-    origin = "none" if UNDIVIDED in splits else "folders"
-    layout = Layout(folder, {split: found.files for split, found in splits.items()}, origin)
+    chosen = [files.annotations for files in splits.values()]
+    categories = _categories(folder, {name: cocos[name] for name in chosen})
+    layout = Layout(folder, splits, "none" if UNDIVIDED in splits else "folders")
     labels, findings = _labels("coco-panoptic" if panoptic else "coco-json", categories)
-    missing = [(found.files.annotations, name) for found in chosen for name in found.missing]
-    lines = [f"{json_name}: {name}" for json_name, name in missing]
-    findings.append(finding("images-of-json", lines, names=some(name for _, name in missing)))
+    absent = [(json_name, name) for json_name in chosen for name in missing[json_name]]
+    lines = [f"{json_name}: {name}" for json_name, name in absent]
+    findings.append(finding("images-of-json", lines, names=some(name for _, name in absent)))
     return layout, labels, [*findings, *_unused(layout, every, paths)]
 
 
-def _unused(layout: Layout, every: Sequence[_CocoFiles], paths: Iterable[str]) -> Iterator[Finding]:
+def _unused(layout: Layout, every: Sequence[Files], paths: Iterable[str]) -> Iterator[Finding]:
     """Report JSONs that are not read, and images that no JSON lists."""
     read = {files.image(key) for files in layout.splits.values() for key in files.keys}
     chosen = {files.annotations for files in layout.splits.values()}
-    others = [found.files for found in every if found.files.annotations not in chosen]
+    others = [files for files in every if files.annotations not in chosen]
     more = {files.image(key) for files in others for key in files.keys} - read
     yield finding(
         "unused-annotations",
@@ -139,21 +129,25 @@ def _read_coco(path: Path) -> _Coco | None:
 
 def _coco_files(
     folder: Path, name: str, coco: _Coco, paths: Sequence[str], *, panoptic: bool
-) -> _CocoFiles | None:
-    """Find the images, and the PNGs, of a COCO JSON: in the folder that has most of them."""
+) -> tuple[Files, list[str]] | None:
+    """Find the images, and the PNGs, of a COCO JSON, in the folder that has most of them.
+
+    Returns:
+        The files, and the names in the JSON that no image here has.
+    """
     names = _file_names(coco.images)
     images = _pattern(folder, name, names, paths, any_suffix=not panoptic)
     if images is None:
         return None
     pattern, keys = images
-    missing = tuple(sorted({*names} - {*keys.values()}))
+    missing = sorted({*names} - {*keys.values()})
     if not panoptic:
-        return _CocoFiles(Files(pattern, "", tuple(sorted(keys)), name), missing)
+        return Files(pattern, "", tuple(sorted(keys)), name), missing
     masks = _pattern(folder, name, _file_names(coco.annotations), paths, any_suffix=False)
     both = tuple(sorted(keys.keys() & masks[1].keys())) if masks else ()
     if masks is None or not both:
         return None
-    return _CocoFiles(Files(pattern, masks[0], both, name), missing)
+    return Files(pattern, masks[0], both, name), missing
 
 
 def _file_names(entries: Iterable[_HasFile]) -> list[str]:

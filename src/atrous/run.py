@@ -75,9 +75,13 @@ class ImportReport(Struct, kw_only=True, frozen=True):
     """The tensors of another project's checkpoint that became the run."""
 
     taken: str
-    left_over: list[str]
-    others: list[str]
+    """In words: which tensors of the file are used."""
+    left_over: tuple[str, ...]
+    """The other project's names of tensors that the network does not use."""
+    others: tuple[str, ...]
+    """Places in the file of other weights, which are not used."""
     threshold: float | None
+    """Of the sigmoid that reads a single output; None for a network of several."""
 
 
 class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="format", tag=1):

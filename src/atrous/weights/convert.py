@@ -30,17 +30,8 @@ class Imported:
     num_classes: int
     """Outputs of the network; one is read by a sigmoid."""
     network: Network
-    threshold: float
-    """Of that sigmoid."""
-    taken: str
-    """In words: which tensors of the file are used."""
-    left_over: tuple[str, ...]
-    """Their names of the tensors that the network has no use for."""
-    others: tuple[str, ...]
-    """Places in the file of other weights, which are not used."""
-    mean: tuple[float, ...]
-    """Of RGB in 0..1."""
-    std: tuple[float, ...]
+    normalization: Normalization
+    report: ImportReport
 
     @property
     def options(self) -> dict[str, Any]:
@@ -80,18 +71,18 @@ def import_weights(
     except InputError as error:
         inner = f"{path}: {checkpoint.key}" if checkpoint.key else f"{path}"
         raise InputError(f"{inner}: {error}") from None
-    mean, std = _normalization(found, match)
     return Imported(
         layout=found.layout,
         config=config,
         num_classes=match.num_classes,
         network=network.eval(),
-        threshold=match.threshold,
-        taken=_taken(checkpoint, found),
-        left_over=(*dropped, *found.left_over),
-        others=checkpoint.others,
-        mean=mean,
-        std=std,
+        normalization=_normalization(found, match),
+        report=ImportReport(
+            taken=_taken(checkpoint, found),
+            left_over=(*dropped, *found.left_over),
+            others=checkpoint.others,
+            threshold=match.threshold if match.num_classes == 1 else None,
+        ),
     )
 
 
@@ -110,21 +101,15 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData)
         raise InputError(f"{about.source}: {error}") from None
     if has_run(out):
         raise InputError(f"{out}: holds a run already; give another --out")
-    has_one_output = imported.num_classes == 1
-    written = _with_background(imported) if has_one_output else imported
+    written = _with_background(imported) if imported.num_classes == 1 else imported
     save_weights(out, written.network)
     run = Run(
         model=written.options,
-        normalization=Normalization(mean=imported.mean, std=imported.std),
+        normalization=imported.normalization,
         taxonomy=taxonomy,
         data=about,
         layout=imported.layout,
-        imported=ImportReport(
-            taken=imported.taken,
-            left_over=list(imported.left_over),
-            others=list(imported.others),
-            threshold=imported.threshold if has_one_output else None,
-        ),
+        imported=imported.report,
     )
     run.write(out)
 
@@ -148,16 +133,17 @@ def _taken(checkpoint: Checkpoint, found: Found) -> str:
     return " ".join(words) + (", averaged weights" if is_averaged else "")
 
 
-def _normalization(found: Found, match: Match) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(found: Found, match: Match) -> Normalization:
     """Return mean and deviation of RGB in 0..1: those that the file holds, or the layout's."""
     own = {}
     for name, tensor in found.left_over.items():
         if name.rpartition(".")[2] in ("mean", "std") and tensor.numel() == 3:
             own[name.rpartition(".")[2]] = tensor.double().flatten()
     if own.keys() != {"mean", "std"} or own["std"].min() <= 0:
-        return match.mean, match.std
+        return Normalization(mean=match.mean, std=match.std)
     scale = 255 if own["mean"].max() > 1 else 1  # of 0..255
-    return tuple((own["mean"] / scale).tolist()), tuple((own["std"] / scale).tolist())
+    values = {name: tuple((tensor / scale).tolist()) for name, tensor in own.items()}
+    return Normalization(**values)
 
 
 def _with_background(imported: Imported) -> Imported:
@@ -175,8 +161,8 @@ def _with_background(imported: Imported) -> Imported:
         else torch.cat([torch.zeros_like(tensor), tensor])
         for name, tensor in imported.network.state_dict().items()
     }
-    if imported.threshold != 0.5:
-        tensors["head.1.bias"][0] = math.log(imported.threshold / (1 - imported.threshold))
+    threshold = imported.report.threshold or 0.5
+    tensors["head.1.bias"][0] = math.log(threshold / (1 - threshold))
     wider.load_state_dict(tensors, assign=True)
     return replace(imported, network=wider.eval(), num_classes=2)
 

@@ -24,8 +24,8 @@ def resolve(
 
     Args:
         model: a shipped or published name, or the path of a bundle or of a run folder.
-        track: told the bytes of a download.
-        notify: told of its interruptions.
+        track: is called with the bytes of a download.
+        notify: is called with a line at each interruption.
     """
     path, name = Path(model), str(model)
     if model in zoo_names():

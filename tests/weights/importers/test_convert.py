@@ -192,7 +192,7 @@ def test_old_files_count_no_batches(state, tmp_path):
     old = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
     imported = import_weights(tmp_path / "old.pth")
-    assert imported.left_over == ()
+    assert imported.report.left_over == ()
     assert imported.network.state_dict()["backbone.network.bn1.num_batches_tracked"] == 0
 
 
@@ -214,7 +214,7 @@ def test_a_run_folder_is_as_any_other(tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "run.onnx"
     write_run(imported, TAXONOMY, run, ABOUT)
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    photo = PhotoNetwork(imported.network, imported.mean, imported.std)
+    photo = PhotoNetwork(imported.network, imported.normalization.mean, imported.normalization.std)
     with torch.no_grad():
         logits = upsample(photo(torch.from_numpy(image)[None]), 8, (50, 70))
     labels = logits[0].argmax(0).numpy()

@@ -44,7 +44,9 @@ def test_photos_give_the_same_logits(theirs, imported, size):
     image = bgr_less_mean(photo)
     height, width = size[0] // 8, size[1] // 8
     with torch.inference_mode():
-        found = PhotoNetwork(imported.network, imported.mean, imported.std).eval()(photo)
+        found = PhotoNetwork(
+            imported.network, imported.normalization.mean, imported.normalization.std
+        ).eval()(photo)
         wanted = theirs(image)
         assert wanted.shape == (1, 182, height + 1, width + 1)  # of the pooling that rounds up
         for scale in (0.75, 0.5):

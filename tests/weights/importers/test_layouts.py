@@ -48,8 +48,8 @@ def is_state(imported):
 def test_names_may_begin_with_anything(prefix, tmp_path):
     imported = imported_from({"state_dict": under(prefix)}, tmp_path)
     assert is_state(imported)
-    assert imported.taken == f"{len(STATE)} tensors of state_dict named {prefix}*"
-    assert imported.left_over == ()
+    assert imported.report.taken == f"{len(STATE)} tensors of state_dict named {prefix}*"
+    assert imported.report.left_over == ()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_part_of_the_network_may_be_wrapped(part, inserted, tmp_path):
     state = {f"model.{names[name]}": tensor for name, tensor in STATE.items()}
     imported = imported_from({"state_dict": state}, tmp_path)
     assert is_state(imported)
-    assert imported.taken == f"{len(STATE)} tensors of state_dict named model.*"
+    assert imported.report.taken == f"{len(STATE)} tensors of state_dict named model.*"
     again = {names[name]: tensor for name, tensor in OTHER.items()}
     with pytest.raises(InputError, match="holds a tensor twice"):
         imported_from(STATE | again, tmp_path)
@@ -113,10 +113,10 @@ def test_a_part_of_the_network_may_be_wrapped(part, inserted, tmp_path):
 def test_averaged_weights_come_first_and_it_is_said(content, taken, left_over, others, tmp_path):
     imported = imported_from(content, tmp_path)
     assert is_state(imported)
-    assert taken in imported.taken
-    assert ("averaged" in imported.taken) == ("averaged" in taken)
-    assert imported.left_over == left_over
-    assert imported.others == others
+    assert taken in imported.report.taken
+    assert ("averaged" in imported.report.taken) == ("averaged" in taken)
+    assert imported.report.left_over == left_over
+    assert imported.report.others == others
 
 
 def test_torchs_averaged_model(tmp_path):
@@ -124,8 +124,8 @@ def test_torchs_averaged_model(tmp_path):
     network.load_state_dict(STATE)
     imported = imported_from(AveragedModel(torch.nn.DataParallel(network)).state_dict(), tmp_path)
     assert is_state(imported)
-    assert imported.taken.endswith("tensors named module.module.*, averaged weights")
-    assert imported.left_over == ("n_averaged",)
+    assert imported.report.taken.endswith("tensors named module.module.*, averaged weights")
+    assert imported.report.left_over == ("n_averaged",)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_torchs_averaged_model(tmp_path):
 def test_what_does_not_change_the_output_is_left_and_named(beside, tmp_path):
     imported = imported_from({**under("model."), **beside}, tmp_path)
     assert is_state(imported)
-    assert imported.left_over == tuple(beside)
+    assert imported.report.left_over == tuple(beside)
 
 
 @pytest.mark.parametrize("scale", [1, 255])
 def test_a_mean_and_a_deviation_in_the_file_are_taken(scale, tmp_path):
     mean, std = torch.tensor([0.5, 0.25, 0.75]) * scale, torch.full((1, 3, 1, 1), 0.5 * scale)
     imported = imported_from({**under("model."), "mean": mean, "std": std}, tmp_path)
-    assert imported.mean == (0.5, 0.25, 0.75)
-    assert imported.std == (0.5, 0.5, 0.5)
+    assert imported.normalization.mean == (0.5, 0.25, 0.75)
+    assert imported.normalization.std == (0.5, 0.5, 0.5)
 
 
 CHANGED = "which may change|they may change what comes out"

@@ -28,7 +28,7 @@ def test_logits_are_the_same(tmp_path, kind):
     assert imported.options["name"] == kind
     assert imported.options["backbone"] == ("resnet50" if kind == "fcn" else "resnet50c")
     assert imported.options["auxiliary"]
-    assert imported.left_over == ()
+    assert imported.report.left_over == ()
     image = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         wanted = theirs(image)

@@ -38,7 +38,7 @@ def test_logits_are_theirs(model, encoder, backbone, tmp_path):
     imported = import_weights(saved(theirs, tmp_path))
     assert imported.layout == "smp"
     assert imported.options["backbone"] == backbone
-    assert (imported.mean, imported.std) == normalization(backbone)
+    assert (imported.normalization.mean, imported.normalization.std) == normalization(backbone)
     for size in SIZES:
         image = torch.randn(1, 3, *size)
         expected = theirs(image)

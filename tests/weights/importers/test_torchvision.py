@@ -41,8 +41,8 @@ def test_logits_are_theirs(name, auxiliary, tmp_path):
             assert_close(logits, expected["aux"])
     has_head = auxiliary and "mobilenet" not in name
     assert (ours.auxiliary_head is not None) == has_head
-    assert bool(imported.left_over) == (auxiliary and not has_head)
-    assert all(key.startswith("aux_classifier.") for key in imported.left_over)
+    assert bool(imported.report.left_over) == (auxiliary and not has_head)
+    assert all(key.startswith("aux_classifier.") for key in imported.report.left_over)
 
 
 def assert_close(logits, expected):

@@ -18,7 +18,7 @@ def test_logits_are_the_same(tmp_path, depth, plus):
     assert imported.layout == "vainf"
     assert imported.options["name"] == ("deeplabv3plus" if plus else "deeplabv3")
     assert imported.options["num_classes"] == 21
-    assert imported.left_over == ()
+    assert imported.report.left_over == ()
     image = torch.randn(2, 3, 96, 128)
     # their MobileNet's stem does not pad: it makes whole cells of one row and column more
     wanted = theirs(image if depth else F.pad(image, (0, 1, 0, 1)))

@@ -1,6 +1,6 @@
 """Checkpoint files of other projects: .pth and .pt of torch, .safetensors. No code in them runs.
 
-A folder of segmentation_models.pytorch's save_pretrained holds such a file, and a config.json.
+A folder of segmentation_models.pytorch's save_pretrained holds one, and a config.json.
 """
 
 import re
@@ -116,7 +116,7 @@ def _checked(group: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
 
 def says_averaged(name: str) -> bool:
-    """Whether a key or a part of a name stands for averaged weights.
+    """Return whether a key or a part of a name stands for averaged weights.
 
     >>> [says_averaged(name) for name in ("model_ema", "swaModel", "n_averaged", "schema", "model")]
     [True, True, True, False, False]
@@ -159,7 +159,7 @@ def _main_key(groups: Mapping[str, Any]) -> str | None:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a tensor with a number in memory for each of its elements, and has some.
+    """Return whether it is a tensor with a number in memory for each of its elements, and has some.
 
     An expanded one can claim any size.
     """
@@ -230,7 +230,7 @@ def file_of(path: Path) -> Path:
 
 
 def options_beside(path: Path) -> Beside:
-    """Read the config.json beside the weights of such a folder, if there is one."""
+    """Read the config.json beside the weights of that folder, if there is one."""
     config = path.with_name("config.json")
     if path.name not in WEIGHT_FILES or not config.is_file():
         return Beside()

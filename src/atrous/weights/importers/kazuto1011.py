@@ -12,7 +12,7 @@ from atrous.models.deeplabv2 import DeepLabV2
 from atrous.weights.importers.places import Match, State, count_children, named_resnet
 
 MEAN = (122.675 / 255, 116.669 / 255, 104.008 / 255)
-"""Of RGB in 0..1."""
+"""Mean of RGB in 0..1."""
 STD = (1 / 255,) * 3
 """It does not divide: the network takes 0..255."""
 

@@ -115,7 +115,7 @@ def _is_of_loss(name: str) -> bool:
 
 
 def _is_harmless(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor beside a network is a loss's, a counter, or a vector of no layer."""
+    """Return whether a tensor beside a network is a loss's, a counter, or a vector of no layer."""
     is_of_layer = name.rpartition(".")[2] in ("weight", "bias", "running_mean", "running_var")
     is_vector = tensor.squeeze().ndim < 2 and not is_of_layer
     return _is_of_loss(name) or not tensor.is_floating_point() or is_vector

@@ -1,8 +1,8 @@
 """What an importer says of a checkpoint: which network it is, and where each tensor belongs.
 
 A layout is a function `(state, output_stride) -> Match`. `state` holds tensors under the names that
-the other project gave them; whatever names and shapes tell is told from them. They do not tell the
-output stride, which changes no weight; None is the project's default.
+the other project gave them, and the network follows from names and shapes. The output stride does
+not, as it changes no weight; None is the project's default.
 
 torchvision's ResNets have timm's names. Its MobileNets have others, but their layers are in the
 same order.
@@ -37,7 +37,7 @@ RESNETS: dict[tuple[str | int, ...], str] = {
 
 
 MOBILENET_EPS = 1e-3
-"""Of torchvision's MobileNetV3; timm's has torch's default."""
+"""Epsilon of the norms in torchvision's MobileNetV3; timm's have torch's default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class Placement:
     places: Mapping[str, str]
     """Their name, or the whole parts that it begins with, to ours; the longest one counts."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """Whole parts of their names after such a beginning, to ours."""
+    """Whole parts of their names after that beginning, to ours."""
     dropped: tuple[str, ...] = ()
     """Beginnings of their names whose tensors the network has no use for."""
 
@@ -61,10 +61,10 @@ class Match(Placement):
     config: Network.Config
     num_classes: int
     mean: tuple[float, ...] = IMAGENET[0]
-    """Of RGB in 0..1."""
+    """Mean of RGB in 0..1."""
     std: tuple[float, ...] = IMAGENET[1]
     threshold: float = 0.5
-    """Of the sigmoid by which the project reads a network with one output."""
+    """Threshold of the sigmoid by which the project reads a network with one output."""
 
 
 def load_strictly(network: nn.Module, placement: Placement, name: str) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def place_of(name: str, places: Mapping[str, str], parts: Mapping[str, str]) -> 
 
 
 def begins(name: str, beginnings: tuple[str, ...]) -> bool:
-    """Whether `name` is one of `beginnings`, or a part below one."""
+    """Return whether `name` is one of `beginnings`, or a part below one."""
     return any(name == beginning or name.startswith(beginning + ".") for beginning in beginnings)
 
 
@@ -177,7 +177,7 @@ def resnet_name(state: State, prefix: str = "") -> str:
 
 
 def named_resnet(kind: str, blocks: Sequence[int]) -> str:
-    """Return timm's name of the ResNet with blocks of this kind, and as many in each stage."""
+    """Return timm's name of the ResNet with these numbers of blocks of a kind in its stages."""
     if (kind, *blocks) not in RESNETS:
         raise InputError(
             f"a ResNet of {', '.join(map(str, blocks))} {kind} blocks; "

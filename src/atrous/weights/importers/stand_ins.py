@@ -30,7 +30,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-"""Of the names that torch.save gives to storages."""
+"""Types of storages, by the names that torch.save gives them."""
 
 _MOST_MODULES = 10_000
 """A network that has more is within itself."""

@@ -6,6 +6,7 @@ one.
 """
 
 import codecs
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -55,6 +56,17 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     fault = f"byte 0x{error.object[error.start]:02x} at {error.start}"
     fix = "save it as UTF-8, as by iconv -f CP1252 -t UTF-8 (from Chinese Windows: -f GBK)"
     return InputError(f"{path}: not UTF-8 text ({fault}); {fix}")
+
+
+def write_text(path: Path, text: str, *, flush: bool = True) -> None:
+    """Write UTF-8 text, whole or not at all; what no file can hold becomes a question mark."""
+    with replacing(path, flush=flush) as temporary:
+        temporary.write_text(text, "utf-8", errors="replace")
+
+
+def write_json(path: Path, value: object, *, indent: int | None = 2, flush: bool = True) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=indent) + "\n", flush=flush)
 
 
 def no_such_file(path: Path) -> InputError:

@@ -18,7 +18,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from atrous import decode
 from atrous.errors import InputError
-from atrous.files import replacing
+from atrous.files import replacing, write_json
 from atrous.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -209,9 +209,3 @@ def copy_run(folder: Path, out: Path) -> None:
     for name in (_WEIGHTS, _DESCRIPTION):
         with replacing(out / name) as temporary:
             shutil.copyfile(folder / name, temporary)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING
 
 from atrous.cli.options import Json
+from atrous.cli.progress import resolved, track
 from atrous.errors import InputError
-
-if TYPE_CHECKING:
-    from atrous.evaluation.timing import Bench
+from atrous.evaluation import timing
+from atrous.report.tables import Table
+from atrous.text import amount
 
 
 def bench(
@@ -38,15 +38,11 @@ def bench(
         rounds: Number of times that each runtime labels the photo.
         json_output: Print one JSON document instead of the tables.
     """
-    # numpy and Pillow, which `atrous bench --help` need not load
-    from atrous.cli.progress import resolved, watched
-    from atrous.evaluation.timing import bench as measure
-
     if rounds < 1 or min(size or (1, 1)) < 1:
         raise InputError("--rounds and --size take numbers of 1 or more")
     path = resolved(model)
-    with watched("photos") as progress:
-        result = measure(
+    with track("photos") as progress:
+        result = timing.bench(
             path,
             photo=photo,
             size=size,
@@ -66,21 +62,18 @@ def bench(
     print(f"next: atrous {next_step}")
 
 
-def _lines(bench: "Bench") -> Iterator[str]:
-    from atrous.report.tables import Table
-    from atrous.text import amount
-
+def _lines(bench: timing.Bench) -> Iterator[str]:
     height, width = bench.size
     yield f"{bench.model} ({bench.precision}), one photo of {width}x{height}"
     yield f"{bench.processor}, {amount(bench.threads, 'thread')}\n"
     columns = {
-        "ms": [f"{1000 * timing.seconds:8.1f}" for timing in bench.runtimes],
-        "photos/s": [f"{1 / timing.seconds:8.1f}" for timing in bench.runtimes],
-        "start s": [f"{timing.start:7.2f}" for timing in bench.runtimes],
-        "same labels": [f"{100 * timing.agreement:6.2f} %" for timing in bench.runtimes],
-        "": ["<- fastest" * (timing.runtime == bench.fastest) for timing in bench.runtimes],
+        "ms": [f"{1000 * each.seconds:8.1f}" for each in bench.runtimes],
+        "photos/s": [f"{1 / each.seconds:8.1f}" for each in bench.runtimes],
+        "start s": [f"{each.start:7.2f}" for each in bench.runtimes],
+        "same labels": [f"{100 * each.agreement:6.2f} %" for each in bench.runtimes],
+        "": ["<- fastest" * (each.runtime == bench.fastest) for each in bench.runtimes],
     }
-    names = [timing.runtime for timing in bench.runtimes]
+    names = [each.runtime for each in bench.runtimes]
     yield Table(names=names, columns=columns, heading="runtime", left=[""]).to_text()
     for name, reason in bench.missing.items():
         yield f"  {name}: {shorten(reason, 76 - len(name))}"
@@ -89,15 +82,14 @@ def _lines(bench: "Bench") -> Iterator[str]:
     yield "\n" + Table(names=list(bench.steps), columns=steps, heading=heading).to_text() + "\n"
 
 
-def _conclusion(bench: "Bench", *, chosen: bool) -> str:
+def _conclusion(bench: timing.Bench, *, chosen: bool) -> str:
     """Say what `auto` takes from now on, and why."""
-    from atrous.evaluation.timing import AGREEMENT
-
     if chosen:
         return "auto stays as it was; to let it take the fastest: atrous bench without --runtime"
     if not bench.remembered:
         return f"auto does not take it: the cache cannot be written; use --runtime {bench.fastest}"
     return (
         f"auto takes {bench.fastest} from now on for this model and number of threads: the\n"
-        f"fastest with the plain runtime's label on {100 * AGREEMENT:.0f} % of the confident pixels"
+        "fastest with the plain runtime's label "
+        f"on {100 * timing.AGREEMENT:.0f} % of the confident pixels"
     )

@@ -5,23 +5,68 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from atrous.cli.options import Json
+from atrous.cli.progress import resolved, say_fourth_band, track
+from atrous.cli.train import run_training
+from atrous.data.dataset import Dataset
 from atrous.errors import InputError
+from atrous.evaluation import compare as comparing
+from atrous.evaluation.evaluate import Truth
+from atrous.export.pipeline import bundles_by_runtime
+from atrous.files import write_text
+from atrous.infer.runtimes.open import OF_BUNDLES, OF_RUNS
+from atrous.kernels import usable_cores
+from atrous.metrics.protocols import check_protocol
 from atrous.progress import unheard
+from atrous.recipes import RECIPES, STUDIES, find
+from atrous.report.compare_page import write_page
+from atrous.report.comparison import comparison_text
+from atrous.run import Run, has_run
 from atrous.text import printable
+from atrous.train.recipe import Recipe
+from atrous.weights.hub import zoo_names
 
-if TYPE_CHECKING:
-    from atrous.evaluation.compare import Model
-    from atrous.evaluation.evaluate import Truth
-    from atrous.train.recipe import Recipe
 
-RUNTIMES = ("onnxruntime", "openvino", "torch")
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CostOptions:
+    """How costs are counted and measured."""
+
+    size: tuple[int, int] | None = None
+    """Height and width of the image that costs are counted and measured on; by default those of the
+    split's first image."""
+    runtime: Annotated[tuple[str, ...], Parameter(show_default=False)] = (
+        *("onnxruntime", "openvino", "torch"),
+    )
+    """Runtimes to measure, by default onnxruntime, openvino and torch if they are installed. For
+    the first two, runs are exported into a temporary folder."""
+    rounds: int = 20
+    """Number of times that each model labels the image in each runtime."""
+    latency: bool = True
+    """Measure speed and memory, which takes exports and processes."""
+    threads: int | None = None
+    """Threads of each model; by default as many as this process may run on."""
+
+    def check(self) -> None:
+        """Refuse unknown runtimes, and numbers below 1."""
+        known = (*OF_BUNDLES, *OF_RUNS)
+        for name in self.runtime:
+            if name not in known:
+                there_are = ", ".join(known)
+                raise InputError(f"--runtime {name}: no such runtime. There are: {there_are}")
+        threads = 1 if self.threads is None else self.threads
+        if min(self.rounds, threads, *(self.size or ())) < 1:
+            raise InputError("--rounds, --threads and --size take numbers of 1 or more")
+
+
+_COST_DEFAULTS = CostOptions()
 
 
 def compare(
@@ -31,11 +76,7 @@ def compare(
     split: str = "val",
     out: Path = Path("runs/compare"),
     protocol: str = "pooled",
-    size: tuple[int, int] | None = None,
-    runtime: Annotated[tuple[str, ...], Parameter(show_default=False)] = RUNTIMES,
-    rounds: int = 20,
-    latency: bool = True,
-    threads: int | None = None,
+    cost: CostOptions = _COST_DEFAULTS,
     json_output: Json = False,
 ) -> None:
     """Compare models or recipes on one data set.
@@ -52,62 +93,45 @@ def compare(
         out: Folder for the results, and for the runs of recipes.
         protocol: Definition of the scores: pooled, mmseg, detectron2, kazuto, torchvision or
             per-image.
-        size: Height and width of the image that costs are counted and measured on; by default those
-            of the split's first image.
-        runtime: Runtimes to measure, by default onnxruntime, openvino and torch if they are
-            installed. For the first two, runs are exported into a temporary folder.
-        rounds: Number of times that each model labels the image in each runtime.
-        latency: Measure speed and memory, which takes exports and processes.
-        threads: Threads of each model; by default as many as this process may run on.
+        cost: How costs are counted and measured.
         json_output: Print the JSON document instead of the tables.
     """
     # Threads of torch that wait asleep: spinning threads take the time of the next runtime.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from atrous.cli.progress import say_fourth_band, watched
-    from atrous.data.dataset import Dataset
-    from atrous.evaluation.compare import compare as compare_models
-    from atrous.evaluation.compare import scenes
-    from atrous.evaluation.evaluate import Truth
-    from atrous.export.pipeline import bundles_by_runtime
-    from atrous.files import replacing
-    from atrous.kernels import usable_cores
-    from atrous.metrics.protocols import check_protocol
-    from atrous.report.compare_page import write_page
-    from atrous.report.comparison import comparison_text
-
     check_protocol(protocol)
-    _check_runtimes(runtime)
-    threads = usable_cores() if threads is None else threads
-    if min(rounds, threads, *(size or ())) < 1:
-        raise InputError("--rounds, --threads and --size take numbers of 1 or more")
+    cost.check()
     truth = Truth.of(Dataset.open(data, root), split)
     say_fourth_band(truth.dataset)
-    models = _open_models(items, truth, data, root, out, threads)
+    models = _open_models(items, truth, data, root, out, cost.threads or usable_cores())
     with tempfile.TemporaryDirectory() as folder:
         paths = {model.name: model.path for model in models}
-        files = bundles_by_runtime(paths, runtime if latency else (), Path(folder), watched)
-        comparison = compare_models(
-            models, truth, protocol=protocol, size=size, files=files, rounds=rounds, track=watched
+        runtimes = cost.runtime if cost.latency else ()
+        comparison = comparing.compare(
+            models,
+            truth,
+            protocol=protocol,
+            size=cost.size,
+            files=bundles_by_runtime(paths, runtimes, Path(folder), track),
+            rounds=cost.rounds,
+            track=track,
         )
     document = json.dumps(comparison.to_dict(), indent=2)
-    with replacing(out / "compare.json") as temporary:
-        temporary.write_text(document + "\n", "utf-8")
+    write_text(out / "compare.json", document + "\n")
     predict = {model.name: model.segmenter.predict for model in models}
-    write_page(out / "compare.html", comparison, scenes(comparison, predict, truth.samples))
+    scenes = comparing.scenes(comparison, predict, truth.samples)
+    write_page(out / "compare.html", comparison, scenes)
     print(document if json_output else comparison_text(comparison))
     if not json_output:
         print(f"wrote {out / 'compare.html'}  {out / 'compare.json'}")
 
 
 def _open_models(
-    items: Sequence[str], truth: "Truth", data: str, root: Path | None, out: Path, threads: int
-) -> "list[Model]":
+    items: Sequence[str], truth: Truth, data: str, root: Path | None, out: Path, threads: int
+) -> list[comparing.Model]:
     """Open all models, then train recipes without a finished run."""
-    from atrous.evaluation.compare import open_model
-
     wanted = _wanted(items)
     models = {
-        name: open_model(name, item, truth, threads)
+        name: comparing.open_model(name, item, truth, threads)
         for name, item in wanted.items()
         if isinstance(item, Path)
     }
@@ -115,28 +139,15 @@ def _open_models(
     for name, item in wanted.items():
         if not isinstance(item, Path):
             run = _trained(item, truth, data, root, out / name)
-            models[name] = open_model(name, run, truth, threads)
+            models[name] = comparing.open_model(name, run, truth, threads)
     return list(models.values())
 
 
-def _check_runtimes(names: Sequence[str]) -> None:
-    from atrous.infer.runtimes.open import OF_BUNDLES, OF_RUNS
-
-    known = (*OF_BUNDLES, *OF_RUNS)
-    for name in names:
-        if name not in known:
-            raise InputError(f"--runtime {name}: no such runtime. There are: {', '.join(known)}")
-
-
-def _wanted(items: Sequence[str]) -> "dict[str, Path | Recipe]":
+def _wanted(items: Sequence[str]) -> dict[str, Path | Recipe]:
     """Return the models and recipes by their names in the tables: the shortest unique ones.
 
     A path to a model goes before a recipe of that name, and a shipped name before both.
     """
-    from atrous.recipes import RECIPES, STUDIES, find
-    from atrous.run import has_run
-    from atrous.weights.hub import zoo_names
-
     found: list[tuple[str, str, Path | Recipe]] = []  # short name, long name, item
     for item in items:
         path = Path(item)
@@ -159,22 +170,18 @@ def _wanted(items: Sequence[str]) -> "dict[str, Path | Recipe]":
 
 
 def _model(item: str) -> tuple[str, str, Path]:
-    from atrous.cli.progress import resolved
-
     path = resolved(item)
     name = path.stem if path.suffix == ".onnx" else path.resolve().name
     return printable(name), printable(item), path
 
 
-def _trained(recipe: "Recipe", truth: "Truth", data: str, root: Path | None, run: Path) -> Path:
+def _trained(recipe: Recipe, truth: Truth, data: str, root: Path | None, run: Path) -> Path:
     """Train by `recipe` into the folder `run`, unless it is finished; return `run`."""
-    from atrous.cli.train import train_and_tell
-    from atrous.run import Run, has_run
     from atrous.train.provenance import check_same_data, describe_data, recipe_of
 
     theirs = Run.read(run) if has_run(run) else None
     if theirs is None or not theirs.is_finished(run) or recipe_of(run, theirs) != recipe:
-        train_and_tell(recipe, data, root, run, resume=theirs is not None)
+        run_training(recipe, data, root, run, resume=theirs is not None)
         return run
     mine = describe_data(truth.dataset, data, None if root is None else str(root))
     check_same_data(run, theirs, mine, truth.dataset.taxonomy.classes, unheard)

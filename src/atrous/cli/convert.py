@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from atrous.cli.progress import resolved
+from atrous.data.dataset import Dataset
 from atrous.errors import InputError
-from atrous.run import RunData, copy_run, has_run
+from atrous.run import RunData, copy_run, has_run, load_run
 from atrous.text import printable
+from atrous.weights.hub import is_published
+from atrous.weights.published import PUBLISHED, no_such_weights
 
 
 def convert(
@@ -33,10 +36,6 @@ def convert(
         output_stride: What a file's network was trained at, if not at its project's usual one.
         backbone: timm's name of a file's backbone, where several have the same tensors.
     """
-    from atrous.data.dataset import Dataset
-    from atrous.weights.hub import is_published
-    from atrous.weights.published import PUBLISHED, no_such_weights
-
     if has_run(out):
         raise InputError(f"{out}: holds a run already; give another --out")
     if out.exists() and not out.is_dir():
@@ -66,7 +65,6 @@ def convert(
 
 def _print_run(folder: Path) -> None:
     """Read the run that was written, and say what it is."""
-    from atrous.run import load_run
     from atrous.weights.importers.checkpoint import few
 
     network, taxonomy, run = load_run(folder)

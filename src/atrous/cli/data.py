@@ -1,22 +1,30 @@
 """`atrous data`: look at data sets, fetch, check and pack them, and make one to learn with."""
 
 import json
+import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from cyclopts import App
 
-from atrous.cli.options import Json
+from atrous.cli.options import Flag, Json
+from atrous.cli.progress import say, track, track_bytes
+from atrous.data.dataset import Dataset, builtin_names
+from atrous.data.fetch import dataset as fetching
+from atrous.data.fetch.unpack import free_space
+from atrous.data.schema import Description
+from atrous.data.shapes import write_shapes
+from atrous.data.shards.pack import pack as write_shards
+from atrous.errors import InputError
+from atrous.text import amount
 
 data = App(name="data", help="Look at data sets, fetch, check or pack them, or make one.")
-
-for _name, _line in (
-    ("doctor", "Say what is wrong with a folder of labelled images, and describe it."),
-    ("fetch", "Download a published data set, or the parts of it that are asked for."),
-    ("pack", "Pack a data set into shards: tar files, for training at scale."),
-):
-    # Imported when called; until then, the line is all that is known of it.
-    data.command(f"atrous.cli.{_name}:{_name}", name=_name, help=_line)
+data.command(
+    "atrous.cli.doctor:doctor",  # imported when it is called; until then, this line is its help
+    name="doctor",
+    help="Say what is wrong with a folder of labelled images, and describe it.",
+)
 
 
 @data.command(name="list")
@@ -26,8 +34,6 @@ def list_(*, json_output: Json = False) -> None:
     Args:
         json_output: Print one JSON document instead of the table.
     """
-    from atrous.data.dataset import Dataset, builtin_names
-
     datasets = [Dataset.open(name, Path()) for name in builtin_names()]
     if json_output:
         document = [
@@ -60,8 +66,129 @@ def shapes(folder: Path, /, *, train: int = 200, val: int = 40, seed: int = 0) -
         val: Images to validate on.
         seed: Another seed, other images.
     """
-    from atrous.data.shapes import write_shapes
-
     write_shapes(folder, train, val, seed=seed)
     print(f"wrote {folder}/dataset.toml with {train} and {val} images of 4 classes")
     print(f"next: atrous train --data {folder} --backbone resnet18 --no-pretrained --num-steps 200")
+
+
+@data.command
+def pack(
+    data: str,
+    /,
+    *,
+    out: Path,
+    split: list[str] | None = None,
+    root: Path | None = None,
+    shard_size_mb: int = 128,
+) -> None:
+    """Pack a data set into shards: tar files, for training at scale.
+
+    Shards are read fast from any disk. Images are packed as they are, masks as train ids, and each
+    sample is checked. Train on the folder as on any other: atrous train --data OUT. webdataset and
+    tar read it, too.
+
+    Args:
+        data: A built-in set, a folder with a dataset.toml, or such a file.
+        out: The new folder.
+        split: Splits to pack; all if left out.
+        root: The folder of a built-in set.
+        shard_size_mb: Size of a shard, in millions of bytes.
+    """
+    if shard_size_mb < 1:
+        raise InputError(f"--shard-size-mb is {shard_size_mb}; give 1 or more")
+    dataset = Dataset.open(data, root)
+    names = list(dict.fromkeys(split or dataset.splits))
+    with track("samples") as progress:
+        packed = write_shards(dataset, names, out, shard_size_mb * 10**6, progress)
+    for part in packed:
+        left_out = f", {part.missing} of its list are not here" if part.missing else ""
+        samples, shards = amount(part.samples, "sample"), amount(part.shards, "shard")
+        print(f"  {part.split:<10} {samples} in {shards}{left_out}")
+    print(f"wrote {out}")
+    print(f"next: atrous train --data {out}")
+
+
+@data.command
+def fetch(
+    name: str,
+    /,
+    *,
+    root: Path,
+    split: list[str] | None = None,
+    yes: Flag = False,
+    mirror: str | None = None,
+) -> int:
+    """Download a published data set, or the parts of it that are asked for.
+
+    Stopped at any moment, the same command goes on where it was; what is there is left alone.
+
+    Args:
+        name: A built-in set (atrous data list), a folder with a dataset.toml, or such a file.
+        root: Folder of the set; made if it is not there.
+        split: Splits to fetch; all if left out.
+        yes: Do not ask before the download.
+        mirror: Address that takes the place of the publisher's, as in http://mirror.example/coco.
+
+    Returns:
+        The exit code: 1 if the answer is no, 0 otherwise.
+    """
+    dataset = Dataset.open(name, root)
+    for unknown in set(split or ()) - dataset.splits.keys():
+        known = ", ".join(dataset.splits)
+        raise InputError(f"{dataset.name}: no split {unknown!r}; it has {known}")
+    description = dataset.description
+    if not description.archives:
+        raise InputError(f"{name}: {_by_hand(description)}")
+    jobs = fetching.plan(description.archives, root, split, mirror)
+    _print_plan(jobs, root)
+    if all(job.done for job in jobs):
+        print(f"all of it is in {root}; to fetch it again, remove {root / '.atrous'}")
+        return 0
+    print(f"licence: {dataset.licence}")
+    if not yes and not _agreed(jobs, root):
+        print("nothing is downloaded")
+        return 1
+    written = fetching.fetch(jobs, root, track_bytes, say)
+    print("wrote  " + "  ".join(str(path) for path in written))
+    chosen = split[0] if split else next(iter(dataset.splits))
+    print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")
+    return 0
+
+
+def _by_hand(description: Description) -> str:
+    """Return what to do about a set that cannot be fetched."""
+    if (manual := description.manual) is None:
+        return "its dataset.toml names no [[archives]]; docs/datasets.md says how to"
+    return f"put it together by hand from {manual.page}: {manual.text}"
+
+
+def _print_plan(jobs: Sequence[fetching.Job], root: Path) -> None:
+    width = max(len(job.archive.name) for job in jobs)
+    for job in jobs:
+        size = "done" if job.done else _bytes(job.size)
+        here = f", {_bytes(job.have)} of it here" if job.have else ""
+        others = "" if job.done or job.is_all else "; other splits will download it again"
+        print(f"{job.archive.name:{width}}  {size:>12}  to {root / job.archive.into}{here}{others}")
+    needed, free = fetching.space_needed(jobs), free_space(root)
+    print(f"disk: needs {_bytes(needed)} or more, {_bytes(free)} are free")
+
+
+def _bytes(size: int | None) -> str:
+    """Return a size in words; None: unknown."""
+    if size is None:
+        return "size unknown"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _agreed(jobs: Sequence[fetching.Job], root: Path) -> bool:
+    """Ask on the terminal whether to download."""
+    todo = [job for job in jobs if not job.done]
+    size = sum((job.size or 0) - job.have for job in todo)
+    unknown = " or more" * any(job.size is None for job in todo)
+    question = f"Download {_bytes(size)}{unknown} to {root}?"
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} There is no terminal to ask on: say so with --yes")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -4,15 +4,15 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from atrous.cli.options import Flag, Json
+from atrous.cli.progress import track
+from atrous.doctor import Diagnosis, examine
+from atrous.doctor.findings import Finding
+from atrous.doctor.proposal import refuse_to_overwrite
 from atrous.errors import InputError
+from atrous.report.doctor_page import write_page
 from atrous.text import amount
-
-if TYPE_CHECKING:
-    from atrous.doctor import Diagnosis
-    from atrous.doctor.findings import Finding
 
 _WIDTH = 80
 _LABEL_WIDTH = 11
@@ -47,18 +47,11 @@ def doctor(
         json_output: Print one JSON document instead.
         html: Write a page with pictures of what was found; one file, which needs no network.
     """
-    # numpy and more, which `atrous data doctor --help` need not load
-    from atrous.cli.progress import watched
-    from atrous.doctor import examine
-    from atrous.doctor.proposal import refuse_to_overwrite
-
     if write:
         refuse_to_overwrite(folder)  # before the work, not after it
-    with watched("images") as progress:
+    with track("images") as progress:
         diagnosis = examine(folder, progress)
     if html is not None:
-        from atrous.report.doctor_page import write_page
-
         write_page(html, diagnosis)
     written, refused = [], None
     if write:
@@ -81,7 +74,7 @@ def doctor(
         raise refused
 
 
-def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
+def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     """Yield the report in lines of 80 columns."""
     pairs, layout = diagnosis.scan.pairs, diagnosis.scan.layout
     images = len(pairs) + len(layout.unpaired_images)
@@ -99,7 +92,7 @@ def _lines(diagnosis: "Diagnosis") -> Iterator[str]:
         yield from _labelled(title, blocks or (["none"] if severity == "problem" else []))
 
 
-def _finding(finding: "Finding") -> Iterator[str]:
+def _finding(finding: Finding) -> Iterator[str]:
     yield finding.message
     if finding.severity == "problem":
         yield f"  -> {finding.fix}"
@@ -109,14 +102,14 @@ def _finding(finding: "Finding") -> Iterator[str]:
             yield f"  and {more:,} more: --json lists all"
 
 
-def _classes(diagnosis: "Diagnosis") -> str:
+def _classes(diagnosis: Diagnosis) -> str:
     names = diagnosis.classes
     some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     source = f"; names from {diagnosis.names_file}" if diagnosis.names_file else ""
     return f"{len(names)}: {some}{source}"
 
 
-def _splits(diagnosis: "Diagnosis") -> str:
+def _splits(diagnosis: Diagnosis) -> str:
     parts = ", ".join(f"{name} {len(files.keys):,}" for name, files in diagnosis.splits.items())
     if diagnosis.seed is not None:
         parts += f" (proposed: every fifth image for val, by chance, seed {diagnosis.seed})"
@@ -137,7 +130,7 @@ def _labelled(label: str, blocks: Iterable[str]) -> Iterator[str]:
         label = ""
 
 
-def _print_written(diagnosis: "Diagnosis", written: Iterable[Path]) -> None:
+def _print_written(diagnosis: Diagnosis, written: Iterable[Path]) -> None:
     print("wrote " + "  ".join(map(str, written)))
     if diagnosis.left_out:
         print(f"left out: {diagnosis.left_out:,} faulty pairs, named above")

@@ -2,20 +2,39 @@
 
 import json
 import re
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cyclopts import Parameter
 
 from atrous.cli.options import MODEL_DEFAULTS, Flag, Json, ModelOptions
-from atrous.cli.progress import say_fourth_band
+from atrous.cli.progress import say, say_fourth_band, track
+from atrous.data.dataset import Dataset
+from atrous.data.shards.read import Shards
 from atrous.errors import InputError
+from atrous.evaluation import evaluate as scoring
+from atrous.evaluation.evaluate import Source, Truth
+from atrous.evaluation.panoptic import evaluate_panoptic
+from atrous.report.scores import evaluation_text, panoptic_text, title
+from atrous.run import has_run
+from atrous.weights.hub import zoo_names
 
-if TYPE_CHECKING:
-    from atrous.evaluation.evaluate import Source, Truth
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What is scored in place of a model, and what the scores are compared with."""
+
+    predictions: Path | None = None
+    """Score these files: a folder with KEY.png (or KEY.labels.png) of each image, or a COCO
+    panoptic result (.json with its PNGs)."""
+    ids: Literal["train", "dataset"] = "train"
+    """Content of the files of --predictions: train ids, or the data set's own ids."""
+    against: str | None = None
+    """Compare with this: a model, which takes the same options; a folder of predictions; or a file
+    of --save."""
 
 
 @Parameter(name="*")
@@ -33,7 +52,7 @@ class Extras:
     """List so many of the most frequent confusions."""
 
 
-_NO_EXTRAS = Extras()
+_NO_PREDICTIONS, _NO_EXTRAS = PredictionOptions(), Extras()
 
 
 def evaluate(
@@ -44,9 +63,7 @@ def evaluate(
     split: str = "val",
     root: Path | None = None,
     protocol: str = "pooled",
-    predictions: Path | None = None,
-    ids: Literal["train", "dataset"] = "train",
-    against: str | None = None,
+    given: PredictionOptions = _NO_PREDICTIONS,
     extras: Extras = _NO_EXTRAS,
     shard: str = "1/1",
     options: ModelOptions = MODEL_DEFAULTS,
@@ -66,11 +83,7 @@ def evaluate(
         root: Folder that holds the images of a built-in set.
         protocol: Definition of the scores: pooled, mmseg, detectron2, kazuto, torchvision or
             per-image.
-        predictions: Score these files: a folder with KEY.png (or KEY.labels.png) of each image, or
-            a COCO panoptic result (.json with its PNGs).
-        ids: Content of the files of --predictions: train ids, or the data set's own ids.
-        against: Compare with this: a model, which takes the same options; a folder of predictions;
-            or a file of --save.
+        given: What is scored in place of a model, and what the scores are compared with.
         extras: Scores that are computed on request.
         shard: Score a part of the images: I/N, 1/N to N/N.
         options: How models are run.
@@ -78,96 +91,96 @@ def evaluate(
         merge: Files of --save, one for each part: score them as one.
         json_output: Print one JSON document instead of the tables.
     """
-    # numpy and onnxruntime, which `atrous evaluate --help` need not load
-    from atrous.cli.progress import watched
-    from atrous.data.dataset import Dataset
-    from atrous.evaluation.evaluate import Truth, compare_with, from_counts, from_files
-    from atrous.evaluation.evaluate import evaluate as score
-    from atrous.report.scores import evaluation_text
-
-    given = (predictions is not None) + bool(merge)
-    if given > 1 or (data is None) != bool(given):
+    predictions, has_model = given.predictions, data is not None
+    if (predictions is not None) + bool(merge) + has_model != 1:
         raise InputError("give MODEL and DATA; or DATA alone, with --predictions or --merge")
-    dataset = Dataset.open(data or model, root)
-    truth = Truth.of(dataset, split)
-    say_fourth_band(dataset)
-    panoptic = predictions is not None and predictions.suffix.lower() == ".json"
-    files = predictions is not None or (against is not None and _is_predictions(against))
-    _check_options(extras, options, ids, files=files and not panoptic, model=data is not None)
-    if predictions is not None and panoptic:
-        if extras != _NO_EXTRAS or against or save or shard != "1/1" or protocol != "pooled":
+    truth = Truth.of(Dataset.open(data or model, root), split)
+    say_fourth_band(truth.dataset)
+    _check_options(given, extras, options, has_model=has_model)
+    if predictions is not None and _is_panoptic(predictions):
+        if extras != _NO_EXTRAS or given.against or save or (shard, protocol) != ("1/1", "pooled"):
             raise InputError("a panoptic result has PQ, SQ and RQ: leave other scores out")
         _score_panoptic(predictions, truth, json_output)
         return
     truth = replace(truth, indices=_part(shard, save, len(truth.samples)))
-
     if merge:
-        source = from_counts(merge, truth)
+        source = scoring.from_counts(merge, truth)
     elif predictions is not None:
-        source = from_files(predictions, truth, ids)
+        source = scoring.from_files(predictions, truth, given.ids)
     else:
         source = _from_model(model, truth, options, extras.calibration)
-    reference = None if against is None else _reference(against, ids, truth, options)
+    reference = None if given.against is None else _reference(given, truth, options)
     if save is not None:
         _check_save(save)
-    evaluation = score(source, truth, protocol=protocol, **asdict(extras), track=watched)
+    evaluation = scoring.evaluate(source, truth, protocol=protocol, **asdict(extras), track=track)
+    _save_and_print(evaluation, source, reference, save, json_output)
+
+
+def _save_and_print(
+    evaluation: scoring.Evaluation,
+    source: Source,
+    reference: Source | None,
+    save: Path | None,
+    json_output: bool,
+) -> None:
+    """Save the counts, compare with the reference, and print the scores."""
     try:
         if save is not None:
             evaluation.confusion.save(save)
     finally:  # a disk that is full does not cost the scores
         if reference is not None:
-            evaluation = compare_with(evaluation, reference, watched)
+            evaluation = scoring.compare_with(evaluation, reference, track)
         for note in dict.fromkeys(s.note for s in (source, reference) if s is not None and s.note):
-            print(note, file=sys.stderr)
+            say(note)
         document = evaluation.to_dict()
         print(json.dumps(document, indent=2) if json_output else evaluation_text(evaluation))
 
 
 def _check_options(
-    extras: Extras, options: ModelOptions, ids: str, *, files: bool, model: bool
+    given: PredictionOptions, extras: Extras, options: ModelOptions, *, has_model: bool
 ) -> None:
     """Refuse options that need label files, or a model."""
-    if ids == "dataset" and not files:
+    predictions, against = given.predictions, given.against
+    has_files = predictions is not None or (against is not None and _is_predictions(against))
+    if given.ids == "dataset" and (not has_files or _is_panoptic(predictions)):
         raise InputError("--ids applies to label files: add --predictions FOLDER")
-    if extras.calibration and not model:
+    if extras.calibration and not has_model:
         raise InputError("--calibration needs the probabilities of a MODEL")
-    if (options.flip or options.scales or options.crf) and not model:
+    if (options.flip or options.scales or options.crf) and not has_model:
         raise InputError("--flip, --scales and --crf need a MODEL")
 
 
 def _from_model(
-    model: str, truth: "Truth", options: ModelOptions, confidence: bool = False
-) -> "Source":
-    from atrous.evaluation.evaluate import from_model
+    model: str, truth: Truth, options: ModelOptions, confidence: bool = False
+) -> Source:
+    loaded = options.load(model)
+    return scoring.from_model(loaded, truth, name=model, confidence=confidence)
 
-    return from_model(options.load(model), truth, name=model, confidence=confidence)
 
-
-def _reference(
-    against: str, ids: Literal["train", "dataset"], truth: "Truth", options: ModelOptions
-) -> "Source":
+def _reference(given: PredictionOptions, truth: Truth, options: ModelOptions) -> Source:
     """Open what MODEL is compared with: counts, a folder of predictions, or a model."""
-    from atrous.evaluation.evaluate import from_counts, from_files
-
-    path = Path(against)
+    assert given.against is not None
+    path = Path(given.against)
     if path.suffix == ".npz":
-        return from_counts([path], truth)
-    if _is_predictions(against):
-        return from_files(path, truth, ids)
+        return scoring.from_counts([path], truth)
+    if _is_predictions(given.against):
+        return scoring.from_files(path, truth, given.ids)
     if path.is_file() and path.suffix not in ("", ".onnx"):
         raise InputError(
             f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
         )
-    return _from_model(against, truth, options)
+    return _from_model(given.against, truth, options)
 
 
 def _is_predictions(against: str) -> bool:
     """Whether `against` is a folder of predictions, not a model."""
-    from atrous.run import has_run
-    from atrous.weights.hub import zoo_names
-
     path = Path(against)
     return against not in zoo_names() and path.is_dir() and not has_run(path)
+
+
+def _is_panoptic(predictions: Path | None) -> bool:
+    """Whether predictions are a COCO panoptic result."""
+    return predictions is not None and predictions.suffix.lower() == ".json"
 
 
 def _part(shard: str, save: Path | None, total: int) -> range:
@@ -193,16 +206,11 @@ def _check_save(path: Path) -> None:
         ) from None
 
 
-def _score_panoptic(result: Path, truth: "Truth", json_output: bool) -> None:
-    from atrous.cli.progress import watched
-    from atrous.data.shards.read import Shards
-    from atrous.evaluation.panoptic import evaluate_panoptic
-    from atrous.report.scores import panoptic_text, title
-
+def _score_panoptic(result: Path, truth: Truth, json_output: bool) -> None:
     dataset, samples = truth.dataset, truth.samples
     if isinstance(samples, Shards):
         raise InputError(f"{dataset.name}: shards hold no segments; score on the unpacked set")
-    with watched("images") as progress:
+    with track("images") as progress:
         scores = evaluate_panoptic(result, samples, dataset.taxonomy, progress).scores()
     document = {
         "model": str(result),

@@ -2,14 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from atrous.cli.options import Flag
+from atrous.cli.progress import resolved, say, track
+from atrous.export import Certificate, export_run
 from atrous.report.tables import Table
 from atrous.text import amount, percent
-
-if TYPE_CHECKING:
-    from atrous.export import Certificate
 
 
 def export(
@@ -40,9 +38,6 @@ def export(
     Returns:
         The exit code: 1 where the bundle is over the budget, 0 otherwise.
     """
-    from atrous.cli.progress import resolved, say, watched
-    from atrous.export import export_run
-
     out = out or Path(f"{run.resolve().name}.onnx")
     exported = export_run(
         resolved(run),
@@ -52,7 +47,7 @@ def export(
         data=data,
         root=root,
         split=split,
-        track=watched,
+        track=track,
         notify=say,
     )
     certificate, metadata = exported.certificate, exported.metadata
@@ -71,7 +66,7 @@ def export(
     return 0
 
 
-def certificate_text(certificate: "Certificate") -> str:
+def certificate_text(certificate: Certificate) -> str:
     """Return a summary of three lines, then a table of the classes, worst change first."""
     before, after, changes = certificate.before, certificate.after, certificate.changes
     worst, change = next(iter(changes.items()), ("no class", math.nan))

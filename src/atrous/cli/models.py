@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from atrous.cli.options import Json
+from atrous.infer.runtimes.onnx import OnnxRuntime
 from atrous.models.catalogue import BACKBONES, MODELS, WEIGHT_PACKAGES, backbones_of
 from atrous.report.tables import WIDTH
 from atrous.weights.hub import zoo_names, zoo_path
@@ -32,8 +33,6 @@ def models(*, json_output: Json = False) -> None:
 
 def _shipped() -> list[dict[str, Any]]:
     """Describe each shipped bundle from its metadata."""
-    from atrous.infer.runtimes.onnx import OnnxRuntime
-
     paths = {name: zoo_path(name) for name in zoo_names()}
     found = {name: OnnxRuntime(path, threads=1).metadata for name, path in paths.items()}
     return [

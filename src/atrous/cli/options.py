@@ -1,12 +1,12 @@
 """Options that several commands share."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-if TYPE_CHECKING:
-    from atrous.infer.segmenter import Segmenter
+from atrous.cli.progress import resolved
+from atrous.infer.segmenter import Segmenter, load
 
 Flag = Annotated[bool, Parameter(negative=())]
 """An option without a value, such as --flip; there is no --no-flip."""
@@ -32,11 +32,8 @@ class ModelOptions:
     crf: str | None = None
     """Refine labels by a dense CRF with these parameters: deeplab, kazuto or kraehenbuehl."""
 
-    def load(self, model: str, calls: int = 1, tile: int | None = None) -> "Segmenter":
+    def load(self, model: str, calls: int = 1, tile: int | None = None) -> Segmenter:
         """Open a model by its name or path; fetch it first if it is a published one."""
-        from atrous.cli.progress import resolved
-        from atrous.infer.segmenter import load
-
         return load(resolved(model), calls=calls, tile=tile, **asdict(self))
 
 

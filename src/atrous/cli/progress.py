@@ -2,18 +2,18 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atrous.data.dataset import Dataset
 from atrous.progress import Progress
+from atrous.weights.hub import resolve
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
-    from rich.progress import ProgressColumn
-
-    from atrous.data.dataset import Dataset
 
 PATIENCE = 2.0
 """Seconds before a bar appears."""
@@ -24,31 +24,20 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def say_fourth_band(dataset: "Dataset") -> None:
-    """Say what a fourth band of the data set's TIFFs was taken for, if there is one."""
+def say_fourth_band(dataset: Dataset) -> None:
+    """Say what the fourth band of the data set's TIFFs was taken for, if there is one."""
     if line := dataset.fourth_band[1]:
         say(line)
 
 
-def watched(step: str) -> AbstractContextManager[Progress]:
-    """Show how many things of a step are done; an `atrous.progress.Track`."""
-    return _watched(step, _count_columns)
-
-
-def watched_bytes(step: str) -> AbstractContextManager[Progress]:
-    """Show how many bytes of a step are done; an `atrous.progress.Track`."""
-    return _watched(step, _byte_columns)
-
-
 def resolved(model: str | Path) -> Path:
     """Return the file or folder of a model; a published one is downloaded, with a progress bar."""
-    from atrous.weights.hub import resolve
-
-    return resolve(model, watched_bytes, say)
+    return resolve(model, track_bytes, say)
 
 
 @contextmanager
-def _watched(step: str, columns: "Callable[[], list[ProgressColumn]]") -> Iterator[Progress]:
+def track(step: str, *, in_bytes: bool = False) -> Iterator[Progress]:
+    """Show the progress of a step, counted in things or in bytes; an `atrous.progress.Track`."""
     start = time.monotonic()
     bar: Bar | None = None
 
@@ -56,7 +45,7 @@ def _watched(step: str, columns: "Callable[[], list[ProgressColumn]]") -> Iterat
         nonlocal bar
         seconds = time.monotonic() - start
         if bar is None and sys.stderr.isatty() and seconds > PATIENCE:
-            bar = _start_bar(step, columns())
+            bar = _start_bar(step, in_bytes)
         if bar is not None:
             rate = f"{done / seconds:.3g}/s"
             bar.update(bar.task_ids[0], completed=done, total=total or None, rate=rate)
@@ -68,15 +57,20 @@ def _watched(step: str, columns: "Callable[[], list[ProgressColumn]]") -> Iterat
             bar.stop()
 
 
-def _start_bar(step: str, columns: "list[ProgressColumn]") -> "Bar":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+track_bytes = partial(track, in_bytes=True)
 
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        *columns,
-        TimeRemainingColumn(),
+
+def _start_bar(step: str, in_bytes: bool) -> "Bar":
+    from rich import progress
+    from rich.console import Console
+
+    counts = (progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[rate]}"))
+    sizes = (progress.DownloadColumn(), progress.TransferSpeedColumn())
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        *(sizes if in_bytes else counts),
+        progress.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # tables go above the bar, but pipes stay as they are
@@ -84,15 +78,3 @@ def _start_bar(step: str, columns: "list[ProgressColumn]") -> "Bar":
     bar.add_task(step, total=None, rate="")
     bar.start()
     return bar
-
-
-def _count_columns() -> "list[ProgressColumn]":
-    from rich.progress import MofNCompleteColumn, TextColumn
-
-    return [MofNCompleteColumn(), TextColumn("{task.fields[rate]}")]
-
-
-def _byte_columns() -> "list[ProgressColumn]":
-    from rich.progress import DownloadColumn, TransferSpeedColumn
-
-    return [DownloadColumn(), TransferSpeedColumn()]

@@ -1,24 +1,27 @@
 """`atrous segment`: photos and folders to labels, overlays and coverage."""
 
 import json
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from threading import Event
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from atrous.cli.options import MODEL_DEFAULTS, Json, ModelOptions
-from atrous.cli.progress import say, watched
-from atrous.cli.videos import segment_videos
+from atrous.cli.progress import say, track
 from atrous.errors import InputError
-
-if TYPE_CHECKING:
-    from atrous.infer.batch import AnyResult, Saved
-    from atrous.taxonomy import Taxonomy
+from atrous.infer.batch import AnyResult, Saved, find_inputs, segment_images
+from atrous.infer.segmenter import Segmenter
+from atrous.infer.video.frames import Video
+from atrous.infer.video.segment import VideoSegmentation, segment_video
+from atrous.taxonomy import Taxonomy
 
 _BAR_WIDTH = 44
 """Columns of a bar for the whole area: with the names, a table stays within 80 columns."""
@@ -72,9 +75,6 @@ def segment(
     Returns:
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
-    # numpy and more, which `atrous segment --help` need not load
-    from atrous.infer.batch import find_inputs, segment_images
-
     inputs, take = find_inputs(paths, out, say), input_options
     is_large = inputs.rasters or inputs.videos or take.bands or take.value_range
     calls = PHOTOS_AT_A_TIME if is_large else min(len(inputs.photos), PHOTOS_AT_A_TIME)
@@ -83,15 +83,63 @@ def segment(
     if line:
         say(line)
     results = chain(
-        segment_images(segmenter, inputs, reading, track=watched, notify=say),
-        segment_videos(segmenter, inputs.videos, take.frames),
+        segment_images(segmenter, inputs, reading, track=track, notify=say),
+        _segment_videos(segmenter, inputs.videos, take.frames),
     )
     if json_output:
         return _print_json(results)
     return _print_tables(results, segmenter.metadata.taxonomy, len(inputs))
 
 
-def _print_json(results: "Iterable[Saved]") -> int:
+def _segment_videos(
+    segmenter: Segmenter, targets: Mapping[str, Path], num_frames: int | None
+) -> Iterator[Saved]:
+    """Segment and save each video, in order; `targets` holds its files' path without ending.
+
+    A video that ends too early is yielded twice: with its result, and with its error.
+    """
+    for source, target in targets.items():
+        try:
+            with (
+                Video(source) as video,
+                _ended_by_ctrl_c(video) as interrupted,
+                track("frames") as progress,
+            ):
+                result, files = segment_video(
+                    segmenter, video, target, most=num_frames, progress=progress
+                )
+        except InputError as error:
+            yield Saved(source, error, [])
+            continue
+        yield Saved(source, result, files)
+        if result.problem:
+            yield Saved(source, InputError(result.problem), [])
+        if interrupted.is_set() and not video.live:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _ended_by_ctrl_c(video: Video) -> Iterator[Event]:
+    """Let Ctrl-C end the video, whose files are then finished; a second one ends everything.
+
+    Yields:
+        The event that the first Ctrl-C sets.
+    """
+    interrupted = Event()
+
+    def stop(*_: object) -> None:
+        interrupted.set()
+        video.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_json(results: Iterable[Saved]) -> int:
     """Print one document; return the exit code."""
     documents: dict[str, list[Any]] = {"images": [], "videos": [], "errors": []}
     for source, result, files in results:
@@ -105,7 +153,7 @@ def _print_json(results: "Iterable[Saved]") -> int:
     return 2 if documents["errors"] else 0
 
 
-def _print_tables(results: "Iterable[Saved]", taxonomy: "Taxonomy", count: int) -> int:
+def _print_tables(results: Iterable[Saved], taxonomy: Taxonomy, count: int) -> int:
     """Print a table of each result, then a summary of all `count` inputs; return the exit code."""
     done, exit_code, block = 0, 0, _block()
     for source, result, files in results:
@@ -124,10 +172,8 @@ def _print_tables(results: "Iterable[Saved]", taxonomy: "Taxonomy", count: int) 
     return exit_code
 
 
-def _table(source: Path | str, result: "AnyResult", files: Sequence[Path], block: str) -> str:
+def _table(source: Path | str, result: AnyResult, files: Sequence[Path], block: str) -> str:
     """Return the classes of one input, largest first, as bars of `block`, and its files."""
-    from atrous.infer.video.segment import VideoSegmentation
-
     height, width = result.size
     took = f"{1000 * result.seconds:.0f} ms" if result.seconds < 10 else f"{result.seconds:.0f} s"
     lines = [f"{source}  {width}x{height}  {result.model}  {took}"]

@@ -1,4 +1,4 @@
-"""atrous train: a recipe, or a dataset of one's own, to a run folder."""
+"""`atrous train`: a recipe, or a data set of the user, to a run folder."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
 from atrous.cli.options import Flag
-from atrous.cli.progress import watched
+from atrous.cli.progress import say, track
 from atrous.errors import InputError
 from atrous.recipes import RECIPES, find
 from atrous.run import Run, has_run
@@ -61,20 +61,19 @@ def train(
     chosen, out = find(name), out or Path("runs") / name
     place = data or ("camvid" if name in ("camvid", "camvid_small") else None)
     if resume and has_run(out):
-        chosen, place, root = _recorded(out, chosen if recipe else None, data, root)
+        chosen, place, root = _recorded(out, data, root)
     elif place is None:
         raise InputError(f"{name}: give the data set with --data")
     chosen = replace(chosen, **current_names(overrides or {}))
-
-    train_and_tell(chosen, place, root, out, resume)
+    run_training(chosen, place, root, out, resume)
     _say(f"next: atrous export {out} --out {out.name}.onnx")
 
 
-def train_and_tell(
+def run_training(
     recipe: Recipe, data: str, root: Path | None, out: Path, resume: bool = False
 ) -> None:
-    """Train, and tell on standard error what, how far, and how well; see `atrous.train.loop`."""
-    # Threads that wait asleep: where others use the processors too, spinning costs up to half.
+    """Train, and print what is trained, its progress and its best score on standard error."""
+    # Threads that wait asleep: where other programs use the processors, too, spinning costs half.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from atrous.train.loop import train as run
 
@@ -85,9 +84,9 @@ def train_and_tell(
         out,
         root=None if root is None else str(root),
         resume=resume,
-        on_step=_Watcher(),
+        on_step=_ProgressLine(),
         notify=_say_above,
-        track=watched,
+        track=track,
     )
     if best.get("miou") is not None:
         low, high = best.get("interval") or (None, None)
@@ -98,25 +97,20 @@ def train_and_tell(
         )
 
 
-def _recorded(
-    out: Path, named: Recipe | None, data: str | None, root: Path | None
-) -> tuple[Recipe, str, Path | None]:
-    """What the run in `out` was started with; what is given again wins, and the run checks it."""
+def _recorded(out: Path, data: str | None, root: Path | None) -> tuple[Recipe, str, Path | None]:
+    """Return the recipe of the run in `out`; and its data and their root, unless they are given."""
     from atrous.export.pipeline import dataset_of_run
     from atrous.train.provenance import recipe_of
 
-    dataset_of_run(out, data, root)  # whose error says it, where the run's data have moved
+    dataset_of_run(out, data, root)  # names the options that help where the run's data have moved
     run = Run.read(out)
-    theirs = Path(run.data.root) if run.data.root else None
-    return recipe_of(out, run), data or run.data.data or "", root or theirs
+    recorded = Path(run.data.root) if run.data.root else None
+    return recipe_of(out, run), data or run.data.data or "", root or recorded
 
 
 def _headline(recipe: Recipe, data: str) -> str:
-    start = "ImageNet" if recipe.pretrained and recipe.backbone != "none" else "from nothing"
-    if recipe.init:
-        start = recipe.init
-    elif recipe.backbone_weights:
-        start = recipe.backbone_weights
+    imagenet = "ImageNet" if recipe.pretrained and recipe.backbone != "none" else "from nothing"
+    start = recipe.init or recipe.backbone_weights or imagenet
     batch = f"{recipe.batch_size}"
     if recipe.accumulation_steps > 1:
         batch += f" x {recipe.accumulation_steps}"
@@ -128,40 +122,38 @@ def _headline(recipe: Recipe, data: str) -> str:
 
 
 def _say(line: str) -> None:
+    """Print a line on standard error, in the main process only."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
 
 def _say_above(line: str) -> None:
-    """Say a line; the one that follows the training on a terminal is drawn anew below it."""
+    """Print a line in place of the progress line, which the next step prints again below it."""
     _say(f"\r\x1b[K{line}" if sys.stderr.isatty() else line)
 
 
-class _Watcher:
-    """A line that follows the training on a terminal; elsewhere only the validations."""
+class _ProgressLine:
+    """A line that is printed again after each step on a terminal; elsewhere, after validations."""
 
     def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
         self.loss, self.score = "", ""
 
-    def __call__(self, status: "StepInfo") -> None:
-        if status.loss is not None:
-            self.loss = f"loss {status.loss:.3f}  "
-        if status.scores is not None:
-            miou, protocol = 100 * status.scores.miou, status.scores.protocol
-            self.score = f"  |  val mIoU {miou:.1f} ({protocol}) at {status.step:,}"
-        finished = status.step == status.num_steps
-        if self.terminal:
-            end = "\n" if finished else ""
-            print(f"\r\x1b[K{self._line(status)}", end=end, file=sys.stderr, flush=True)
-        elif status.scores is not None or finished:
-            _say(self._line(status))
-
-    def _line(self, status: "StepInfo") -> str:
-        left = round((status.num_steps - status.step) * status.seconds_per_step)
+    def __call__(self, info: "StepInfo") -> None:
+        if info.loss is not None:
+            self.loss = f"loss {info.loss:.3f}  "
+        if info.scores is not None:
+            miou, protocol = 100 * info.scores.miou, info.scores.protocol
+            self.score = f"  |  val mIoU {miou:.1f} ({protocol}) at {info.step:,}"
+        finished = info.step == info.num_steps
+        left = round((info.num_steps - info.step) * info.seconds_per_step)
         clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}".removeprefix("0:")
-        return (
-            f" {status.step:,}/{status.num_steps:,}  {status.step / status.num_steps:4.0%}  "
-            f"{status.seconds_per_step:.2f} s/step  left {clock}  {self.loss}lr {status.lr:.1e}"
+        line = (
+            f" {info.step:,}/{info.num_steps:,}  {info.step / info.num_steps:4.0%}  "
+            f"{info.seconds_per_step:.2f} s/step  left {clock}  {self.loss}lr {info.lr:.1e}"
             f"{self.score}"
         )
+        if sys.stderr.isatty():
+            end = "\n" if finished else ""
+            print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
+        elif info.scores is not None or finished:
+            _say(line)

@@ -1,6 +1,5 @@
 """Results: classes of one photo, raster or video, as numbers and as files."""
 
-import json
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.draw import class_counts, fractions, overlay
-from atrous.files import replacing
+from atrous.files import replacing, write_json
 from atrous.images.label_maps import write_label
 from atrous.images.photos import encoded
 from atrous.taxonomy import Taxonomy
@@ -110,11 +109,3 @@ def write_picture(path: Path, picture: Image.Image, *, flush: bool = True) -> No
     """Write a picture in the format of the suffix."""
     with replacing(path, flush=flush) as temporary:
         temporary.write_bytes(encoded(picture, temporary))
-
-
-def write_json(
-    path: Path, document: dict[str, Any], *, indent: int | None = 2, flush: bool = True
-) -> None:
-    """Write a JSON file."""
-    with replacing(path, flush=flush) as temporary:
-        temporary.write_text(json.dumps(document, indent=indent) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from atrous.evaluation.compare import Comparison, Scene
 from atrous.evaluation.score import Labels
-from atrous.files import replacing
+from atrous.files import write_text
 from atrous.images.photos import shown
 from atrous.metrics.interval import SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS
@@ -33,8 +33,7 @@ _DARKER = 0.4
 
 def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> None:
     """Write the page of a comparison; `scenes` are taken one at a time."""
-    with replacing(path) as temporary:
-        temporary.write_text(render(comparison, scenes), "utf-8", errors="replace")
+    write_text(path, render(comparison, scenes))
 
 
 def render(comparison: Comparison, scenes: Iterable[Scene]) -> str:

@@ -23,7 +23,7 @@ from atrous.doctor.proposal import open_unwritten
 from atrous.doctor.scan.pairs import ReadMask
 from atrous.draw import colorize
 from atrous.errors import InputError
-from atrous.files import replacing
+from atrous.files import write_text
 from atrous.images.label_maps import read_colors
 from atrous.images.photos import shown
 from atrous.images.pixels import read_pixels
@@ -63,8 +63,7 @@ class Bar:
 
 def write_page(path: Path, diagnosis: Diagnosis) -> None:
     """Write the page of a diagnosis."""
-    with replacing(path) as temporary:
-        temporary.write_text(render(diagnosis), "utf-8", errors="replace")
+    write_text(path, render(diagnosis))
 
 
 def render(diagnosis: Diagnosis) -> str:

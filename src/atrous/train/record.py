@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from atrous.errors import InputError
-from atrous.files import replacing
+from atrous.files import write_json, write_text
 from atrous.metrics import Confusion, Scores
 from atrous.metrics.interval import interval
 from atrous.metrics.protocols import number
 from atrous.progress import Notify
-from atrous.run import save_weights, write_json
+from atrous.run import save_weights
 from atrous.text import amount
 
 STABILIZE = "lower --base-lr, add --clip-norm 1 or use fp32"
@@ -87,8 +87,7 @@ class Log:
         """Open for appending, after the lines up to `step`."""
         self.path = path
         if path.exists():
-            with replacing(path) as temporary:
-                temporary.write_text("".join(_lines_until(path, step)), "utf-8")
+            write_text(path, "".join(_lines_until(path, step)))
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one line."""

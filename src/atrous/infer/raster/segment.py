@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from atrous.draw import class_counts, fractions, overlay
 from atrous.errors import InputError
-from atrous.files import replacing
+from atrous.files import replacing, write_json
 from atrous.images.bands import Bands
 from atrous.images.photos import MAX_PIXELS, shown
 from atrous.images.rasters import RasterRows, opened_raster, reduced_size
 from atrous.infer.raster.files import labels_file, pixel_area, reduced_labels
-from atrous.infer.result import Result, write_json, write_picture
+from atrous.infer.result import Result, write_picture
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.tiling import TiledRuntime, label_rows

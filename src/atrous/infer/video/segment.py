@@ -22,7 +22,8 @@ from PIL import Image
 
 from atrous.draw import class_counts, legend, mix
 from atrous.errors import InputError
-from atrous.infer.result import Result, Segmentation, write_json
+from atrous.files import write_json
+from atrous.infer.result import Result, Segmentation
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.video.frames import Video, color_frame, label_frame, writing
 from atrous.progress import Progress, silent

@@ -15,3 +15,12 @@ def named(what: object, fix: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise InputError(f"{what}: {error}{fix and f'; {fix}'}") from None
+
+
+@contextmanager
+def about(what: object) -> Iterator[None]:
+    """Begin the line of an InputError with the file or the sample that it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None

@@ -13,7 +13,6 @@ from atrous.cli.progress import say, track, track_bytes
 from atrous.data.dataset import Dataset, builtin_names
 from atrous.data.fetch import dataset as fetching
 from atrous.data.fetch.unpack import free_space
-from atrous.data.schema import Description
 from atrous.data.shapes import write_shapes
 from atrous.data.shards.pack import pack as write_shards
 from atrous.errors import InputError
@@ -138,7 +137,10 @@ def fetch(
         raise InputError(f"{dataset.name}: no split {unknown!r}; it has {known}")
     description = dataset.description
     if not description.archives:
-        raise InputError(f"{name}: {_by_hand(description)}")
+        fix = "its dataset.toml names no [[archives]]; docs/datasets.md says how to"
+        if (manual := description.manual) is not None:
+            fix = f"put it together by hand from {manual.page}: {manual.text}"
+        raise InputError(f"{name}: {fix}")
     jobs = fetching.plan(description.archives, root, split, mirror)
     _print_plan(jobs, root)
     if all(job.done for job in jobs):
@@ -153,13 +155,6 @@ def fetch(
     chosen = split[0] if split else next(iter(dataset.splits))
     print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")
     return 0
-
-
-def _by_hand(description: Description) -> str:
-    """Return what to do about a set that cannot be fetched."""
-    if (manual := description.manual) is None:
-        return "its dataset.toml names no [[archives]]; docs/datasets.md says how to"
-    return f"put it together by hand from {manual.page}: {manual.text}"
 
 
 def _print_plan(jobs: Sequence[fetching.Job], root: Path) -> None:

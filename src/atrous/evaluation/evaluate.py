@@ -19,7 +19,7 @@ from atrous.data.schema import one_line
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
 from atrous.decode import read_json
-from atrous.errors import InputError
+from atrous.errors import InputError, about
 from atrous.evaluation.predictions import find_predictions, read_predictions
 from atrous.evaluation.score import Predicted, Tally, check_same_classes, count, predict_samples
 from atrous.infer.segmenter import Segmenter
@@ -262,10 +262,8 @@ def from_counts(paths: Sequence[Path], truth: Truth) -> Source:
                     f"{path}: counts of other {key}; score it on {truth.dataset.name}, "
                     f"split {truth.split}, again"
                 )
-        try:
+        with about(path):
             whole.merge(part)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         models[one_line(part.about.get("model"))] = None
     keys = [truth.samples.keys[index] for index in truth.indices]
     images = dict(zip(whole.keys, whole.images, strict=True))

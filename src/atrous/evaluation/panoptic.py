@@ -9,7 +9,7 @@ import numpy as np
 from atrous.data.encodings.masks import UNKNOWN
 from atrous.data.encodings.panoptic import PanopticEntry, read_annotations
 from atrous.data.split import Split
-from atrous.errors import InputError
+from atrous.errors import InputError, about
 from atrous.evaluation.predictions import stems
 from atrous.infer.ordered_map import in_order
 from atrous.metrics import Panoptic, PanopticQuality
@@ -41,10 +41,8 @@ def evaluate_panoptic(
     with ThreadPoolExecutor(2) as readers:
         pairs = in_order(readers, read, range(len(truth)), ahead=3)
         for index, (predicted, true) in enumerate(pairs):
-            try:
+            with about(truth.keys[index]):
                 quality.update(predicted, true)
-            except InputError as error:
-                raise InputError(f"{truth.keys[index]}: {error}") from None
             progress(index + 1, len(truth))
     return quality
 

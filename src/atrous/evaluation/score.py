@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.sample import Sample
-from atrous.errors import InputError
+from atrous.errors import InputError, about
 from atrous.infer.ordered_map import in_order
 from atrous.metrics import Boundary, Calibration, Confusion
 from atrous.progress import Progress, silent
@@ -48,14 +48,12 @@ class Tally:
     def update(self, image: Predicted) -> None:
         """Count one image; an error names the image."""
         key, prediction, label, confidence = image
-        try:
+        with about(key):
             self.confusion.update(prediction, label, key)
             if self.boundary is not None:
                 self.boundary.update(prediction, label)
             if self.calibration is not None and confidence is not None:
                 self.calibration.update(confidence, prediction, label)
-        except InputError as error:
-            raise InputError(f"{key}: {error}") from None
 
 
 def count_samples(
@@ -86,10 +84,8 @@ def predict_samples(
     """Predict the samples of `indices`, in order, while two threads read the next ones."""
     with ThreadPoolExecutor(2) as readers:
         for sample in in_order(readers, samples.__getitem__, indices, ahead=3):
-            try:
+            with about(sample.key):
                 result = predict(sample.image)
-            except InputError as error:
-                raise InputError(f"{sample.key}: {error}") from None
             labels, confidence = result if isinstance(result, tuple) else (result, None)
             yield Predicted(sample.key, labels, sample.label, confidence)
 

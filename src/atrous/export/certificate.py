@@ -7,17 +7,15 @@ counts in the mean alone, once it is predicted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from atrous.errors import InputError
+from atrous.data.sample import Sample
+from atrous.errors import about
 from atrous.evaluation.score import Predict
 from atrous.metrics import Confusion, Scores
 from atrous.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from atrous.data.sample import Sample
 
 __all__ = ["Certificate", "certify"]
 
@@ -66,7 +64,7 @@ class Certificate:
 def certify(
     reference: Predict,
     bundle: Predict,
-    samples: "Sequence[Sample]",
+    samples: Sequence[Sample],
     classes: tuple[str, ...],
     budget: float,
     progress: Progress = silent,
@@ -86,11 +84,9 @@ def certify(
     for index in range(len(samples)):
         sample = samples[index]
         expected, labels = reference(sample.image), bundle(sample.image)
-        try:
+        with about(sample.key):
             before.update(expected, sample.label)
             after.update(labels, sample.label)
-        except InputError as error:
-            raise InputError(f"{sample.key}: {error}") from None
         equal += int(np.count_nonzero(expected == labels))
         total += labels.size
         progress(index + 1, len(samples))

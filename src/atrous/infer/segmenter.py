@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.errors import InputError
+from atrous.errors import InputError, about
 from atrous.images.bands import Bands
 from atrous.images.photos import photo_array, shown
 from atrous.images.pixels import fourth_is_alpha, read_pixels
@@ -190,12 +190,9 @@ class Segmenter:
         time: Fraction | None = None,
         has_data: NDArray[np.bool_] | None = None,
     ) -> Segmentation:
-        with self._free_calls:
+        with self._free_calls, about(source or "image"):
             start = perf_counter()
-            try:
-                labels = self.predict(image)
-            except InputError as error:
-                raise InputError(f"{source or 'image'}: {error}") from None
+            labels = self.predict(image)
             seconds = perf_counter() - start
         if has_data is not None:
             labels[~has_data] = IGNORE_INDEX

@@ -33,11 +33,6 @@ _DARKER = 0.4
 
 def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> None:
     """Write the page of a comparison; `scenes` are taken one at a time."""
-    write_text(path, render(comparison, scenes))
-
-
-def render(comparison: Comparison, scenes: Iterable[Scene]) -> str:
-    """Return the page as HTML."""
     taxonomy = comparison.truth.dataset.taxonomy
     values = {
         "comparison": comparison,
@@ -58,7 +53,7 @@ def render(comparison: Comparison, scenes: Iterable[Scene]) -> str:
         ],
         "scenes": [(scene.sample.key, _pictures(scene, comparison)) for scene in scenes],
     }
-    return page.render("compare.html", values)
+    write_text(path, page.render("compare.html", values))
 
 
 def _charts(comparison: Comparison) -> list[Chart]:

@@ -49,18 +49,6 @@ class Picture:
     """Laid over the image if it has its size; likewise."""
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A class as the page shows it."""
-
-    name: str
-    color: str
-    share: str
-    """Of the labelled pixels."""
-    width: float
-    """Percent of the widest bar, by the square roots, so that rare classes are seen."""
-
-
 def write_page(path: Path, diagnosis: Diagnosis) -> None:
     """Write the page of a diagnosis."""
     write_text(path, render(diagnosis))
@@ -156,17 +144,21 @@ def _spread(keys: Sequence[str], count: int) -> list[str]:
     return [keys[place] for place in places]
 
 
-def _bars(diagnosis: Diagnosis, taxonomy: Taxonomy) -> list[Bar]:
+def _bars(diagnosis: Diagnosis, taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    """Describe the bar of each class: its share of the labelled pixels, and its width in percent.
+
+    Widths are proportional to the square roots of the shares, so that rare classes are seen.
+    """
     zero = np.zeros(taxonomy.num_classes + 1, np.int64)
     counts: NDArray[Any] = np.sum([zero, *diagnosis.pixels.values()], axis=0)[:-1]
     shares = counts / max(int(counts.sum()), 1)
     widest = max(float(shares.max()), 1e-9)
     return [
-        Bar(
-            name=taxonomy.classes[i],
-            color=css_color(taxonomy.colors[i]),
-            share=f"{100 * shares[i]:.3g} %",
-            width=round(100 * float(np.sqrt(shares[i] / widest)), 1),
-        )
+        {
+            "name": taxonomy.classes[i],
+            "color": css_color(taxonomy.colors[i]),
+            "share": f"{100 * shares[i]:.3g} %",
+            "width": round(100 * float(np.sqrt(shares[i] / widest)), 1),
+        }
         for i in np.argsort(-shares, kind="stable").tolist()
     ]

@@ -21,11 +21,11 @@ from atrous.kernels import usable_cores
 from atrous.models.bands import Colors
 from atrous.progress import Notify, Progress, Track, silent
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
-from atrous.text import amount
+from atrous.text import amount, some
 
 _MIN_MASKS = 64
 """Masks of a split that are read even if fewer hold all classes."""
-_MAX_NAMES = 8
+MAX_NAMES = 8
 """Classes in a line."""
 _COLORS = ("red", "green", "blue")
 
@@ -55,8 +55,8 @@ class LabelCounts:
         labelled = sum(self.pixels)
         order = sorted(self.seen, key=lambda k: -self.pixels[k])
         shares = [f"{taxonomy.classes[k]} {_percent(self.pixels[k] / labelled)}" for k in order]
-        more = len(shares) - _MAX_NAMES
-        shown = shares[:_MAX_NAMES] + [f"{more} more"] * (more > 0)
+        more = len(shares) - MAX_NAMES
+        shown = shares[:MAX_NAMES] + [f"{more} more"] * (more > 0)
         if self.ignored:
             shown.append(f"and ignored {_percent(self.ignored / (self.ignored + labelled))}")
         part = f"{self.masks:,} of " if self.masks < self.total else ""
@@ -115,7 +115,9 @@ def checked_labels(
         raise InputError(f"{taxonomy.name}: {fault}")
     notify(counts.line(taxonomy))
     if absent := [name for k, name in enumerate(taxonomy.classes) if k not in seen]:
-        notify(f"warning: no training mask holds {listed(absent)}, so it is never learned; {fix}")
+        notify(
+            f"warning: no training mask holds {some(absent, MAX_NAMES)}, so it is never learned; {fix}"
+        )
     if counts.unlabelled:
         notify(
             f"warning: {counts.unlabelled} of {amount(counts.masks, 'training mask')} are ignored "
@@ -153,12 +155,6 @@ def count_labels(
         pixels=tuple(pixels[:num_classes].tolist()),
         ignored=int(pixels[IGNORE_INDEX]),
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _bands_line(bands: Bands, colors: Colors) -> str:

@@ -20,8 +20,9 @@ from atrous.models.bands import of_bands
 from atrous.models.catalogue import normalization
 from atrous.progress import Notify
 from atrous.run import Normalization, Run, RunData, has_run
+from atrous.text import some
 from atrous.train import checkpoint
-from atrous.train.data_check import LabelCounts, listed
+from atrous.train.data_check import MAX_NAMES, LabelCounts
 from atrous.train.recipe import Recipe
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
@@ -147,7 +148,7 @@ def _differences(
         yield f"the data set {old.name}", new.name
     pairs = zip_longest(old_classes, classes, fillvalue="none")
     if unlike := [pair for pair in pairs if pair[0] != pair[1]]:
-        before, now = (listed(names) for names in zip(*unlike, strict=True))
+        before, now = (some(names, MAX_NAMES) for names in zip(*unlike, strict=True))
         yield (
             f"{len(old_classes)} classes with {before}",
             f"{len(classes)} with {now} in that place",

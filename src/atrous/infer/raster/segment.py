@@ -4,8 +4,10 @@ The labels become a GeoTIFF with the input's coordinates: train ids, 255 where t
 data, with a palette that every viewer shows.
 """
 
+import errno
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,14 @@ from atrous.draw import class_counts, fractions, overlay
 from atrous.errors import InputError
 from atrous.files import replacing, write_json
 from atrous.images.bands import Bands
-from atrous.images.photos import MAX_PIXELS, shown
+from atrous.images.photos import MAX_PIXELS, shown, without_warnings
 from atrous.images.rasters import RasterRows, opened_raster, reduced_size
-from atrous.infer.raster.files import labels_file, pixel_area, reduced_labels
 from atrous.infer.result import Result, write_picture
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.tiling import TiledRuntime, label_rows
 from atrous.progress import Progress, silent
-from atrous.taxonomy import IGNORE_INDEX
+from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
 LABELS_ENDING = ".labels.tif"
 
@@ -97,18 +98,18 @@ def segment_raster(
         rows = RasterRows(source, path, bands or segmenter.reading([path])[0])
         runtime, tile = _untiled(segmenter, source.shape, path)
         with replacing(files[0]) as temporary:
-            with labels_file(temporary, source, taxonomy) as labels:
+            with _labels_file(temporary, source, taxonomy) as labels:
                 strips = label_rows(
                     runtime, rows.read, source.shape, tile, segmenter.calls, progress
                 )
                 counts = _write(labels, strips, rows, taxonomy.num_classes)
             size = reduced_size(source.shape)
-            small_labels, small_image = reduced_labels(temporary, size), shown(rows.reduced(size))
+            small_labels, small_image = _reduced_labels(temporary, size), shown(rows.reduced(size))
             write_picture(files[1], overlay(small_image, small_labels, taxonomy))
     result = RasterSegmentation(
         size=source.shape,
         counts=counts,
-        pixel_area=pixel_area(source),
+        pixel_area=_pixel_area(source),
         crs=None if source.crs is None else source.crs.to_string(),
         taxonomy=taxonomy,
         seconds=time.perf_counter() - start,
@@ -142,3 +143,69 @@ def _write(
             file.write(labels, 1, window=Window(0, top, file.width, len(labels)))
         top += len(labels)
     return counts
+
+
+@contextmanager
+def _labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
+    """Yield a GeoTIFF to write labels to, with the coordinates of `source`."""
+    import rasterio
+
+    points, points_crs = source.gcps  # of an image without a projection
+    with without_warnings():  # of a raster without coordinates
+        labels = rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=source.height,
+            width=source.width,
+            count=1,
+            dtype="uint8",
+            nodata=IGNORE_INDEX,
+            crs=source.crs or points_crs,
+            transform=source.transform,
+            gcps=points or None,
+            rpcs=source.rpcs,
+            tiled=True,
+            blockxsize=512,
+            blockysize=512,
+            compress="deflate",
+            bigtiff="if_safer",
+        )
+    with _writable(), labels:
+        colors = enumerate(taxonomy.palette().tolist())
+        labels.write_colormap(1, {i: tuple(color) for i, color in colors})
+        yield labels
+
+
+def _reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read the labels of a file reduced to `size` (H, W), the most frequent label in each pixel.
+
+    All of the file is read, which proves that all of it was written.
+    """
+    import rasterio
+    from rasterio.enums import Resampling
+
+    with _writable():
+        with without_warnings():
+            file = rasterio.open(path)
+        with file:
+            return np.asarray(file.read(1, out_shape=size, resampling=Resampling.mode), np.uint8)
+
+
+def _pixel_area(source: Any) -> float | None:
+    """Return square metres of a pixel; None in degrees and in Web Mercator, which distorts."""
+    if source.crs is None or not source.crs.is_projected or source.crs.to_epsg() == 3857:
+        return None
+    metres: float = source.crs.linear_units_factor[1]
+    return float(abs(source.transform.determinant)) * metres**2
+
+
+@contextmanager
+def _writable() -> Iterator[None]:
+    """Raise OSError where rasterio cannot write a file of ours, or read it again."""
+    from rasterio.errors import RasterioIOError
+
+    try:
+        yield
+    except RasterioIOError:
+        raise OSError(errno.EIO, "cannot be written; the disk may be full") from None

@@ -38,7 +38,8 @@ def open_runtime(
         raise InputError(f"--threads {threads}: give a number from 1 to {_MAX_THREADS}")
     threads = threads or usable_cores()
     if runtime == "auto":
-        runtime = _chosen(path, threads)
+        best = remembered(path, threads)
+        runtime = best if best in runtimes_of(path) else plain_runtime(path)
     _check(runtime, path)
     if runtime in MODES:
         return TorchRuntime(path, threads, calls, mode=MODES[runtime])
@@ -50,11 +51,6 @@ def open_runtime(
 def runtimes_of(path: Path) -> tuple[str, ...]:
     """Return the runtimes for the bundle or the run folder `path`, the plain one first."""
     return OF_RUNS if path.is_dir() else OF_BUNDLES
-
-
-def _chosen(path: Path, threads: int) -> str:
-    best = remembered(path, threads)
-    return best if best in runtimes_of(path) else plain_runtime(path)
 
 
 def _check(runtime: str, path: Path) -> None:

@@ -50,7 +50,9 @@ class TorchRuntime:
         Run.read(run_folder)  # refuses what is no run, even where torch is not installed
         import torch
 
-        _check_device(mode.device)
+        backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(mode.device)
+        if backend is not None and not backend.is_available():
+            raise InputError(f"torch finds no {mode.device} device here; take the runtime torch")
         run = load_run(Path(run_folder))
         self.model_name = Path(run_folder).resolve().name
         device = "" if mode.device == "cpu" else f" {mode.device}"
@@ -89,11 +91,3 @@ class TorchRuntime:
             raise InputError(
                 f"torch cannot compile the network ({reason}); take the runtime torch"
             ) from None
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(device)
-    if backend is not None and not backend.is_available():
-        raise InputError(f"torch finds no {device} device here; take the runtime torch")

@@ -63,8 +63,8 @@ def test_json_of_a_photo_and_one_runtime(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--rounds", "0"], "--rounds and --size take numbers of 1 or more"),
-        (["--size", "0", "9"], "--rounds and --size take numbers of 1 or more"),
+        (["--rounds", "0"], "invalid value 0 for --rounds. Must be >= 1."),
+        (["--size", "0", "9"], "invalid value (0, 9) for --size. Must be >= 1."),
         (["--threads", "0"], "--threads 0: give a number from 1 to 1024"),
         (["--threads", "100000"], "--threads 100000: give a number from 1 to 1024"),
         (["--runtime", "onnxruntim"], "no such runtime. Did you mean onnxruntime?"),

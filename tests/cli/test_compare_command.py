@@ -224,8 +224,8 @@ def test_scores_are_those_of_evaluate(
         (["camvid", "tiny_study"], "knows 11 classes, where paint has 4"),
         (["one.onnx", "two.onnx", "--protocol", "coco"], "no metric protocol 'coco'"),
         (["one.onnx", "two.onnx", "--split", "test"], "no split 'test'; it has val"),
-        (["one.onnx", "two.onnx", "--rounds", "0"], "take numbers of 1 or more"),
-        (["one.onnx", "two.onnx", "--threads", "0"], "take numbers of 1 or more"),
+        (["one.onnx", "two.onnx", "--rounds", "0"], "invalid value 0 for --rounds"),
+        (["one.onnx", "two.onnx", "--threads", "0"], "invalid value 0 for --threads"),
         (["one.onnx", "two.onnx", "--runtime", "tensorrt"], "no such runtime. There are: onnx"),
     ],
 )

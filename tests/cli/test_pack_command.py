@@ -74,7 +74,7 @@ def test_some_splits_in_small_shards(here: Path, capsys: pytest.CaptureFixture[s
     [
         (["shapes", "--out", "shapes"], "shapes: exists already; remove it"),
         (["shapes", "--out", "x", "--split", "tset"], "no split 'tset'; it has train, val"),
-        (["shapes", "--out", "x", "--shard-size-mb", "0"], "--shard-size-mb is 0; give 1 or more"),
+        (["shapes", "--out", "x", "--shard-size-mb", "0"], "invalid value 0 for --shard-size-mb"),
         (["nothing", "--out", "x"], "nothing: no such file"),
         (["shapes"], "--out"),
     ],

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
 
-from atrous.cli.options import Json
+from atrous.cli.options import Count, Json, Size
 from atrous.cli.progress import resolved, track
-from atrous.errors import InputError
 from atrous.evaluation import timing
 from atrous.report.tables import Table
 from atrous.text import amount
@@ -18,10 +17,10 @@ def bench(
     /,
     *,
     photo: Path | None = None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     runtime: tuple[str, ...] = (),
     threads: int | None = None,
-    rounds: int = 30,
+    rounds: Count = 30,
     json_output: Json = False,
 ) -> None:
     """Measure this machine's speed with a model: each runtime, each step.
@@ -38,8 +37,6 @@ def bench(
         rounds: Number of times that each runtime labels the photo.
         json_output: Print one JSON document instead of the tables.
     """
-    if rounds < 1 or min(size or (1, 1)) < 1:
-        raise InputError("--rounds and --size take numbers of 1 or more")
     path = resolved(model)
     with track("photos") as progress:
         result = timing.bench(

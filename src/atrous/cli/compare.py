@@ -12,7 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from atrous.cli.options import Json
+from atrous.cli.options import Count, Json, Size
 from atrous.cli.progress import resolved, say_fourth_band, track
 from atrous.cli.train import run_training
 from atrous.data.dataset import Dataset
@@ -21,7 +21,7 @@ from atrous.evaluation import compare as comparing
 from atrous.evaluation.evaluate import Truth
 from atrous.export.pipeline import bundles_by_runtime
 from atrous.files import write_text
-from atrous.infer.runtimes.open import OF_BUNDLES, OF_RUNS
+from atrous.infer.runtimes.open import OF_BUNDLES, OF_RUNS, check_name
 from atrous.kernels import usable_cores
 from atrous.metrics.protocols import check_protocol
 from atrous.progress import unheard
@@ -39,7 +39,7 @@ from atrous.weights.hub import zoo_names
 class CostOptions:
     """How costs are counted and measured."""
 
-    size: tuple[int, int] | None = None
+    size: Size | None = None
     """Height and width of the image that costs are counted and measured on; by default those of the
     split's first image."""
     runtime: Annotated[tuple[str, ...], Parameter(show_default=False)] = (
@@ -47,23 +47,12 @@ class CostOptions:
     )
     """Runtimes to measure, by default onnxruntime, openvino and torch if they are installed. For
     the first two, runs are exported into a temporary folder."""
-    rounds: int = 20
+    rounds: Count = 20
     """Number of times that each model labels the image in each runtime."""
     latency: bool = True
     """Measure speed and memory, which takes exports and processes."""
-    threads: int | None = None
+    threads: Count | None = None
     """Threads of each model; by default as many as this process may run on."""
-
-    def check(self) -> None:
-        """Refuse unknown runtimes, and numbers below 1."""
-        known = (*OF_BUNDLES, *OF_RUNS)
-        for name in self.runtime:
-            if name not in known:
-                there_are = ", ".join(known)
-                raise InputError(f"--runtime {name}: no such runtime. There are: {there_are}")
-        threads = 1 if self.threads is None else self.threads
-        if min(self.rounds, threads, *(self.size or ())) < 1:
-            raise InputError("--rounds, --threads and --size take numbers of 1 or more")
 
 
 _COST_DEFAULTS = CostOptions()
@@ -99,7 +88,8 @@ def compare(
     # Threads of torch that wait asleep: spinning threads take the time of the next runtime.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     check_protocol(protocol)
-    cost.check()
+    for name in cost.runtime:
+        check_name(name, (*OF_BUNDLES, *OF_RUNS))
     truth = Truth.of(Dataset.open(data, root), split)
     say_fourth_band(truth.dataset)
     models = _open_models(items, truth, data, root, out, cost.threads or usable_cores())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from atrous.cli.options import Flag, Json
+from atrous.cli.options import Count, Flag, Json
 from atrous.cli.progress import say, track, track_bytes
 from atrous.data.dataset import Dataset, builtin_names
 from atrous.data.fetch import dataset as fetching
@@ -78,7 +78,7 @@ def pack(
     out: Path,
     split: list[str] | None = None,
     root: Path | None = None,
-    shard_size_mb: int = 128,
+    shard_size_mb: Count = 128,
 ) -> None:
     """Pack a data set into shards: tar files, for training at scale.
 
@@ -93,8 +93,6 @@ def pack(
         root: The folder of a built-in set.
         shard_size_mb: Size of a shard, in millions of bytes.
     """
-    if shard_size_mb < 1:
-        raise InputError(f"--shard-size-mb is {shard_size_mb}; give 1 or more")
     dataset = Dataset.open(data, root)
     names = list(dict.fromkeys(split or dataset.splits))
     with track("samples") as progress:

@@ -4,12 +4,19 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from atrous.cli.progress import resolved
 from atrous.infer.segmenter import Segmenter, load
 
 Flag = Annotated[bool, Parameter(negative=())]
 """An option without a value, such as --flip; there is no --no-flip."""
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+"""A number of 1 or more."""
+
+Size = Annotated[tuple[int, int], Parameter(validator=Number(gte=1))]
+"""Height and width, in pixels."""
 
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 """--json, for a parameter of another name."""

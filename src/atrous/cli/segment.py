@@ -12,9 +12,8 @@ from threading import Event
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from atrous.cli.options import MODEL_DEFAULTS, Json, ModelOptions
+from atrous.cli.options import MODEL_DEFAULTS, Count, Json, ModelOptions
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
 from atrous.infer.batch import AnyResult, Saved, find_inputs, segment_images
@@ -44,7 +43,7 @@ class InputOptions:
     those that the model was trained on, which are the default."""
     value_range: Annotated[tuple[float, float] | None, Parameter(name="--range")] = None
     """Values of a TIFF that are black and white, if it does not have 8 bits."""
-    frames: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
+    frames: Count | None = None
     """Frames of a video to take; by default all."""
 
 

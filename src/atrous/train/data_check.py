@@ -115,9 +115,8 @@ def checked_labels(
         raise InputError(f"{taxonomy.name}: {fault}")
     notify(counts.line(taxonomy))
     if absent := [name for k, name in enumerate(taxonomy.classes) if k not in seen]:
-        notify(
-            f"warning: no training mask holds {some(absent, MAX_NAMES)}, so it is never learned; {fix}"
-        )
+        names = some(absent, MAX_NAMES)
+        notify(f"warning: no training mask holds {names}, so it is never learned; {fix}")
     if counts.unlabelled:
         notify(
             f"warning: {counts.unlabelled} of {amount(counts.masks, 'training mask')} are ignored "

@@ -4,6 +4,7 @@ A bundle goes to onnxruntime or OpenVINO, a run folder to torch. A runtime's nam
 and after a colon how it computes: "openvino:bf16".
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from atrous.errors import InputError
@@ -40,7 +41,11 @@ def open_runtime(
     if runtime == "auto":
         best = remembered(path, threads)
         runtime = best if best in runtimes_of(path) else plain_runtime(path)
-    _check(runtime, path)
+    check_name(runtime, ("auto", *OF_BUNDLES, *OF_RUNS))
+    if runtime not in runtimes_of(path):
+        fix = f"make one with: atrous export {path}" if path.is_dir() else "take onnxruntime"
+        takes = "a bundle, and this is a run folder" if path.is_dir() else "run folders only"
+        raise InputError(f"{path}: {runtime} takes {takes}; {fix}")
     if runtime in MODES:
         return TorchRuntime(path, threads, calls, mode=MODES[runtime])
     if runtime == "onnxruntime":
@@ -53,13 +58,7 @@ def runtimes_of(path: Path) -> tuple[str, ...]:
     return OF_RUNS if path.is_dir() else OF_BUNDLES
 
 
-def _check(runtime: str, path: Path) -> None:
-    """Refuse a runtime that does not exist, or does not take `path`."""
-    names = ("auto", *OF_BUNDLES, *OF_RUNS)
+def check_name(runtime: str, names: Sequence[str]) -> None:
+    """Refuse a runtime that does not exist."""
     if runtime not in names:
-        fix = did_you_mean(runtime, names)
-        raise InputError(f"--runtime {runtime}: no such runtime. {fix}")
-    if runtime not in runtimes_of(path):
-        fix = f"make one with: atrous export {path}" if path.is_dir() else "take onnxruntime"
-        takes = "a bundle, and this is a run folder" if path.is_dir() else "run folders only"
-        raise InputError(f"{path}: {runtime} takes {takes}; {fix}")
+        raise InputError(f"--runtime {runtime}: no such runtime. {did_you_mean(runtime, names)}")

@@ -2,7 +2,7 @@
 
     run.json            the network, its classes, the data and the recipe: `Run`
     best.safetensors    the weights of the best validation
-    scores.json, log.jsonl, events/, last.pt    of a training, see `atrous.train`
+    scores.json, log.jsonl, events/, last.pt    written by a training, see `atrous.train`
 
 The weights are written first, so that a folder with a run.json from an import is whole. Nothing is
 unpickled. torch is imported only where weights are read or written.
@@ -53,12 +53,12 @@ class RunData(Struct, kw_only=True, frozen=True, omit_defaults=True):
 
     name: str = "unknown"
     named: bool | UnsetType = UNSET
-    """Whether dataset.toml names the set; otherwise `name` is the folder's."""
+    """Whether dataset.toml names the set; otherwise `name` is that of the folder."""
     samples: int | UnsetType = UNSET
     keys_sha256: str | UnsetType = UNSET
     """Digest of the keys of the split train, in order."""
     val_keys_sha256: str | UnsetType | None = UNSET
-    """The same of the split val; None if there is none."""
+    """Digest of the keys of the split val; None if there is none."""
     bands: list[int] | UnsetType = UNSET
     range: list[float] | UnsetType = UNSET
     licence: str = "unknown"
@@ -93,7 +93,7 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     taxonomy: Taxonomy
     data: RunData = RunData()
     recipe: dict[str, Any] = {}
-    """As `Recipe.to_dict` gives it; empty for imported weights."""
+    """Result of `Recipe.to_dict`; empty for imported weights."""
     versions: dict[str, str] = {}
     commit: str | UnsetType | None = UNSET
     left_over: list[str] | UnsetType = UNSET
@@ -139,7 +139,7 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
         try:
             last = (folder / "log.jsonl").read_text("utf-8").splitlines()[-1]
             step = json.loads(last)["step"]
-        except (OSError, ValueError, LookupError, TypeError):  # not begun, or cut off
+        except (OSError, ValueError, LookupError, TypeError):  # no complete line
             return False
         return (folder / _WEIGHTS).is_file() and bool(step == self.recipe.get("num_steps"))
 

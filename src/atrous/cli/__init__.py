@@ -1,7 +1,6 @@
 """The command line: one typed function per file, looked up here and imported when it is called.
 
-A mistake of the user ends in one line on standard error and exit code 2. Our own mistakes keep
-their traceback.
+Bad input ends in one line on standard error and exit code 2; a bug keeps its traceback.
 """
 
 import errno
@@ -46,14 +45,14 @@ def build_app(called: str | None = None) -> App:
     """Return the command line.
 
     Args:
-        called: the command that runs, whose docstring becomes its help. The others show their line
-            of `COMMANDS`, so that listing them imports none of them.
+        called: the command that runs; its docstring becomes its help. All other commands show their
+            line of `COMMANDS`, so that listing them imports none of them.
     """
     app = App(
         name="atrous",
         help="Photos in, dense labels out.",
         version=__version__,
-        help_format="markdown",  # whose paragraphs fit the terminal, as plain text's do not
+        help_format="markdown",  # wraps paragraphs to the terminal; plain text does not
         default_parameter=Parameter(
             show_default=lambda default: default or None,
             consume_multiple=True,  # --scales 1 1.5 rather than --scales 1 --scales 1.5
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     called = arguments[0] if arguments else None
     warnings.filterwarnings("ignore", module="PIL")  # about metadata that is not used
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # errors are raised, too
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # Pillow raises errors as well
     try:
         _check_command(called)
         result = build_app(called)(
@@ -124,7 +123,7 @@ def _explain(error: Exception, called: str | None) -> str:
 
 
 def _usage(error: CycloptsError) -> str:
-    """Return the message as ours read: "unknown option --crop-sise. Did you mean --crop-size?"."""
+    """Return the message in our style: "unknown option --crop-sise. Did you mean --crop-size?"."""
     text = " ".join(str(error).split())
     for theirs, ours in (
         ("Unknown option: ", "unknown option "),

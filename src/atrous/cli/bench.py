@@ -80,7 +80,7 @@ def _lines(bench: timing.Bench) -> Iterator[str]:
 
 
 def _conclusion(bench: timing.Bench, *, chosen: bool) -> str:
-    """Say what `auto` takes from now on, and why."""
+    """Say which runtime `auto` takes from now on, and why."""
     if chosen:
         return "auto stays as it was; to let it take the fastest: atrous bench without --runtime"
     if not bench.remembered:

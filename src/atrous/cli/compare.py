@@ -85,7 +85,7 @@ def compare(
         cost: How costs are counted and measured.
         json_output: Print the JSON document instead of the tables.
     """
-    # Threads of torch that wait asleep: spinning threads take the time of the next runtime.
+    # torch's threads wait asleep: spinning threads would slow the runtime that is timed next.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     check_protocol(protocol)
     for name in cost.runtime:
@@ -136,7 +136,7 @@ def _open_models(
 def _wanted(items: Sequence[str]) -> dict[str, Path | Recipe]:
     """Return the models and recipes by their names in the tables: the shortest unique ones.
 
-    A path to a model goes before a recipe of that name, and a shipped name before both.
+    Where a name has several meanings: a shipped model, then a path, then a recipe.
     """
     found: list[tuple[str, str, Path | Recipe]] = []  # short name, long name, item
     for item in items:

@@ -64,19 +64,19 @@ def convert(
 
 
 def _print_run(folder: Path) -> None:
-    """Read the run that was written, and say what it is."""
+    """Load the run that was written, and describe it."""
     from atrous.weights.importers.checkpoint import few
 
     network, taxonomy, run = load_run(folder)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"found    {run.model['name']} on {run.model['backbone']}, layout of {run.layout}")
     print(f"         output stride {run.model['output_stride']}, {parameters:,} parameters")
-    report = run.imported or None  # which older runs do not have
+    report = run.imported or None  # older runs have none
     if report:
         lines = [f"took     {report.taken}"]
         lines += [f"left     {few(report.left_over)}"] if report.left_over else []
         lines += [f"left     what {key} holds" for key in report.others]
-        for line in lines:  # with names of a stranger's file, which may move the cursor
+        for line in lines:  # names in untrusted files may move the cursor
             print(printable(line))
     mean, std = (
         " ".join(f"{x:.3f}" for x in values)

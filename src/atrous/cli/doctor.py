@@ -48,7 +48,7 @@ def doctor(
         html: Write a page with pictures of what was found; one file, which needs no network.
     """
     if write:
-        refuse_to_overwrite(folder)  # before the work, not after it
+        refuse_to_overwrite(folder)  # before the work
     with track("images") as progress:
         diagnosis = examine(folder, progress)
     if html is not None:
@@ -57,7 +57,7 @@ def doctor(
     if write:
         try:
             written = diagnosis.write()
-        except InputError as error:  # after the findings, which say why
+        except InputError as error:  # raised after the findings, which explain it
             refused = error
     if json_output:
         document = {**diagnosis.to_dict(), "written": [str(path) for path in written]}
@@ -119,7 +119,7 @@ def _splits(diagnosis: Diagnosis) -> str:
 
 
 def _labelled(label: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Yield blocks of text beside a label, wrapped, each with the indentation it begins with."""
+    """Yield blocks of text beside a label; each is wrapped and keeps its indentation."""
     for block in blocks:
         text = block.lstrip()
         indent = " " * (_LABEL_WIDTH + len(block) - len(text))

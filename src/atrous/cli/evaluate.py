@@ -25,7 +25,7 @@ from atrous.weights.hub import zoo_names
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PredictionOptions:
-    """What is scored in place of a model, and what the scores are compared with."""
+    """Predictions to score in place of a model, and a reference to compare with."""
 
     predictions: Path | None = None
     """Score these files: a folder with KEY.png (or KEY.labels.png) of each image, or a COCO
@@ -83,7 +83,7 @@ def evaluate(
         root: Folder that holds the images of a built-in set.
         protocol: Definition of the scores: pooled, mmseg, detectron2, kazuto, torchvision or
             per-image.
-        given: What is scored in place of a model, and what the scores are compared with.
+        given: Predictions to score in place of a model, and a reference to compare with.
         extras: Scores that are computed on request.
         shard: Score a part of the images: I/N, 1/N to N/N.
         options: How models are run.
@@ -158,7 +158,7 @@ def _from_model(
 
 
 def _reference(given: PredictionOptions, truth: Truth, options: ModelOptions) -> Source:
-    """Open what MODEL is compared with: counts, a folder of predictions, or a model."""
+    """Open the reference: counts, a folder of predictions, or a model."""
     assert given.against is not None
     path = Path(given.against)
     if path.suffix == ".npz":
@@ -173,18 +173,18 @@ def _reference(given: PredictionOptions, truth: Truth, options: ModelOptions) ->
 
 
 def _is_predictions(against: str) -> bool:
-    """Whether `against` is a folder of predictions, not a model."""
+    """Return whether `against` is a folder of predictions, not a model."""
     path = Path(against)
     return against not in zoo_names() and path.is_dir() and not has_run(path)
 
 
 def _is_panoptic(predictions: Path | None) -> bool:
-    """Whether predictions are a COCO panoptic result."""
+    """Return whether predictions are a COCO panoptic result."""
     return predictions is not None and predictions.suffix.lower() == ".json"
 
 
 def _part(shard: str, save: Path | None, total: int) -> range:
-    """Indices of part I of N: every Nth sample."""
+    """Return the indices of part I of N: every Nth sample."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
     if match is None or not 1 <= int(match[1]) <= int(match[2]) <= total:
         raise InputError(f"--shard {shard}: write I/N, 1/N to N/N, and N at most {total} here")
@@ -194,7 +194,7 @@ def _part(shard: str, save: Path | None, total: int) -> range:
 
 
 def _check_save(path: Path) -> None:
-    """Refuse a file that cannot be written, before hours of work for it."""
+    """Refuse a file that cannot be written, before hours of work."""
     if path.suffix != ".npz" or path.is_dir():
         raise InputError(f"--save {path}: give a file whose name ends in .npz")
     try:

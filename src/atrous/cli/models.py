@@ -1,4 +1,4 @@
-"""`atrous models`: what is shipped, what can be fetched and what can be built. Needs no torch."""
+"""`atrous models`: models that are shipped, can be fetched, or can be built. Needs no torch."""
 
 import json
 import textwrap
@@ -121,6 +121,6 @@ def _title(published: Published) -> str:
 
 
 def _row(name: str, text: str) -> str:
-    """Return a name, and a text beside it in lines of its own width."""
+    """Return a name, and a text beside it that is wrapped in its column."""
     indent = " " * 21
     return textwrap.fill(text, WIDTH, initial_indent=f"  {name:<18} ", subsequent_indent=indent)

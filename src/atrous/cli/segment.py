@@ -27,7 +27,7 @@ _BAR_WIDTH = 44
 _MAX_ROWS = 8
 """Classes that a table shows; the smaller ones are summed up."""
 PHOTOS_AT_A_TIME = 4
-"""Photos in the network, where there are as many threads; it bounds the memory, too."""
+"""Most photos in the network at a time, one for each thread; limits the memory."""
 
 
 @Parameter(name="*")
@@ -93,8 +93,9 @@ def segment(
 def _segment_videos(
     segmenter: Segmenter, targets: Mapping[str, Path], num_frames: int | None
 ) -> Iterator[Saved]:
-    """Segment and save each video, in order; `targets` holds its files' path without ending.
+    """Segment and save each video, in order.
 
+    `targets` maps each video to the path of its files without their endings.
     A video that ends too early is yielded twice: with its result, and with its error.
     """
     for source, target in targets.items():
@@ -119,7 +120,7 @@ def _segment_videos(
 
 @contextmanager
 def _ended_by_ctrl_c(video: Video) -> Iterator[Event]:
-    """Let Ctrl-C end the video, whose files are then finished; a second one ends everything.
+    """Let Ctrl-C end the video and finish its files; a second Ctrl-C ends the program.
 
     Yields:
         The event that the first Ctrl-C sets.

@@ -42,14 +42,14 @@ __all__ = [
 ]
 
 SHOWN_IMAGES = 6
-"""Images in which the models differ most."""
+"""Number of images that are shown: those in which the models differ most."""
 
 _APART = 5
-"""Least distance of shown images in the split: neighbouring frames of a video look alike."""
+"""Smallest distance of shown images in the split: neighbouring video frames look alike."""
 
 _RESAMPLES = 1000
 _RESAMPLES_OF_A_PAIR = 100
-"""Least number for each pair: adjusted for many pairs, no p-value could be small otherwise."""
+"""Smallest number for each pair: with fewer, no p-value adjusted for many pairs can be small."""
 
 
 class Model(NamedTuple):
@@ -67,10 +67,10 @@ class ModelResult:
 
     name: str
     evaluation: Evaluation
-    """With boundary scores."""
+    """Its boundary scores are not None."""
     cost: Cost
     speeds: Mapping[str, Speed] = field(default_factory=dict)
-    """By runtime."""
+    """Runtime -> speed."""
 
     @property
     def scores(self) -> Scores:
@@ -108,7 +108,7 @@ class ModelPair(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is more than chance."""
+        """Whether the difference is statistically significant."""
         return self.p_adjusted < SIGNIFICANT
 
 
@@ -161,7 +161,7 @@ class Comparison:
 
     @cached_property
     def mious(self) -> NDArray[np.float64]:
-        """(models, N) mIoU of each image by itself, over the classes in its truth."""
+        """(models, N) mIoU of each single image, over the classes in its truth."""
         return rates(self._counts, "per-image").miou
 
     @cached_property
@@ -170,7 +170,7 @@ class Comparison:
 
     @cached_property
     def most_different(self) -> list[int]:
-        """Images with the largest range of mIoU, the largest first; one of neighbouring images."""
+        """Indices of images with the largest range of mIoU, largest first; no close neighbours."""
         spread = np.nan_to_num(np.ptp(self.mious, axis=0))  # (N,)
         chosen: list[int] = []
         for i in np.argsort(-spread, kind="stable").tolist():
@@ -224,12 +224,12 @@ def compare(
     """Score all models on one data set, then count and measure their costs.
 
     Args:
-        models: two or more, see `open_model`; of one number of threads.
+        models: two or more from `open_model`, with the same number of threads.
         truth: images to label.
         protocol: one of `atrous.metrics.protocols.PROTOCOLS`.
-        size: (H, W) of the image that costs are of; by default that of the first image.
-        files: the file that each runtime loads of each model, to measure time and memory; left out,
-            they are not measured.
+        size: (H, W) of the image that costs are counted on; by default that of the first image.
+        files: the file that each runtime loads of each model, to measure time and memory; by
+            default these are not measured.
         rounds: number of times that each model labels the image in each runtime.
         track: shows the progress of each step.
     """

@@ -54,7 +54,7 @@ def cost_of(model: Path, size: tuple[int, int]) -> Cost:
 
 
 def cost_of_network(network: "PhotoNetwork", size: tuple[int, int]) -> Cost:
-    """Count the cost of a network on an image of `size` (H, W); a copy is used, on meta."""
+    """Count the cost of a network on an image of `size` (H, W), by a copy on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,11 +68,11 @@ def cost_of_network(network: "PhotoNetwork", size: tuple[int, int]) -> Cost:
 
 
 def _layers(bundle: Path, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Profile of each layer as it is in the file, without fusion."""
+    """Return the profile of each layer of the file, without fusion."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")  # packed has no shape
+    options.add_session_config_entry("session.disable_prepacking", "1")  # it hides shapes
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "layers")
@@ -97,12 +97,12 @@ def _multiply_adds(layer: dict[str, Any]) -> int:
 
 
 def _shapes(tensors: list[dict[str, list[int]]]) -> list[list[int]]:
-    """Shapes in [{type: shape}]."""
+    """Return the shapes in [{type: shape}]."""
     return [shape for tensor in tensors for shape in tensor.values()]
 
 
 def _parameters(bundle: Path) -> int:
-    """Number of values in the graph, without sizes and the scales of int8."""
+    """Return the number of values in the graph, without sizes and the scales of int8."""
     (graph,) = _fields(memoryview(bundle.read_bytes()))[_GRAPH]
     parts = _fields(graph)
     nodes, tensors = (map(_fields, parts[number]) for number in (_NODE, _INITIALIZER))
@@ -120,7 +120,7 @@ def _parameters(bundle: Path) -> int:
 
 
 def _fields(message: memoryview) -> dict[int, list[Any]]:
-    """The values of each field of a protobuf message: integers, or bytes."""
+    """Return the values of each field of a protobuf message: integers, or bytes."""
     fields: dict[int, list[Any]] = {}
     place = 0
     while place < len(message):
@@ -136,7 +136,7 @@ def _fields(message: memoryview) -> dict[int, list[Any]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """An integer, seven bits to a byte, and the place after it."""
+    """Return an integer, seven bits to a byte, and the place after it."""
     value = shift = 0
     while True:
         byte = message[place]

@@ -71,12 +71,12 @@ class Truth:
 
 
 class Source(NamedTuple):
-    """Predictions that are known to exist: a stream to be counted, or counts."""
+    """Predictions of one model: a stream of images to be counted, or saved counts."""
 
     name: str
     images: Iterable[Predicted] | Confusion
     note: str = ""
-    """A remark for people, if there is one."""
+    """A remark for the user, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,19 @@ class Evaluation:
     """Scores of one source of predictions."""
 
     name: str
-    """What was scored: "camvid (int8, onnxruntime, 2 threads)"."""
+    """Description: "camvid (int8, onnxruntime, 2 threads)"."""
     truth: Truth
     protocol: str
     confusion: Confusion
     scores: Scores
     intervals: Mapping[str, Interval]
-    """Intervals of the means: miou, fwiou, macc, pacc."""
+    """95 % intervals of the means: miou, fwiou, macc, pacc."""
     boundary: BoundaryScores | None
     calibration: Calibration | None
     levels: Sequence[TreeLevel]
-    """Scores of each depth of the class tree, if asked for; the last one holds the classes."""
+    """Scores of each depth of the class tree, if requested; the last one is of the classes."""
     pairs: Sequence[Pair] | None
-    """Most frequent confusions, if asked for."""
+    """Most frequent confusions, if requested."""
     reference: Reference | None = None
 
     @property
@@ -158,10 +158,10 @@ def evaluate(
 
     Args:
         source: predictions, of `from_model`, `from_files` or `from_counts`.
-        truth: what the source was made for.
+        truth: the samples that the source predicts.
         protocol: one of `atrous.metrics.protocols.PROTOCOLS`.
-        boundary: score the boundaries of each class, too; not of saved counts.
-        calibration: compare the probabilities with the accuracy; of a model with `confidence` only.
+        boundary: score the boundaries of each class, too; saved counts have none.
+        calibration: compare the probabilities with the accuracy; needs a model with `confidence`.
         tree: score the groups of the class tree, too.
         pairs: number of most frequent confusions to list.
         track: shows the progress.
@@ -287,20 +287,20 @@ def _fill(tally: Tally, source: Source, truth: Truth, track: Track) -> None:
 
 
 class _Segmentation(msgspec.Struct):
-    """What `atrous segment` writes beside the labels, as far as it is read here."""
+    """The fields of the JSON file of `atrous segment` that are read here."""
 
     classes: list[str] | None = None
 
 
 def _check_classes_beside(path: Path, truth: Truth) -> None:
-    """Refuse labels by a model of other classes, if `atrous segment` wrote these beside them."""
+    """Refuse labels by a model of other classes, which the JSON file of `atrous segment` names."""
     stem, ending, _ = path.name.rpartition(".labels.")
     beside = path.with_name(f"{stem}.json")
     if not ending or not beside.is_file():
         return
     try:
         classes = read_json(beside, _Segmentation).classes
-    except InputError:  # another program's
+    except InputError:  # written by another program
         return
     if classes is not None:
         check_same_classes(tuple(classes), truth.classes, str(beside), truth.dataset.name)

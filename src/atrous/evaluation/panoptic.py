@@ -1,4 +1,4 @@
-"""Panoptic results in COCO's format beside the truth of a split."""
+"""Scores of panoptic results in COCO's format."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,8 +25,8 @@ def evaluate_panoptic(
     """Score a panoptic result in COCO's format.
 
     Args:
-        result: JSON whose categories are the data set's ids; its PNGs lie in the folder of the same
-            name beside the JSON, or beside it.
+        result: JSON file whose categories are the data set's ids; its PNGs lie in the folder of the
+            same name, or beside the file.
         truth: split whose masks hold segments.
         taxonomy: classes of the data set.
         progress: called after each image.
@@ -48,7 +48,7 @@ def evaluate_panoptic(
 
 
 def _panoptic_predictions(result: Path, truth: Split) -> Split:
-    """Segments of `result` for each key of `truth`, as a split."""
+    """Return the segments of `result` for each key of `truth`, as a split."""
     known = np.flatnonzero(truth.encoding.table[:-1] != UNKNOWN).tolist()
     categories = [{"id": i, "name": str(i), "isthing": 0} for i in known]
     entries = read_annotations(result, categories).images

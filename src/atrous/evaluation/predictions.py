@@ -1,7 +1,7 @@
-"""Predictions in files: which file of a folder belongs to which sample, and what it holds.
+"""Predictions in files: the file of each sample in a folder, and its labels.
 
-A file is named after the sample's key or its image, in their folders or flat, and ends as
-`atrous segment` writes it (.labels.png, .labels.tif) or as other programs do (.png, .tif, .bmp).
+A file has the name of the sample's key or image, with or without their folders, and an ending of
+`atrous segment` (.labels.png, .labels.tif) or of other programs (.png, .tif, .bmp).
 """
 
 import re
@@ -26,7 +26,7 @@ from atrous.infer.ordered_map import in_order
 from atrous.taxonomy import IGNORE_INDEX
 
 _OURS = (".labels.png", ".labels.tif")
-"""Looked for first, since a photo may lie beside what atrous wrote of it."""
+"""Endings that are looked for first: the photo may lie in the same folder."""
 _ANY = (".png", ".tif", ".tiff", ".bmp")
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _MOST_NAMES = 5
@@ -38,7 +38,7 @@ class Predictions(NamedTuple):
     paths: dict[int, Path]
     """Index of the sample -> its file."""
     passed_over: str
-    """The other files in words; empty if there are none."""
+    """Describes the other files; empty if there are none."""
 
 
 def find_predictions(folder: Path, samples: Split | Shards, indices: Sequence[int]) -> Predictions:
@@ -80,7 +80,7 @@ def read_predictions(
         encoding: of the data set, if the files hold dataset ids (or colours); None if they hold
             train ids.
     """
-    if encoding is not None and not encoding.nearest:  # refused only where the truth is a class
+    if encoding is not None and not encoding.nearest:  # unknown ids may be where truth is ignored
         table = np.where(encoding.table == UNKNOWN, np.int16(IGNORE_INDEX), encoding.table)
         encoding = replace(encoding, table=table)
 
@@ -129,7 +129,7 @@ def _no_class(
 
 
 def stems(paths: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return the possible names of each sample's file, without its ending, the likeliest first.
+    """Return the possible names of each sample's file without its ending, most likely first.
 
     Args:
         paths: names of each sample, which may lead through folders.
@@ -151,7 +151,7 @@ def _tails(path: str) -> list[str]:
 
 
 def _names(samples: Split | Shards) -> list[list[str]]:
-    """Stems of each sample: of its image, with and without suffix, and of its key.
+    """Return the stems of each sample: its image with and without suffix, and its key.
 
     If two photos differ in their suffix alone, `atrous segment` keeps the suffix of the second.
     """
@@ -170,7 +170,7 @@ def _names(samples: Split | Shards) -> list[list[str]]:
 
 
 def _by_stem(files: Sequence[str], endings: Sequence[str]) -> dict[str, list[str]]:
-    """Files with one of these endings, in any case, by their name without the ending."""
+    """Return files with one of these endings, in any case: name without the ending -> files."""
     found: dict[str, list[str]] = {}
     for name in files:
         if not name.lower().endswith(_OURS) or endings is _OURS:
@@ -181,7 +181,7 @@ def _by_stem(files: Sequence[str], endings: Sequence[str]) -> dict[str, list[str
 
 
 def _is_image(path: Path, samples: Split | Shards, index: int) -> bool:
-    """Whether a file is the sample's photo itself."""
+    """Return whether a file is the sample's photo itself."""
     if isinstance(samples, Shards):
         return False
     return path.resolve() == samples.image_path(samples.keys[index]).resolve()
@@ -204,7 +204,7 @@ def _none_of(key: str, folder: Path, files: Sequence[str]) -> InputError:
 
 
 def _in_words(names: set[str]) -> str:
-    """Files in words: possible labels by name, the others by their number."""
+    """Describe files: possible labels by name, others by their number."""
     labels = sorted(name for name in names if name.lower().endswith(_ANY))
     kinds = Counter(Path(name).suffix.lower() for name in names.difference(labels))
     words = labels[:_MOST_NAMES]

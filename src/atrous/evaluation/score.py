@@ -1,8 +1,7 @@
-"""Predictions and truth in, exact counts out: the one place where prediction meets truth.
+"""Predictions and truth in, exact counts out.
 
-Predictions are a stream of `Predicted`, one image after the other. Threads read the next images
-ahead of the stream, and another thread counts behind it, so no more than a few images are in
-memory.
+Predictions are a stream of `Predicted`, one for each image. Two threads read the next images, and
+another one counts the previous image, so only a few images are in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,14 +38,14 @@ class Predicted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Counts of all images, by each metric that was asked for."""
+    """Counts of all images, by each requested metric."""
 
     confusion: Confusion
     boundary: Boundary | None = None
     calibration: Calibration | None = None
 
     def update(self, image: Predicted) -> None:
-        """Count one image; an error names the image."""
+        """Count one image."""
         key, prediction, label, confidence = image
         with about(key):
             self.confusion.update(prediction, label, key)
@@ -100,7 +99,7 @@ def count(
 
 
 def check_same_classes(model: Sequence[str], data: Sequence[str], name: str, place: str) -> None:
-    """Refuse to compare labels that mean different things.
+    """Refuse to compare labels of different classes.
 
     Args:
         model: class names of the predictions, in order.

@@ -1,7 +1,7 @@
 """Time and memory of models, in each runtime, on one image.
 
 Measurements are interleaved: all models in all runtimes take turns, so that load spikes affect all
-equally. Memory is measured in processes of their own: `python -m atrous.evaluation.timing`.
+equally. Memory is measured in separate processes: `python -m atrous.evaluation.timing`.
 """
 
 import subprocess
@@ -32,7 +32,7 @@ from atrous.progress import Progress, Track, silent, untracked
 __all__ = ["Bench", "Place", "Speed", "Timing", "bench", "measure", "peak_memory"]
 
 AGREEMENT = 0.99
-"""Least share of the confident pixels that a chosen runtime labels as the plain runtime does.
+"""Smallest share of the confident pixels that a chosen runtime labels as the plain runtime does.
 
 On all pixels of CamVid's 101 validation images, OpenVINO's bf16 labels 99.7 % as fp32 does (99.4 %
 in the worst image), and its int8 99.7 % as onnxruntime's int8; mIoU changes by at most 0.05 points.
@@ -42,7 +42,7 @@ _CONFIDENT = 0.6
 """Probability above which a pixel of the plain runtime is confident; close calls may differ."""
 
 _SLOW_START = "compile"
-"""Part of the names of runtimes that take a minute to start; `auto` never takes these."""
+"""Part of the names of runtimes that take a minute to start; `auto` never selects these."""
 
 _STEP_ROUNDS = 7
 _NOISE_SIZE = (360, 480)
@@ -122,8 +122,8 @@ def bench(
         model: bundle or run folder.
         photo: photo to label; by default blurred noise.
         size: (H, W) that the photo is resized to.
-        runtimes: runtimes to time; the first is the plain one, that others are compared with. By
-            default all, of which the fastest is remembered: `auto` takes it from then on.
+        runtimes: runtimes to time; the others are compared with the first. By default all, and
+            `auto` takes the fastest from then on.
         threads: of each runtime; by default as many as this process may run on.
         rounds: number of times that each runtime labels the photo.
         progress: called after each labelled photo.
@@ -217,13 +217,13 @@ def measure(
     calls = {place: partial(segmenter.predict, image) for place, segmenter in opened.items()}
     with track("images timed") as progress:
         seconds = _interleaved(calls, rounds, progress)
-    del opened, calls  # frees memory for the processes
+    del opened, calls  # frees their memory for the processes
     with track("processes measured") as progress:
         for done, (place, times) in enumerate(seconds.items(), start=1):
             size, memory = (image.shape[0], image.shape[1]), None
             try:
                 memory = peak_memory(files[place], place.runtime, threads, size)
-            except InputError as error:  # which need not cost the other numbers
+            except InputError as error:  # keeps the other numbers
                 unavailable[f"{place.name} in {place.runtime}"] = str(error)
             speeds[place.name][place.runtime] = Speed(median(times), memory)
             progress(done, len(seconds))
@@ -233,15 +233,15 @@ def measure(
 def peak_memory(path: Path, runtime: str, threads: int, size: tuple[int, int]) -> int | None:
     """Return the peak resident bytes of a new process that labels one image of `size` (H, W).
 
-    All of the process counts: Python, libraries, weights, activations. None on Windows, where
-    Python cannot tell.
+    They include Python, libraries, weights and activations. None on Windows, where Python cannot
+    measure them.
     """
     numbers = map(str, (threads, *size))
     command = [sys.executable, "-m", "atrous.evaluation.timing", str(path), runtime, *numbers]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise InputError(f"failed in a process of its own, for want of memory maybe ({reason})")
+        raise InputError(f"failed in a separate process, perhaps for lack of memory ({reason})")
     return int(done.stdout) or None
 
 
@@ -249,7 +249,7 @@ def most_resident() -> int:
     """Return the peak resident bytes of this process so far; 0 on Windows."""
     if sys.platform == "win32":
         return 0
-    if sys.platform == "linux":  # where getrusage begins with the peak of the parent process
+    if sys.platform == "linux":  # getrusage would include the peak of the parent process
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     import resource

@@ -1,8 +1,8 @@
-"""Certificates: labels and scores of a bundle beside those of torch in float32, on real images.
+"""Certificates: labels and scores of a bundle compared with those of torch in float32.
 
-A bundle passes if neither the IoU of a class nor their mean falls by more than the budget, in
-points (hundredths). As a rule the worst class decides. A class that never occurs in the truth
-counts in the mean alone, once it is predicted.
+A bundle passes if neither the IoU of a class nor the mean IoU falls by more than the budget, in
+points (hundredths). Usually the worst class decides. A class that is not in the truth counts only
+in the mean, if it is predicted.
 """
 
 from collections.abc import Sequence
@@ -38,19 +38,19 @@ class Certificate:
 
     @property
     def changes(self) -> dict[str, float]:
-        """Change of each class's IoU in points, worst first, of the classes scored twice."""
+        """Change of IoU in points, worst first, of each class that both models have a score of."""
         points = 100 * (self.after.iou - self.before.iou)  # (K,)
         scored = ((c, float(p)) for c, p in zip(self.classes, points, strict=True) if p == p)
         return dict(sorted(scored, key=lambda item: item[1]))
 
     @property
     def passed(self) -> bool:
-        """Whether no loss exceeds the budget; false where no class could be scored."""
+        """Whether no loss exceeds the budget; false if no class has a score."""
         mean = 100 * (self.after.miou - self.before.miou)
         return bool(self.changes) and min(mean, *self.changes.values()) >= -self.budget
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores in a bundle's metadata: its own, with the reference's beside them."""
+        """Return the scores in a bundle's metadata: those of the bundle and of the reference."""
         return {
             "images": self.num_images,
             **self.after.to_dict(self.classes),
@@ -73,7 +73,7 @@ def certify(
 
     Args:
         reference: the network in torch, in float32.
-        bundle: the bundle that was made of it.
+        bundle: the bundle that was exported from it.
         samples: labelled images that neither training nor calibration has seen.
         classes: K names.
         budget: points of IoU that a class may lose, 0 or more.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
     """Trace `network`, in eval mode, with free batch size, height and width."""
-    # Sizes that are no multiple of 8, so that padding and crop are traced, too.
+    # The sizes are no multiples of 8, so padding and crop are traced, too.
     image = torch.zeros((2, 70, 101, network.channels), dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -50,7 +50,7 @@ def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop what only helps to debug the trace: source paths, stack traces and inner shapes."""
+    """Remove debug information of the trace: source paths, stack traces and inner shapes."""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
     model.doc_string = ""
@@ -60,7 +60,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def set_metadata(model: onnx.ModelProto, metadata: BundleMetadata) -> None:
-    """Put `metadata` into `model`, in place of any that it has."""
+    """Set the metadata of `model`; earlier ones are removed."""
     onnx.helper.set_model_props(model, metadata.to_properties())
     model.producer_name, model.producer_version = "atrous", metadata.version
 

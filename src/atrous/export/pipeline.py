@@ -1,6 +1,6 @@
 """A run to a bundle: trace, quantise, compare with torch, and write the file once.
 
-torch and onnx are imported when a run is exported: `bundles_by_runtime` serves bundles, too, where
+torch and onnx are imported when a run is exported, since `bundles_by_runtime` takes bundles where
 they are not installed.
 """
 
@@ -136,7 +136,7 @@ def bundles_by_runtime(
         for done, (name, path) in enumerate(models.items(), start=1):
             forms = [path]
             if path.is_dir() and set(runtimes) & set(OF_BUNDLES):
-                # OpenVINO keeps what it compiled by the file's name: one name, one such file
+                # OpenVINO caches compiled networks by the file's name; one name keeps one entry
                 forms.append(folder / str(done) / "compared.onnx")
                 export_bundle(path, forms[-1])
             for form in forms:
@@ -161,7 +161,7 @@ def dataset_of_run(run: Path, data: str | None, root: Path | str | None) -> Data
 
 
 def _without_paths(metadata: BundleMetadata) -> BundleMetadata:
-    """Drop the paths of other weights from the recipe: a bundle goes where they do not exist."""
+    """Remove paths of other weights from the recipe: they do not exist on other machines."""
     paths = ("init", "backbone_weights")
     recipe = {key: value for key, value in metadata.recipe.items() if key not in paths}
     return replace(metadata, recipe=recipe)
@@ -180,7 +180,7 @@ def _predict(runtime: Runtime) -> Predict:
 
 
 def _calibration_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
-    """Yield images of the split train, evenly spaced, each read when it is needed."""
+    """Yield evenly spaced images of the split train; each is read when it is needed."""
     samples = dataset.split("train")
     for index in np.unique(np.linspace(0, len(samples) - 1, _CALIBRATION_IMAGES).astype(int)):
         yield samples[int(index)].image

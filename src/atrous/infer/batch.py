@@ -28,7 +28,7 @@ __all__ = ["Inputs", "Saved", "find_inputs", "segment_images"]
 _SUFFIXES = photo_files.IMAGE_SUFFIXES + photo_files.UNREAD_SUFFIXES
 _OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
 _DARK = 1 << 13
-"""A 16-bit photo without a larger value most likely holds fewer bits."""
+"""A 16-bit photo whose values are all below this most likely holds fewer bits."""
 
 
 AnyResult = Segmentation | RasterSegmentation | VideoSegmentation
@@ -94,7 +94,7 @@ def _video_name(text: str) -> Path:
 
 
 def _free(folder: Path, file: Path, taken: set[Path]) -> Path:
-    """Return FOLDER/STEM; where it is taken, FOLDER/STEM.SUFFIX; then with a number; take it."""
+    """Take the first free name: FOLDER/STEM, FOLDER/STEM.SUFFIX, then numbered ones."""
     numbered = (f"{file.name}-{number}" for number in range(2, len(taken) + 3))
     names = (file.stem, file.name, *numbered)
     free = next(folder / name for name in names if folder / name not in taken)
@@ -103,7 +103,7 @@ def _free(folder: Path, file: Path, taken: set[Path]) -> Path:
 
 
 def _images_in(folder: Path, notify: Notify) -> list[Path]:
-    """Return the images at any depth, sorted, without hidden ones and those that atrous wrote."""
+    """Return the images at any depth, sorted; hidden files and outputs of atrous are left out."""
     files = [
         path
         for path in sorted(folder / name for name in walk(folder))
@@ -136,13 +136,13 @@ def segment_images(
     track: Track = untracked,
     notify: Notify = unheard,
 ) -> Iterator[Saved]:
-    """Segment and save the photos, as many at a time as the segmenter takes, then the rasters.
+    """Segment and save the photos, `segmenter.calls` at a time, then the rasters.
 
     Args:
         segmenter: the model.
         inputs: the images, and where their files go; videos are left out.
-        bands: from `Segmenter.reading`, which decides by default; where it names bands or values,
-            all images are rasters.
+        bands: result of `Segmenter.reading`, by default of these images; if it names bands or
+            values, all images are read as rasters.
         track: shows the progress of photos, and of the tiles of each raster.
         notify: called with a line about a photo whose labels are doubtful.
     """
@@ -189,7 +189,7 @@ def _segment_rasters(
 
 
 def _notify_doubts(path: Path, notify: Notify) -> None:
-    """Tell why the labels of a photo may not be of what its owner sees."""
+    """Notify of reasons why the labels of a photo may be wrong."""
     if photo_files.has_frames(path):
         notify(f"{path}: several pictures; the first one is labelled")
     if 0 < (largest := photo_files.largest_of_16_bits(path) or 0) < _DARK:

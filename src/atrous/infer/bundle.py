@@ -1,10 +1,9 @@
 """The bundle: one ordinary .onnx file that explains itself, and its metadata.
 
 The graph takes `image: uint8 (B, H, W, C)` of any size, normalises and pads inside, and returns
-`logits: float32 (B, K, ceil(H / stride), ceil(W / stride))`. C is 3, sRGB, unless `bands` says
-others. Everything else that a user of the file must know is in its metadata, JSON values under keys
-that begin with "atrous.", so that the file can be renamed, mailed and read in ten years, with
-nothing beside it.
+`logits: float32 (B, K, ceil(H / stride), ceil(W / stride))`. C is 3, sRGB, unless `bands`
+names others. The metadata hold everything else that a user of the file must know, as JSON values
+under keys that begin with "atrous."; no other file is needed.
 """
 
 import json
@@ -34,7 +33,7 @@ _FIX = "export the bundle again"
 
 @dataclass(frozen=True, kw_only=True)
 class BundleMetadata:
-    """What a bundle says about itself."""
+    """Metadata of a bundle."""
 
     taxonomy: Taxonomy
     task: str = "semantic"
@@ -48,9 +47,9 @@ class BundleMetadata:
     value_range: tuple[float, float] | None = None
     """Values of these files that are black and white; None: 0 and 255."""
     model: str
-    """For people: "deeplabv3plus on tf_efficientnet_lite2, output stride 16"."""
+    """Description: "deeplabv3plus on tf_efficientnet_lite2, output stride 16"."""
     licence: str
-    """Licence of the weights, with what the training data ask for."""
+    """Licence of the weights, with the terms of the training data."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     """Mean and standard deviation; for information, since the graph applies them itself."""
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -60,16 +59,16 @@ class BundleMetadata:
     """Version of atrous that wrote the file."""
 
     def __post_init__(self) -> None:
-        assert self.reading  # whose limits hold here, too
+        assert self.reading  # checks the bands
 
     @property
     def reading(self) -> Bands:
-        """How files become images for it."""
+        """How files are read as images of the model."""
         return Bands(self.bands, self.value_range, of=self.bands_of)
 
     @property
     def channels(self) -> int:
-        """C of its images."""
+        """C of the images."""
         return self.reading.channels
 
     def to_properties(self) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Result:
         raise NotImplementedError
 
     def coverage(self) -> dict[str, float]:
-        """Return the share of each class that is present, largest first, of pixels with a class."""
+        """Return the share of each present class in the pixels with a class, largest first."""
         shares, classes = self.shares, self.taxonomy.classes
         order = np.argsort(-shares, kind="stable")
         return {classes[i]: float(shares[i]) for i in order if shares[i]}

@@ -1,8 +1,8 @@
-"""The choice of `auto`: the runtime that `atrous bench` found fastest here, or else the plain one.
+"""Selection of the runtime `auto`: the fastest in `atrous bench` here, by default the plain one.
 
-A measurement takes seconds, so none is made unasked: without one, `auto` is the plain runtime of
-the model, which starts quickest and which the certificate was made with. A measurement holds for
-the same processor, libraries, model and number of threads.
+Only `atrous bench` measures, since that takes seconds. Without a measurement, `auto` is the plain
+runtime of the model: it starts fastest, and the certificate was made with it. A measurement holds
+for one processor, model, number of threads and set of library versions.
 """
 
 import json
@@ -22,7 +22,7 @@ def plain_runtime(path: Path) -> str:
 
 
 def remembered(path: Path, threads: int) -> str | None:
-    """Return the runtime that was measured fastest for this model, if any was."""
+    """Return the runtime that was measured as the fastest for this model, if there is one."""
     choices = _choices()
     return choices.get(_key(path, threads)) if choices else None
 
@@ -57,7 +57,7 @@ def _choices() -> dict[str, str]:
 
 
 def _key(path: Path, threads: int) -> str:
-    """Return the conditions that a measurement holds for, as text."""
+    """Return the conditions of a measurement, as text."""
     weights = path / "best.safetensors" if path.is_dir() else path
     libraries = [f"{name} {number}" for name, number in versions().items()]
     return ", ".join([processor(), f"{threads} threads", *libraries, file_hash(weights)])

@@ -1,9 +1,9 @@
 """Segmenter: a photo, an array or a stream of files to Segmentations.
 
 In a stream, `calls + 1` workers each decode, segment and save one photo; order is preserved. Two
-photos in the network with one thread each are faster than one with two, and while one waits for the
-disk another uses the processor. In memory are at most the photos in work and as many that wait for
-their turn.
+photos in the network with one thread each are faster than one photo with two threads, and while one
+worker waits for the disk another uses the processor. The memory holds at most the photos in work,
+and as many finished ones that wait for an earlier photo.
 """
 
 import threading
@@ -48,7 +48,7 @@ class Segmenter:
     """Photos to Segmentations, with one runtime."""
 
     def __init__(self, runtime: Runtime, calls: int = 1, crf: Crf | None = None):
-        """Take a runtime that was opened for `calls` at a time, and the CRF that refines labels."""
+        """Take a runtime that was opened for `calls` concurrent calls; `crf` refines the labels."""
         self.runtime = runtime
         self.calls = calls
         self.crf = crf
@@ -73,11 +73,11 @@ class Segmenter:
         bands: Sequence[int] = (),
         value_range: tuple[float, float] | None = None,
     ) -> tuple[Bands, str]:
-        """Return how a set of files is read, and a line about it; by default as the training data.
+        """Return how to read a set of files, by default as the training data; and a line about it.
 
         Args:
-            paths: the files; they decide what a fourth band of TIFFs is.
-            bands: numbers of the bands to take; one is taken as grey by a model of colours.
+            paths: the files; together they decide whether a fourth band of TIFFs is alpha.
+            bands: numbers of the bands to take; for a model of colours, one band is grey.
             value_range: the values of black and white.
         """
         own = self.metadata.reading
@@ -131,8 +131,8 @@ class Segmenter:
     ) -> Iterator[T]:
         """Yield the results of `function` for each outcome of `stream`, in order.
 
-        `function` runs in the photo's worker, beside the other photos; it mostly saves. `bands` are
-        from `reading`; without them each file decides for itself.
+        `function` runs in the photo's worker, concurrently with other photos; usually it saves.
+        `bands` is a result of `reading`, by default of each file.
         """
 
         def work(path: Path | str) -> T:
@@ -149,9 +149,9 @@ class Segmenter:
     def video(self, source: str | Path | Video) -> Iterator[Segmentation]:
         """Yield the Segmentation of each frame of a video file, a camera or a stream, in order.
 
-        A live source (a camera such as /dev/video0, an address that has no length) drops the frames
-        that there is no time for. A damaged video raises after the frames before the damage. Needs
-        the video extra.
+        A live source (a camera such as /dev/video0, an address that has no length) drops frames
+        while the network is busy. Damage raises an error after the frames before it. Needs the
+        video extra.
         """
         with source if isinstance(source, Video) else Video(source) as video:
             yield from self.map_frames(lambda frame: frame, video)
@@ -228,7 +228,7 @@ def load(
         tile: side of the tiles that images are cut into, a multiple of 128 pixels; by default 1024
             for images over 4 million pixels; 0: no tiles.
         flip: average over each image and its mirror image.
-        scales: average over these sizes of each image, as factors of its own.
+        scales: average over these factors of each image's size.
         crf: published parameters of a dense CRF that refines the labels ("deeplab", "kazuto",
             "kraehenbuehl"), or your own.
     """

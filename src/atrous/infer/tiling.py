@@ -3,10 +3,10 @@
 Tiles begin at multiples of 32 pixels, where a network's own grid begins, so that away from their
 borders they have the logits of the whole image. There a tile counts in full; towards a border that
 is not the image's its weight falls smoothly to zero, and the weights of all tiles sum to one.
-Logits are blended at their own resolution, and only as many rows as a tile has are kept: memory
-grows with the width of an image and not with its height.
+Logits are blended at their own resolution, and only the rows of one tile are kept: memory grows
+with the width of an image and not with its height.
 
-A network with image pooling sees all of an image at once, and so labels tiles otherwise than the
+A network with image pooling sees the whole image, so its labels of tiles differ from those of the
 whole.
 """
 
@@ -33,7 +33,7 @@ _GRID = 32
 """A multiple of every output stride, to which a network pads its image."""
 
 _STRIP = 16
-"""Rows of logits that are turned into labels at a time."""
+"""Rows of logits that become labels at a time."""
 
 ReadRows = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 """The rows from the first up to the second, (n, W, C), and where they have data, (n, W).
@@ -82,8 +82,8 @@ def label_rows(
 ) -> Iterator[Labels]:
     """Yield the labels (n, W) of an image, some rows at a time, from the top; as `blend`.
 
-    A row of logits waits for the row below it, which its labels depend on; so strips have the
-    labels that the whole would have.
+    The labels of a row of logits depend on the row below it, so the row is held until that one is
+    there: strips have the labels of the whole.
     """
     stride = runtime.metadata.stride
     held: NDArray[np.float32] | None = None  # (K, 2, w): the row that waits, and the one above
@@ -149,7 +149,7 @@ def blend(
             following = tops[row + 1] // stride if row + 1 < len(tops) else down.shape[1]
             done = following - top // stride
             yield band[:, :done]
-            for plane in band:  # one by one, since numpy copies what it moves
+            for plane in band:  # numpy copies what it moves: one plane at a time
                 plane[: height - done], plane[height - done :] = plane[done:], 0
 
 

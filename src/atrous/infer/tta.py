@@ -20,14 +20,14 @@ _GRID = 32
 
 
 class AugmentedRuntime:
-    """A runtime whose logits are the mean over scales, and over both directions if it flips."""
+    """A runtime whose logits are the mean over scales and, with `flip`, over mirror images."""
 
     def __init__(self, runtime: Runtime, flip: bool, scales: Sequence[float] = ()):
         """Wrap `runtime`.
 
         Args:
             runtime: images to logits.
-            flip: whether mirrored images count, too.
+            flip: whether to average over mirrored images, too.
             scales: factors of the images' sizes; none: 1 alone.
         """
         if wrong := [scale for scale in scales if not 0.1 <= scale <= 8]:

@@ -32,9 +32,9 @@ class Chart:
     title: str
     """Title of the horizontal axis."""
     columns: Sequence[tuple[float, str]]
-    """Positions and texts of its marks."""
+    """Positions and texts of the marks of the horizontal axis."""
     rows: Sequence[tuple[float, str]]
-    """The same of the vertical axis."""
+    """Positions and texts of the marks of the vertical axis."""
     points: Sequence[Point]
 
 
@@ -71,7 +71,7 @@ def chart(title: str, x: Sequence[float], y: Sequence[tuple[float, float, float]
 
 
 def marks(values: Sequence[float]) -> list[float]:
-    """About five round numbers that enclose `values`.
+    """Return about five round numbers that enclose `values`.
 
     >>> marks([0.0, 17.3])
     [0.0, 5.0, 10.0, 15.0, 20.0]

@@ -32,7 +32,7 @@ _DARKER = 0.4
 
 
 def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> None:
-    """Write the page of a comparison; `scenes` are taken one at a time."""
+    """Write the page of a comparison; one of `scenes` is in memory at a time."""
     taxonomy = comparison.truth.dataset.taxonomy
     values = {
         "comparison": comparison,
@@ -57,7 +57,7 @@ def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> N
 
 
 def _charts(comparison: Comparison) -> list[Chart]:
-    """Accuracy over each cost: multiply-adds, and time in each runtime."""
+    """Return charts of accuracy over each cost: multiply-adds, and time in each runtime."""
     models = comparison.models
     ends = [(m.scores.miou, *m.evaluation.intervals["miou"]) for m in models]
     heights = [(100 * middle, 100 * low, 100 * high) for middle, low, high in ends]
@@ -69,7 +69,7 @@ def _charts(comparison: Comparison) -> list[Chart]:
 
 
 def _classes(comparison: Comparison) -> list[tuple[str, str, list[str]]]:
-    """Name, colour and IoU by each model in percent, of each class, best first."""
+    """Return name, colour and IoU in percent by each model, of each class, best first."""
     taxonomy = comparison.truth.dataset.taxonomy
     iou = np.stack([model.scores.iou for model in comparison.models])  # (models, K)
     order = np.argsort(-np.nan_to_num(iou[0], nan=-1.0), kind="stable").tolist()
@@ -84,7 +84,7 @@ def _classes(comparison: Comparison) -> list[tuple[str, str, list[str]]]:
 
 
 def _pictures(scene: Scene, comparison: Comparison) -> list[tuple[str, str]]:
-    """Captions and data URIs: photo, truth, where models differ, and each prediction."""
+    """Return captions and data URIs: photo, truth, differences, and each prediction."""
     photo = Image.fromarray(shown(scene.sample.image))
     photo.thumbnail(_PICTURE)
     taxonomy = comparison.truth.dataset.taxonomy
@@ -101,7 +101,7 @@ def _pictures(scene: Scene, comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _marked(photo: Image.Image, predictions: Sequence[Labels]) -> Image.Image:
-    """The photo in dark grey, with a mark on the pixels that not all models label alike."""
+    """Return the photo in dark grey; pixels that models label differently are marked."""
     differ = np.any([labels != predictions[0] for labels in predictions[1:]], axis=0)  # (H, W)
     share = Image.fromarray(255 * differ.astype(np.uint8)).resize(photo.size, Image.Resampling.BOX)
     dark = photo.convert("L").point(lambda value: _DARKER * value).convert("RGB")

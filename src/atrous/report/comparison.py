@@ -17,16 +17,16 @@ Columns = dict[str, list[Cell]]
 _NAME = 19
 """Columns for the name of a model."""
 _SENTENCES = 3
-"""Up to so many pairs are written as sentences; more become a table."""
+"""Most pairs that are written as sentences; more become a table."""
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Scores, costs, differences, classes and images, as text of 80 columns."""
+    """Return scores, costs, differences, classes and images, as text of 80 columns."""
     return "\n".join(_lines(comparison))
 
 
 def score_columns(comparison: Comparison) -> Columns:
-    """Scores of each model in percent, with the intervals of the means as notes."""
+    """Return scores of each model in percent, with the intervals of the means as notes."""
     models = comparison.models
     columns = {
         heading: [
@@ -41,7 +41,7 @@ def score_columns(comparison: Comparison) -> Columns:
 
 
 def cost_columns(comparison: Comparison) -> Columns:
-    """Costs of each model, with the memory in each runtime as notes."""
+    """Return costs of each model, with the memory in each runtime as notes."""
     models = comparison.models
     columns = {
         "params": [Cell(f"{model.cost.parameters / 1e6:.2f} M") for model in models],
@@ -60,7 +60,7 @@ def cost_columns(comparison: Comparison) -> Columns:
 
 
 def difference_columns(comparison: Comparison) -> Columns:
-    """Mean IoU of the row less that of the column, in points, with adjusted p-values as notes."""
+    """Return the mIoU of the row minus that of the column, in points; notes: adjusted p-values."""
     place = {model.name: i for i, model in enumerate(comparison.models)}
     cells = [[Cell("")] * len(place) for _ in place]  # by column
     for pair in comparison.pairs:
@@ -74,7 +74,7 @@ def difference_columns(comparison: Comparison) -> Columns:
 
 
 def model_table(comparison: Comparison, columns: Mapping[str, Sequence[str | Cell]]) -> Table:
-    """Rows of the models, numbered, best first."""
+    """Return the numbered rows of the models, best first."""
     names = [model.name for model in comparison.models]
     return Table(names=names, columns=columns, numbered=True, name_width=_NAME)
 

@@ -1,6 +1,6 @@
-"""The page of `atrous data doctor --html`: what was found, with pictures, in one file.
+"""The page of `atrous data doctor --html`: findings with pictures, in one file.
 
-All pictures are inside, as small JPEGs; nothing is loaded from elsewhere and no script runs.
+The pictures are small JPEGs inside the page; it loads nothing and runs no script.
 """
 
 from collections.abc import Sequence
@@ -40,13 +40,13 @@ _OF_A_SPLIT = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """A pair as the page shows it."""
+    """An image and its mask on the page."""
 
     caption: str
     image: str
-    """As a data URI; empty where it cannot be read."""
+    """Data URI of the image; empty if it cannot be read."""
     mask: str
-    """Laid over the image if it has its size; likewise."""
+    """Data URI of the mask, over the image if their sizes agree; empty if it cannot be read."""
 
 
 def write_page(path: Path, diagnosis: Diagnosis) -> None:
@@ -55,7 +55,7 @@ def write_page(path: Path, diagnosis: Diagnosis) -> None:
 
 
 def render(diagnosis: Diagnosis) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     taxonomy = taxonomy_of(diagnosis.scan.labels, "")
     read = _label_reader(diagnosis)
     by_image = {stats.pair.image: stats.pair for stats in diagnosis.scan.pairs}
@@ -77,7 +77,7 @@ def render(diagnosis: Diagnosis) -> str:
 
 
 def _label_reader(diagnosis: Diagnosis) -> ReadMask:
-    """What reads a label in train ids, also of the pairs that are left out."""
+    """Return the function that reads a label in train ids, of left-out pairs as well."""
     given = diagnosis.scan.layout.splits
     if diagnosis.described:
         dataset = Dataset.open(diagnosis.folder)
@@ -87,7 +87,7 @@ def _label_reader(diagnosis: Diagnosis) -> ReadMask:
 
 def _picture(folder: Path, pair: Pair, read: ReadMask, taxonomy: Taxonomy) -> Picture:
     photo, size, image, mask = None, (0, 0), "", ""
-    # Where a half cannot be read, the finding says why; the page shows the other one.
+    # If one of the two cannot be read, a finding says why, and the page shows the other one.
     with suppress(InputError):
         pixels = shown(read_pixels(folder / pair.image, pair.bands)[0])
         photo, size = Image.fromarray(pixels), pixels.shape[:2]
@@ -100,7 +100,7 @@ def _picture(folder: Path, pair: Pair, read: ReadMask, taxonomy: Taxonomy) -> Pi
 
 
 def _close_ups(folder: Path, finding: Finding, pictures: Sequence[Picture]) -> list[Picture]:
-    """Show the overlay, and beside it an edge of the very mask, where blur can be seen."""
+    """Show the overlay, and beside it an enlarged edge of the mask, where blur is visible."""
     both = zip(pictures, finding.pairs, strict=False)
     return [
         Picture(shown.caption, shown.mask, _close_up(folder / pair.mask)) for shown, pair in both
@@ -108,7 +108,7 @@ def _close_ups(folder: Path, finding: Finding, pictures: Sequence[Picture]) -> l
 
 
 def _close_up(path: Path) -> str:
-    """A few pixels of a mask, much enlarged, around three in a row that all differ."""
+    """Return a few enlarged pixels of a mask around three different ones in a row."""
     try:
         codes = read_colors(path)  # (H, W)
     except InputError:
@@ -122,7 +122,7 @@ def _close_up(path: Path) -> str:
     left = max(min(columns[len(rows) // 2] - 12, width - 24), 0)
     crop = codes[top : top + 18, left : left + 24]  # (18, 24)
     colors = np.stack([crop & 255, crop >> 8 & 255, crop >> 16], 2).astype(np.uint8)
-    if colors.max() < _DARK:  # small ids, as they look in a grey mask: nearly black
+    if colors.max() < _DARK:  # ids of a grey mask would be nearly black
         colors = np.array(distinct_colors(_DARK), np.uint8)[crop & 255]
     return data_uri(Image.fromarray(colors.repeat(8, 0).repeat(8, 1)))
 
@@ -130,7 +130,7 @@ def _close_up(path: Path) -> str:
 def _overlay(
     photo: Image.Image | None, label: NDArray[np.uint8], taxonomy: Taxonomy
 ) -> Image.Image:
-    """The colours of a label, small; over the small photo of it, where one is given."""
+    """Return the small colours of a label, over its small photo if one is given."""
     if photo is not None:
         return page.overlay(photo, label, taxonomy)
     small = Image.fromarray(label)
@@ -139,7 +139,7 @@ def _overlay(
 
 
 def _spread(keys: Sequence[str], count: int) -> list[str]:
-    """`count` keys, evenly spread."""
+    """Return `count` keys, evenly spaced."""
     places = np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int)
     return [keys[place] for place in places]
 

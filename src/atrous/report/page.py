@@ -1,4 +1,4 @@
-"""Parts that all pages share; a page is one file with small pictures inside, and loads nothing.
+"""Parts of all pages; a page is one file with small pictures inside, and loads nothing.
 
 Templates escape the names of files, classes and models, which are untrusted.
 """
@@ -32,14 +32,14 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """The picture as a JPEG in a data URI."""
+    """Return the picture as a JPEG in a data URI."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def css_color(color: tuple[int, int, int]) -> str:
-    """An sRGB colour in CSS.
+    """Return an sRGB colour in CSS.
 
     >>> css_color((255, 0, 16))
     '#ff0010'

@@ -13,11 +13,11 @@ from atrous.report.tables import WIDTH, Table, fit
 from atrous.text import amount, percent, percent_range, points
 
 SHOWN = 10
-"""Of more than four times as many classes, so many of the best and of the worst are shown."""
+"""Number of best and of worst classes shown, if there are more than four times this number."""
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """Means, classes, and whatever else was asked for."""
+    """Return the means, the classes and the requested scores."""
     classes, scores, boundary = evaluation.truth.classes, evaluation.scores, evaluation.boundary
     lines = [*title(evaluation.name, evaluation.truth), *_means(evaluation)]
     columns = {"IoU": scores.iou, "acc": scores.acc}
@@ -38,7 +38,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 
 def panoptic_text(scores: PanopticScores, num_images: int) -> str:
-    """Means, then each category, best PQ first."""
+    """Return the means, then each category, best PQ first."""
     categories = scores.per_class.values()
     lines = [
         f"{amount(num_images, 'image')}, {amount(len(categories), 'category', 'categories')}, "
@@ -57,9 +57,9 @@ def panoptic_text(scores: PanopticScores, num_images: int) -> str:
 
 
 def score_table(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]]) -> str:
-    """A row for each class, best first by the first column, which is also drawn as a bar.
+    """Return a row for each class, best first by the first column, which is drawn as a bar, too.
 
-    Of many classes, only the best and the worst of those with a score are shown.
+    If there are many classes, only the best and the worst with a score are shown.
 
     Args:
         names: K classes or groups.
@@ -89,7 +89,7 @@ def conclusion(test: PairedTest, p_value: float) -> str:
 
 
 def title(name: str, truth: Truth) -> list[str]:
-    """What was scored on what, and on how much of it if some images do not exist here."""
+    """Name the model and the data, and the number of images if some are missing here."""
     lines = [f"{name} on {truth.dataset.name}, split {truth.split}"]
     here, missing = len(truth.samples), truth.samples.missing
     if missing:

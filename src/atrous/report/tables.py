@@ -13,11 +13,11 @@ _LONGEST_NAME = 36
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that says more on a page than its text."""
+    """A cell with a note or a colour on a page."""
 
     text: str
     note: str = ""
-    """Shown small below the text, on a page only."""
+    """Small text below, on a page only."""
     kind: str = ""
     """CSS class, such as "better" or "worse"."""
 
@@ -35,12 +35,12 @@ class Table:
     left: Collection[str] = ()
     """Headings of columns that are aligned to the left; all others are aligned to the right."""
     numbered: bool = False
-    """Whether rows are numbered from 1, on a page with a colour for each number."""
+    """Whether rows are numbered from 1; on a page each number has a colour."""
     name_width: int | None = None
     """Columns for the names; by default those of the longest name, at most 36."""
 
     def to_text(self, width: int = WIDTH) -> str:
-        """Lines of at most `width` columns; table columns that do not fit follow in a block below.
+        """Return lines of at most `width` columns; table columns that do not fit follow below.
 
         >>> print(Table(names=["cat", "dog"], columns={"IoU": [" 68.4", "    -"]}).to_text())
                  IoU
@@ -71,7 +71,7 @@ class Table:
         return "\n".join(line.rstrip() for block in blocks for line in block)
 
     def to_html(self) -> str:
-        """An HTML table; all texts are escaped."""
+        """Return an HTML table; all texts are escaped."""
         headings = "".join(f"<th>{escape(text)}</th>" for text in (self.heading, *self.columns))
         rows = zip(*self.columns.values(), strict=True) if self.columns else [()] * len(self.names)
         body = [
@@ -89,7 +89,7 @@ class Table:
 
 
 def fit(name: str, width: int) -> str:
-    """Pad or cut a name to `width` columns of a terminal; of a long one, its end is shown.
+    """Pad or cut a name to `width` columns of a terminal; a long name loses its beginning.
 
     >>> fit("cat", 5), fit("indoor/rug", 5), fit("猫と犬と", 5)
     ('cat  ', 'r/rug', '犬と ')
@@ -101,7 +101,7 @@ def fit(name: str, width: int) -> str:
 
 
 def row_color(number: int) -> str:
-    """CSS colour of a row, numbered from 1: each hue is the one before, turned by the golden angle.
+    """Return the CSS colour of a row, numbered from 1: hues are a golden angle apart.
 
     >>> row_color(1), row_color(2)
     ('hsl(0 60% 42%)', 'hsl(138 60% 42%)')
@@ -122,5 +122,5 @@ def _html_cell(cell: str | Cell) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: Chinese, Japanese and Korean letters take two."""
+    """Return columns of a terminal: Chinese, Japanese and Korean letters take two."""
     return len(text) + sum(east_asian_width(letter) in "WF" for letter in text)

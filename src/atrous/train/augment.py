@@ -19,7 +19,7 @@ _FILL = {tv_tensors.Image: 127, tv_tensors.Mask: IGNORE_INDEX}
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]
-    """Resize by a factor whose logarithm is uniform: half is as likely as twice the size."""
+    """Resize by a log-uniform factor: half the size is as likely as twice the size."""
 
     def __init__(self, scale: tuple[float, float]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """last.pt: the state of a training, for a resume.
 
-All random draws follow from the seed and the step, so the state has weights, optimiser, average and
-step, and no random state. The file is replaced whole: a kill leaves the one before.
+All random draws depend only on the seed and the step, so the state has weights, optimiser, average
+and step, but no random state. The file is replaced whole: a killed process leaves the previous one.
 """
 
 import io
@@ -19,7 +19,7 @@ NAME = "last.pt"
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write last.pt."""
-    content = io.BytesIO()  # on a full disk, torch.save raises no OSError, but writing bytes does
+    content = io.BytesIO()  # torch.save raises no OSError on a full disk; writing bytes does
     torch.save(dict(state), content)
     with replacing(folder / NAME) as temporary:
         temporary.write_bytes(content.getbuffer())

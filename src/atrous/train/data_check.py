@@ -1,6 +1,6 @@
 """Checks of the training data before the first step.
 
-A data set whose masks hold one class trains to 100 % and teaches nothing, so the labels are counted
+Training on masks of a single class reaches 100 % and learns nothing, so the labels are counted
 first.
 """
 
@@ -24,9 +24,9 @@ from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 from atrous.text import amount, some
 
 _MIN_MASKS = 64
-"""Masks of a split that are read even if fewer hold all classes."""
+"""Fewest masks of a split that are read, even if fewer hold all classes."""
 MAX_NAMES = 8
-"""Classes in a line."""
+"""Most classes that a message names."""
 _COLORS = ("red", "green", "blue")
 
 
@@ -35,15 +35,15 @@ class LabelCounts:
     """Pixels of each class in the masks of a split, or in enough masks to have seen all classes."""
 
     masks: int
-    """Masks that were read."""
+    """Number of masks that were read."""
     total: int
-    """Masks of the split."""
+    """Number of masks of the split."""
     unlabelled: int
-    """Masks, of those that were read, whose pixels are all ignored."""
+    """Number of masks read whose pixels are all ignored."""
     pixels: tuple[int, ...]
-    """(K,) of each class."""
+    """(K,) pixels of each class."""
     ignored: int
-    """Ignored pixels."""
+    """Number of ignored pixels."""
 
     @property
     def seen(self) -> list[int]:
@@ -74,7 +74,7 @@ def splits_of(dataset: Dataset, notify: Notify) -> tuple[Split | Shards, Split |
     samples = dataset.split("train")
     held_out = dataset.split("val") if "val" in dataset.splits else None
     if held_out is not None:
-        held_out[0]  # fails now if files cannot be read, not at the first validation
+        held_out[0]  # fails now, instead of at the first validation, if files cannot be read
         if not has_labels(held_out):
             notify("warning: no mask of split val holds a class, so nothing is validated")
             held_out = None
@@ -96,7 +96,7 @@ def checked_labels(
     notify: Notify,
     track: Track,
 ) -> LabelCounts:
-    """Count the labels; refuse masks that teach nothing, and warn of missing classes."""
+    """Count the labels; refuse masks that nothing can be learned from; warn of missing classes."""
     with track("masks counted") as progress:
         counts = count_labels(samples, taxonomy.num_classes, progress)
     seen, fix = counts.seen, "check labels.map and labels.ignore in dataset.toml"
@@ -157,7 +157,7 @@ def count_labels(
 
 
 def _bands_line(bands: Bands, colors: Colors) -> str:
-    """Return the bands that a training takes and their colours; nothing if they are not named."""
+    """Describe the bands of a training and their colours; empty for plain colours."""
     parts = []
     if bands.numbers:
         named = zip(bands.numbers, colors, strict=True)

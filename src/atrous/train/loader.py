@@ -25,12 +25,12 @@ class Stream(Dataset[Item]):
         self.samples = samples
         self.seed = recipe.seed
         self.transforms = augmentation(recipe)
-        self.epoch, self.order = -1, np.empty(0, np.int64)  # the last one used
+        self.epoch, self.order = -1, np.empty(0, np.int64)  # of the latest epoch
 
     def __getitem__(self, position: int) -> Item:
         """Return image (h, w, C) uint8 and target (h, w) uint8, or the error of damaged files.
 
-        It is returned, since an error raised in a worker process prints a page of text.
+        Raised in a worker process, an error would print a page of text.
         """
         epoch, place = divmod(position, len(self.samples))
         if epoch != self.epoch:
@@ -44,12 +44,12 @@ class Stream(Dataset[Item]):
 
 
 def _order(samples: Sequence[Sample], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return a permutation of the samples; that of shards stays close to their order on disk."""
+    """Return a permutation of the samples; for shards, one close to their order on disk."""
     return samples.order(rng) if isinstance(samples, Shards) else rng.permutation(len(samples))
 
 
 def mixed_seed(*parts: int) -> int:
-    """Return one 63-bit seed from several numbers, unrelated to that of similar numbers."""
+    """Return one 63-bit seed from several numbers; similar numbers give unrelated seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -70,7 +70,7 @@ def batches(
         Stream(samples, recipe),
         batch_sampler=positions,
         collate_fn=_collate,
-        generator=torch.Generator(),  # else the first batch draws from the step's random state
+        generator=torch.Generator(),  # the global one would change the step's dropout
         num_workers=recipe.num_workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if recipe.num_workers else None,

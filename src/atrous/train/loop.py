@@ -1,8 +1,8 @@
-"""train(): a recipe and a dataset in, a run folder out.
+"""train(): a recipe and a data set in, a run folder out.
 
 No random state is carried from step to step: the order of the images, their augmentation and the
-dropout of step n all follow from the seed and n. So a resumed run ends with exactly the weights of
-an undisturbed one.
+dropout of step n depend only on the seed and n. So a resumed run ends with exactly the weights of
+a run without a stop.
 """
 
 import math
@@ -53,10 +53,10 @@ class StepInfo:
     num_steps: int
     seconds_per_step: float
     loss: float | None
-    """Mean since the last line of the log, of the steps that had labels; None between two lines."""
+    """Mean since the last line of the log, over steps with labels; None between two lines."""
     lr: float
     scores: Scores | None
-    """Of the validation after this step; None if there was none."""
+    """Scores of the validation after this step; None if there was none."""
 
 
 def train(
@@ -74,14 +74,14 @@ def train(
     """Train a network and keep its last and best weights in `out`.
 
     Args:
-        recipe: how to train; for a resume, the one that the run was started with.
+        recipe: options of the training; for a resume, those that the run was started with.
         data: name of a built-in set, folder or dataset.toml, with a split train and maybe val.
         out: the run folder. It must not hold a run yet, unless `resume` is set.
         root: the folder of a built-in set.
         resume: go on from the last checkpoint in `out`, or start if there is none.
         on_step: called after each step.
-        network: train this one instead of the recipe's; it takes what those of `atrous.models` take
-            and returns their `Output`. Its run can be scored and resumed, but not loaded by name.
+        network: trained instead of the recipe's; it has the interface of the networks of
+            `atrous.models`. Its run can be scored and resumed, but not loaded by name.
         notify: called with lines on the data, and warnings.
         track: shows the progress of counting the labels.
 
@@ -93,9 +93,9 @@ def train(
     taxonomy, colors = dataset.taxonomy, samples.channels().colors
     accelerator = _accelerator(recipe, out)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
-    fresh = state is None  # a resumed run needs neither ImageNet's weights nor those of `init`
+    fresh = state is None  # a resumed run needs no initial weights
     training = Training(recipe, taxonomy.num_classes, colors, accelerator, network, fresh=fresh)
-    if accelerator.is_main_process:  # not before: a start that fails leaves no folder
+    if accelerator.is_main_process:  # here, so that a failed start leaves no folder
         run = describe(recipe, dataset, data, root, training.left_over)
         count = partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track)
         claim(out, run, resume, notify, count)
@@ -115,7 +115,7 @@ def _take_steps(
     record: Record,
     on_step: Callable[[StepInfo], None] | None,
 ) -> None:
-    """Take the steps that are left; log, validate and save in between."""
+    """Take the remaining steps; log, validate and save in between."""
     recipe, accelerator = training.recipe, training.accelerator
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = batches(samples, recipe, training.step, rank, world_size)
@@ -150,7 +150,7 @@ def _take_steps(
 
 
 def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
-    AcceleratorState._reset_state()  # of an earlier training in this process
+    AcceleratorState._reset_state()  # an earlier training in this process may have set it
     return Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
         log_with="tensorboard",
@@ -159,7 +159,7 @@ def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
 
 
 class Training:
-    """A training between two steps: all that a checkpoint holds, and what changes it."""
+    """State of a training between two steps, and the step that changes it."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any], out: Path) -> None:
-        """Go back to where `state` was taken; `out` is the run folder, for messages."""
+        """Restore the result of `state`; `out` is the run folder, for messages."""
         try:
             self.step, self.best = state["step"], state["best"]
             self.network.load_state_dict(state["network"])

@@ -25,12 +25,12 @@ def start_network(
     Args:
         recipe: names the network and its weights.
         num_classes: K.
-        colors: of the image's channels.
-        network: this one instead of the recipe's.
+        colors: colours of the image's channels.
+        network: used instead of the recipe's.
         fresh: False for a resume, whose weights are loaded later.
 
     Returns:
-        The network, and the tensors of `backbone_weights` that it does not have.
+        The network, and the unused tensors of `backbone_weights`.
     """
     channels = len(colors)
     left_over: tuple[str, ...] = ()
@@ -68,10 +68,10 @@ def load_matching_weights(network: nn.Module, run: Path) -> None:
 
 
 def _channels_of_weights(recipe: Recipe, channels: int) -> int:
-    """Return the input channels of the network whose weights a training of `channels` starts from.
+    """Return the input channels of the weights that a training on `channels` starts from.
 
-    ImageNet's weights have three, which are spread over the bands afterwards, as are those of a run
-    of three. The first convolution of a run with any other number cannot be kept.
+    ImageNet's weights, and those of a run on colours, have three channels, which are spread over
+    the bands afterwards. The first convolution of a run with another number cannot be kept.
     """
     if channels == 3:
         return 3

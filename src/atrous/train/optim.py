@@ -11,7 +11,7 @@ from atrous.train.recipe import Recipe
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the optimiser; each group's `lr_factor` scales the scheduled learning rate.
 
-    Norms and biases (tensors of one dimension) have no weight decay.
+    Norms and biases, tensors of one dimension, have no weight decay.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

@@ -1,4 +1,4 @@
-"""Origin of a run: recipe, data, software; and the check that a resume has the same."""
+"""Origin of a run: recipe, data, software; a resume must have the same recipe and data."""
 
 import importlib.metadata
 import platform
@@ -48,7 +48,7 @@ def describe(
 
 
 def describe_data(dataset: Dataset, data: str, root: str | None) -> RunData:
-    """Describe the data of a training: name and keys, which identify it, and its place."""
+    """Describe the data of a training: name and keys, which identify them, and their place."""
     samples = dataset.split("train")
     held_out = dataset.split("val") if "val" in dataset.splits else None
     return RunData(
@@ -76,10 +76,10 @@ def claim(
         out: the run folder.
         run: from `describe`.
         resume: whether a run may be in `out`.
-        notify: told if the same data lie elsewhere.
+        notify: called if the same data have moved.
         count: counts the labels of a new run.
     """
-    for leftover in out.glob(".*.tmp*"):  # of a process that was killed while it wrote
+    for leftover in out.glob(".*.tmp*"):  # written by a process that was killed
         leftover.unlink()
     if not has_run(out):
         if resume and (out / checkpoint.NAME).exists():
@@ -124,8 +124,8 @@ def check_same_data(
         out: the run folder, for messages.
         theirs: its run.json.
         data: the data of this training.
-        classes: their classes.
-        notify: told if the same data lie elsewhere.
+        classes: class names of these data.
+        notify: called if the same data have moved.
     """
     for before, now in _differences(theirs, data, classes):
         raise InputError(
@@ -144,7 +144,7 @@ def _differences(
 ) -> Iterator[tuple[str, str | int]]:
     """Yield each difference: before, now. Fields that an older run.json lacks are skipped."""
     old, old_classes = theirs.data, theirs.taxonomy.classes
-    if (old.named or new.named) and old.name != new.name:  # otherwise names of folders
+    if (old.named or new.named) and old.name != new.name:  # other names are those of folders
         yield f"the data set {old.name}", new.name
     pairs = zip_longest(old_classes, classes, fillvalue="none")
     if unlike := [pair for pair in pairs if pair[0] != pair[1]]:

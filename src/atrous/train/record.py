@@ -19,9 +19,9 @@ from atrous.run import save_weights
 from atrous.text import amount
 
 STABILIZE = "lower --base-lr, add --clip-norm 1 or use fp32"
-"""Fix for a training that diverges."""
+"""Advice for a training that diverges."""
 _DIVERGED = 1e6
-"""No training recovers from a loss above this; the loss of chance is log K."""
+"""No training recovers from a larger loss; random guesses have log K."""
 
 
 class Record:
@@ -102,16 +102,16 @@ def _lines_until(path: Path, step: int) -> list[str]:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # cut off by a kill, or damaged
+            continue  # cut off when the process was killed, or damaged
     return kept
 
 
 def _mean_loss(losses: Sequence[Tensor], step: int) -> tuple[float | None, int]:
-    """Return the mean loss of the steps with labels, None if none had any; and how many had none.
+    """Return the mean loss of the steps with labels (None: no such step), and the number without.
 
     Args:
         losses: (2,) each: loss, and 1 for a step with labels, otherwise 0.
-        step: the last one, for the message.
+        step: the last step, for the message.
     """
     values, labelled = torch.stack(list(losses)).unbind(1)  # (n,) each
     highest = float(values.max())

@@ -1,4 +1,4 @@
-"""Scores of a network during training; upsampling and argmax run where the logits are."""
+"""Scores of a network during training; upsampling and argmax run on the device of the logits."""
 
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -1,8 +1,8 @@
 """Ranges of tensors over images.
 
-onnxruntime's own calibration keeps every tensor of every image in memory; here each image leaves
-only extremes and a sample. A range is not the extremes but the part of them that rounds and
-clips the sample with the least squared error (as in Banner et al. 2019, arXiv:1810.05723, by search
+onnxruntime's own calibration keeps every tensor of every image in memory; here only the extremes
+and a sample of each image are kept. A range is the part between the extremes that rounds and clips
+the sample with the least squared error (as in Banner et al. 2019, arXiv:1810.05723, by search
 instead of by formula).
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from atrous.infer.runtimes.onnx import import_onnxruntime
 
 _SAMPLE = 2048
-"""Values of each tensor that an image leaves behind."""
+"""Number of values of each tensor that are kept of an image."""
 
 
 @dataclass(eq=False)
@@ -28,7 +28,7 @@ class Observer:
     high: float = 0.0
     sample: list[NDArray[np.float32]] = field(default_factory=list)  # (about _SAMPLE,) each
     num_values: int = 0
-    """Values in the last image."""
+    """Number of values in the last image."""
 
     def update(self, tensor: NDArray[np.float32]) -> None:
         """Add the tensor of one image, (1, C, h, w)."""
@@ -40,7 +40,7 @@ class Observer:
 
     @cached_property
     def range(self) -> tuple[float, float]:
-        """Values that 8 bits span: from 0 or less to 0 or more."""
+        """Limits of the 8-bit values: one of 0 or less, one of 0 or more."""
         return best_range(np.concatenate(self.sample), float(self.low), float(self.high))
 
 

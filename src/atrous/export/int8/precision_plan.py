@@ -2,8 +2,8 @@
 
 Each convolution of the float graph gets a second form with rounded inputs, weights and outputs; an
 `If` decides which of the two runs. So one session measures what the rounding of each layer alone
-does to the logits, at the price of the float network for each. The noises of layers are nearly
-independent, so a ranking is enough, and no search over sets is needed.
+does to the logits, at the cost of one run of the float network for each layer. The noises of layers
+are nearly independent, so a ranking suffices, and no search over sets is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ class PrecisionPlan:
     """The convolutions that stay in float, and what they cost and save."""
 
     kept: tuple[str, ...]
-    """Names: the classifier, then by noise for their work, highest first."""
+    """Names: the classifier, then the others by noise per work, highest first."""
     work: float
-    """Their fraction of the work of all convolutions."""
+    """Fraction of the work of all convolutions that is theirs."""
     noise: float
-    """Their fraction of the noise that each convolution's rounding alone adds to the logits."""
+    """Fraction of the summed noise of the convolutions, each rounded alone, that is theirs."""
     num_layers: int
-    """Convolutions in all."""
+    """Number of all convolutions."""
 
     def __str__(self) -> str:
-        """One line, of 80 columns as a rule."""
+        """Return one line, usually of at most 80 columns."""
         return (
             f"kept in float: {len(self.kept)} of {self.num_layers} convolutions"
             f" ({100 * self.work:.1f} % of the work, {100 * self.noise:.0f} % of the noise)"
@@ -55,9 +55,9 @@ def plan_precision(
     images: NDArray[np.uint8],
     progress: Progress = silent,
 ) -> PrecisionPlan:
-    """Keep the convolutions in float that cause most noise for their work, up to FLOAT_SHARE of it.
+    """Keep convolutions with the most noise per work in float, up to FLOAT_SHARE of the work.
 
-    The classifier is always kept: 256 steps of a logit make ties where classes meet.
+    The classifier is always kept: logits of 256 steps would tie at the borders of classes.
 
     Args:
         model: float graph.
@@ -95,7 +95,7 @@ def _noise_by_name(
     """Return the fraction of all noise that each convolution causes, by its name."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    # Optimisation would change the rounded values, and makes nothing here faster.
+    # Optimisation would change the rounded values, and gains no speed here.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         with_rounded_forms(model, convs, observers).SerializeToString(),

@@ -13,10 +13,9 @@ _ACTIVATIONS = ("Clip", "Relu")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """A node that can be computed in 8 bits, with the activation behind it.
+    """A node that can be computed in 8 bits, with the activation after it.
 
-    An activation goes with its node: on its own, it would have the values rounded that it is about
-    to cut off.
+    The two are one layer: the steps of 8 bits are not spent on values that the activation clips.
     """
 
     node: onnx.NodeProto
@@ -36,7 +35,7 @@ class Layer:
 
     @property
     def writes(self) -> str:
-        """Output tensor, behind the activation."""
+        """Output tensor, after the activation."""
         return str(self.nodes[-1].output[0])
 
 

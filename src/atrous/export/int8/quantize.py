@@ -1,9 +1,9 @@
 """Static quantisation of a float graph to int8 (QDQ), calibrated on training images.
 
-Weights are int8 with a scale per channel, activations uint8 with a scale per tensor. Two things
-keep the score: ranges with the least squared error (`atrous.export.int8.observer`), and the few
-layers in float that cause most of the noise for their work (`atrous.export.int8.precision_plan`).
-The normalisation always stays in float.
+Weights are int8 with a scale per channel, activations uint8 with a scale per tensor. Two measures
+keep the score: ranges with the least squared error (`atrous.export.int8.observer`), and float for
+the few layers with the most noise per work (`atrous.export.int8.precision_plan`). The normalisation
+always stays in float.
 
 Tried without gain on EfficientNet-Lite2 (CamVid): weight scales of least squared error instead of
 the extremes; biases that take back the mean error of the rounded weights (Nagel et al. 2019,
@@ -26,7 +26,7 @@ from atrous.progress import Progress, silent
 _PROBES = 2
 """Calibration images on which the rounding of each layer is measured."""
 _PROBE_SIDE = 192
-"""Longest side, in pixels, of the middle that is cut out of them."""
+"""Longest side, in pixels, of the middle that is cut out of each."""
 
 
 def quantize(
@@ -38,8 +38,8 @@ def quantize(
 
     Args:
         model: as `atrous.export.graph.to_onnx` returns it.
-        images: (H, W, C) uint8 each, of any sizes, read one at a time: such as the model will see.
-            Two dozen suffice. They must not be images that the model is scored on.
+        images: (H, W, C) uint8 each, of any sizes, read one at a time; typical inputs of the model.
+            Two dozen suffice. The model must not be scored on them.
         progress: called after each layer that is measured.
     """
     if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
@@ -68,7 +68,7 @@ def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _probes(middles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Stack _PROBES of them, evenly spaced, cut to a size that all have: (B, H, W, C)."""
+    """Stack _PROBES evenly spaced ones, cut to their common size: (B, H, W, C)."""
     chosen = np.unique(np.linspace(0, len(middles) - 1, _PROBES).astype(int))
     height, width = (min(middles[i].shape[axis] for i in chosen) for axis in (0, 1))
     return np.stack([middles[i][:height, :width] for i in chosen])
@@ -81,7 +81,7 @@ def _to_int8(
     plan: PrecisionPlan,
 ) -> onnx.ModelProto:
     """Write the integers and their scales into the graph, except for the plan's float layers."""
-    import_onnxruntime()  # first, since it turns telemetry off
+    import_onnxruntime()  # turns telemetry off before the next import
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -94,7 +94,7 @@ def _to_int8(
     ]
     nodes = [node for layer in chosen for node in layer.nodes]
     ranges = {name: observers[name].range for name in rounded}
-    # onnxruntime asks for the range before an activation, too, though it uses the one behind.
+    # onnxruntime also requires the range before an activation, but uses the one after it.
     ranges |= {layer.node.output[0]: ranges[layer.writes] for layer in chosen}
     pairs = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     quantizer = QDQQuantizer(

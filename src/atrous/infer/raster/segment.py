@@ -82,7 +82,7 @@ def segment_raster(
         segmenter: the model, without a CRF.
         path: any file that GDAL reads.
         target: path of the files without their endings.
-        bands: from `Segmenter.reading`; by default the file decides for itself.
+        bands: result of `Segmenter.reading`, by default of this file.
         progress: called with the number of tiles that are done.
 
     Returns:
@@ -150,8 +150,8 @@ def _labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
     """Yield a GeoTIFF to write labels to, with the coordinates of `source`."""
     import rasterio
 
-    points, points_crs = source.gcps  # of an image without a projection
-    with without_warnings():  # of a raster without coordinates
+    points, points_crs = source.gcps  # images without a projection have some
+    with without_warnings():  # a raster without coordinates causes one
         labels = rasterio.open(
             path,
             "w",
@@ -178,9 +178,9 @@ def _labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
 
 
 def _reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read the labels of a file reduced to `size` (H, W), the most frequent label in each pixel.
+    """Read a label file reduced to `size` (H, W): each pixel has its most frequent label.
 
-    All of the file is read, which proves that all of it was written.
+    This reads the whole file, which proves that it was written completely.
     """
     import rasterio
     from rasterio.enums import Resampling
@@ -193,7 +193,7 @@ def _reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _pixel_area(source: Any) -> float | None:
-    """Return square metres of a pixel; None in degrees and in Web Mercator, which distorts."""
+    """Return the square metres of a pixel; None for degrees and Web Mercator, which distorts."""
     if source.crs is None or not source.crs.is_projected or source.crs.to_epsg() == 3857:
         return None
     metres: float = source.crs.linear_units_factor[1]
@@ -202,7 +202,7 @@ def _pixel_area(source: Any) -> float | None:
 
 @contextmanager
 def _writable() -> Iterator[None]:
-    """Raise OSError where rasterio cannot write a file of ours, or read it again."""
+    """Raise OSError if rasterio cannot write our file, or cannot read it again."""
     from rasterio.errors import RasterioIOError
 
     try:

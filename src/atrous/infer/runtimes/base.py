@@ -1,4 +1,4 @@
-"""What runtimes have in common: one call, images -> logits, and its checks for bundles."""
+"""The interface of all runtimes, images -> logits, and the base class of those of bundles."""
 
 from pathlib import Path
 from typing import Any, Protocol

@@ -35,21 +35,21 @@ class OnnxRuntime(BundleRuntime):
         super().__init__(path, threads)
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
-        # Each call computes in its caller's thread, too, and all calls share the other threads.
+        # Each call uses its caller's thread and shares the other threads with all calls.
         options.intra_op_num_threads = max(1, self.threads - calls + 1)
-        # Threads that spin after their work take the time of those that decode and encode.
+        # Spinning threads would slow the threads that decode and encode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # errors are raised; the rest is noise to a user
+        options.log_severity_level = 4  # fatal only: errors are raised
         try:
             self._session = onnxruntime.InferenceSession(
                 self.path.read_bytes() if content is None else content,
                 options,
                 providers=["CPUExecutionProvider"],
-                enable_fallback=False,  # which prints, and tries the same again
+                enable_fallback=False,  # it prints, and tries the same again
             )
         except OSError:
             raise
-        except Exception as error:  # onnxruntime's errors share no base of their own
+        except Exception as error:  # onnxruntime's errors share no base class
             raise self.load_error(error) from None
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
@@ -64,17 +64,17 @@ class OnnxRuntime(BundleRuntime):
         return np.asarray(logits)
 
     def reason(self, error: Exception) -> str:
-        """Take the reason out of "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : the reason."."""
+        """Return the end of "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : the reason."."""
         return str(error).strip().partition("\n")[0].rpartition(" : ")[2].rstrip(".")
 
 
 def import_onnxruntime() -> Any:
     """Import onnxruntime without its telemetry.
 
-    From 1.29 on, it writes a device id and reports to its maker as soon as it is imported. This
-    variable, set before, is the one full way out that its Privacy.md names.
+    From 1.29 on, its import writes a device id and reports to its maker. This environment variable
+    turns all of that off if it is set before the import (Privacy.md of onnxruntime).
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime  # here, since it takes 0.1 s
+    import onnxruntime  # takes 0.1 s
 
     return onnxruntime

@@ -1,7 +1,7 @@
-"""Which runtimes there are, and how one is opened: onnxruntime, OpenVINO and torch.
+"""The runtimes by name: onnxruntime, OpenVINO and torch.
 
-A bundle goes to onnxruntime or OpenVINO, a run folder to torch. A runtime's name is the library's,
-and after a colon how it computes: "openvino:bf16".
+onnxruntime and OpenVINO load bundles, torch loads run folders. A name is that of the library; its
+arithmetic or device may follow a colon: "openvino:bf16".
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ OF_BUNDLES = ("onnxruntime", "openvino", "openvino:bf16")
 OF_RUNS = tuple(MODES)
 
 _MAX_THREADS = 1024
-"""With more the libraries hang or end the process."""
+"""Larger numbers make the libraries hang or end the process."""
 
 
 def open_runtime(

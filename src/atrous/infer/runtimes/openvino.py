@@ -25,7 +25,7 @@ from atrous.infer.runtimes.base import BundleRuntime
 from atrous.weights.cache import file_hash, keep, read_kept
 
 _core_lock = RLock()
-_cores: list[Any] = []  # the one of this process, once it is made
+_cores: list[Any] = []  # the one core of this process, once it is made
 
 
 class OpenvinoRuntime(BundleRuntime):
@@ -52,10 +52,10 @@ class OpenvinoRuntime(BundleRuntime):
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": calls,
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "ENABLE_CPU_PINNING": False,  # or two processes share their first core
+            "ENABLE_CPU_PINNING": False,  # else two processes share their first core
         }
-        # Its tables of types are made at their first use, and two threads that do so at a time wait
-        # for each other for ever.
+        # OpenVINO builds its tables of types at their first use; two threads that do so at the same
+        # time deadlock.
         openvino.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
         properties, compiled = self._compile(openvino, options)
         self.metadata = BundleMetadata.from_properties(properties, str(path))
@@ -76,11 +76,11 @@ class OpenvinoRuntime(BundleRuntime):
             self._requests.put(request)
 
     def reason(self, error: Exception) -> str:
-        """Take the last of the many lines of OpenVINO's errors."""
+        """Return the last line of an error of OpenVINO."""
         return str(error).strip().rpartition("\n")[2].rstrip(".")
 
     def _compile(self, openvino: Any, options: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
-        """Return the bundle's properties and its compiled network, if possible from the cache."""
+        """Return the bundle's properties and its compiled network, from the cache if possible."""
         core = _core(openvino)
         of_processor = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
         key = [core.get_property("CPU", name) for name in of_processor]
@@ -100,7 +100,7 @@ class OpenvinoRuntime(BundleRuntime):
         """Return the properties of the .onnx file and OpenVINO's form of its graph."""
         from openvino.frontend import FrontEndManager
 
-        self.path.open("rb").close()  # whose errors are clearer
+        self.path.open("rb").close()  # raises clearer errors
         frontend = FrontEndManager().load_by_framework("onnx")
         try:
             model = frontend.convert(frontend.load(str(self.path)))
@@ -116,15 +116,15 @@ class OpenvinoRuntime(BundleRuntime):
 def import_openvino() -> Any:
     """Import OpenVINO without its telemetry, which reports to its maker as soon as it is imported.
 
-    OpenVINO goes on without the package `openvino_telemetry` where it is not installed. So it is
-    hidden during the import, and nothing is sent, started or written, now or later.
+    OpenVINO runs without the package `openvino_telemetry` if that is not installed. The package is
+    hidden during the import, so nothing is sent, started or written, now or later.
     """
     theirs = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # which forbids its import
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # forbids its import
     try:
         import openvino
     finally:
-        sys.modules.pop("openvino_telemetry", None)  # another thread may have been here
+        sys.modules.pop("openvino_telemetry", None)  # another thread may have removed it
         if theirs is not None:
             sys.modules["openvino_telemetry"] = theirs
     return openvino
@@ -133,14 +133,14 @@ def import_openvino() -> Any:
 def _core(openvino: Any) -> Any:
     """Return the one core of this process, which is never destroyed.
 
-    A core installs a stack for signal handlers, and its end restores the one before it. Cores that
-    end in the order in which they began leave the process with a stack that is no longer mapped,
-    and the next signal (SIGCHLD, Ctrl-C) ends it by a segmentation fault.
+    A core installs a stack for signal handlers, and its destruction restores the previous one. If
+    cores are destroyed in the order of their creation, the process is left with a stack that is no
+    longer mapped, and the next signal (SIGCHLD, Ctrl-C) causes a segmentation fault.
     """
     with _core_lock:
         if not _cores:
             core = openvino.Core()
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))  # or the end of Python destroys it
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))  # else Python destroys it at exit
             if sys.platform != "win32":
                 _prepare_forks(openvino)
             _cores.append(core)
@@ -148,11 +148,11 @@ def _core(openvino: Any) -> Any:
 
 
 def _prepare_forks(openvino: Any) -> None:
-    """Let a forked child compute: end the idle threads before, which it would wait for in vain."""
+    """End the idle threads before a fork: the child would wait for them for ever."""
 
     def before() -> None:
         _core_lock.acquire()
-        openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")  # the end of a core does that
+        openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")  # ends them with its core
 
     os.register_at_fork(
         before=before, after_in_parent=_core_lock.release, after_in_child=_core_lock.release
@@ -166,6 +166,6 @@ def _unpacked(cached: bytes, key: list[Any]) -> tuple[dict[str, str], bytes] | N
         head = json.loads(line)
         if head["key"] == key and head["sha256"] == sha256(network).hexdigest():
             return head["properties"], network
-    except (ValueError, KeyError, TypeError):  # nothing there, or damaged
+    except (ValueError, KeyError, TypeError):  # missing or damaged
         pass
     return None

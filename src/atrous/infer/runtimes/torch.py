@@ -15,7 +15,7 @@ from atrous.run import Run, load_run
 
 @dataclass(frozen=True)
 class Mode:
-    """How torch computes."""
+    """Device and arithmetic of torch."""
 
     device: str = "cpu"
     bf16: bool = False
@@ -36,7 +36,7 @@ MODES = {
 
 
 class TorchRuntime:
-    """The best weights of a run folder in torch, channels last, the fastest for convolutions."""
+    """The best weights of a run folder in torch; channels last, as convolutions are fastest."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class TorchRuntime:
         mode: Mode = MODES["torch"],
     ):
         """Load the run; see `atrous.infer.runtimes.open.open_runtime`."""
-        Run.read(run_folder)  # refuses what is no run, even where torch is not installed
+        Run.read(run_folder)  # refuses other folders, even where torch is not installed
         import torch
 
         backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(mode.device)
@@ -77,9 +77,9 @@ class TorchRuntime:
         return np.ascontiguousarray(logits.cpu().numpy(), np.float32)
 
     def _compile(self) -> None:
-        """Compile for all sizes, and run once, so that errors come now.
+        """Compile for all sizes, and run once, so that errors are raised now.
 
-        The usual reason is a missing C++ compiler.
+        The usual error is a missing C++ compiler.
         """
         import torch
 

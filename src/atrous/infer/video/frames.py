@@ -1,10 +1,10 @@
-"""Videos, cameras and streams: frames from FFmpeg (PyAV, the extra `video`), and videos back.
+"""Videos, cameras and streams, read and written by FFmpeg (PyAV, the extra `video`).
 
 A frame is uint8 (H, W, 3), sRGB, upright, as a photo is. Times count from the first frame and are
 exact at any rate. Audio is left out. Frames of a live source (a camera, or an address that has no
-length) that come while the caller is busy are dropped, and counted.
+length) that arrive while the caller is busy are dropped, and counted.
 
-FFmpeg knows files that name other files and addresses (playlists). A file may not make it open an
+FFmpeg reads playlists, files that name other files and addresses. A file may not make it open an
 address, nor an address a file.
 """
 
@@ -37,11 +37,11 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video\d+")
 _PROTOCOLS = "http,https,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,hls,crypto,httpproxy,srt"
 _SECONDS_TO_OPEN, _SECONDS_TO_READ = 20.0, 5.0
-"""Time limits for a source that gives nothing."""
+"""Time limits for a source that sends nothing."""
 _POLL = 0.05
 """Seconds between two checks whether a live source was stopped."""
 _HD_HEIGHT = 720
-"""Height from which a video without a colour matrix is taken as BT.709, as players do."""
+"""From this height on, a video without a colour matrix is read as BT.709, as by players."""
 _BT709, _UNSPECIFIED = 1, 2
 _TV_RANGE = 1
 
@@ -85,7 +85,7 @@ class Video:
         length = self._container.duration  # in microseconds
         self.live = bool(_DEVICE.fullmatch(self.name)) or (away and length is None)
         self.num_frames = self._stream.frames or round((length or 0) / 1e6 * (self.rate or 0))
-        """According to the file; 0 where unknown."""
+        """Number of frames according to the file; 0 if unknown."""
         self.dropped = 0
         self._stopped = False
         self._reader: threading.Thread | None = None
@@ -104,13 +104,13 @@ class Video:
         self._container.close()
 
     def stop(self) -> None:
-        """Let the frames end here; may be called at any time, even by a signal."""
+        """End the frames here; may be called at any time, even by a signal handler."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; of a live source, always the newest.
+        """Yield the frames; a live source yields its newest frame.
 
-        Damage, or a change of size, raises after the last frame before it.
+        Damage, or a change of size, raises an error after the last frame before it.
         """
         return self._newest() if self.live else self._all()
 
@@ -135,7 +135,7 @@ class Video:
                 yield Frame(image, since)
         except av.FFmpegError as error:
             if self.live and first:
-                return  # this is how streams end
+                return  # streams end with an error
             raise InputError(
                 f"{self.name}: damaged or cut off after {float(since):.2f} s ({_reason(error)}); "
                 "copy or connect again"
@@ -144,11 +144,11 @@ class Video:
             raise InputError(f"{self.name}: no frame in it; it is damaged or empty, copy it again")
 
     def _pictures(self) -> Iterator["VideoFrame"]:
-        """Decode; damaged packets of a live source are left out."""
+        """Decode the packets; damaged packets of a live source are left out."""
         import av
 
         for packet in self._container.demux(self._stream):
-            if self._stopped:  # a source of nothing but damage has no pictures to stop at
+            if self._stopped:  # else a source of damaged packets alone never stops
                 return
             try:
                 yield from packet.decode()
@@ -157,13 +157,13 @@ class Video:
                     raise
 
     def _time(self, picture: "VideoFrame", index: int) -> Fraction:
-        """Return seconds; a source without times (raw MJPEG) is taken at its rate."""
+        """Return the time in seconds; a source without times (raw MJPEG) has a constant rate."""
         if picture.pts is None or picture.time_base is None:
             return index / (self.rate or Fraction(25))
         return picture.pts * picture.time_base
 
     def _newest(self) -> Iterator[Frame]:
-        """Read in a thread, which replaces the frame that is not yet taken."""
+        """Read in a thread; a new frame replaces one that waits."""
         waiting: list[Frame] = []
         errors: list[Exception] = []
         changed = threading.Condition()
@@ -175,13 +175,13 @@ class Video:
                         self.dropped += len(waiting)
                         waiting[:] = [frame]
                         changed.notify()
-            except Exception as error:  # goes to the caller
+            except Exception as error:  # raised in the caller's thread
                 errors.append(error)
 
         self._reader = threading.Thread(target=read, name="live video")
         self._reader.start()
         while not self._stopped:
-            ended = not self._reader.is_alive()  # asked first: a last frame may wait even so
+            ended = not self._reader.is_alive()  # before the check for a last frame
             with changed:
                 if not waiting and not ended:
                     changed.wait(_POLL)
@@ -195,7 +195,7 @@ class Video:
 
 
 class VideoWriter:
-    """Frames to one video file, each at its time."""
+    """Writes frames to one video file, each at its time."""
 
     def __init__(self, path: Path, video: Video, codec: str, options: dict[str, str]):
         """Write to `path`, with the times of `video`, by an encoder of FFmpeg and its options."""
@@ -232,7 +232,7 @@ class VideoWriter:
         self._last = frame.pts
 
     def close(self) -> None:
-        """Write the frames in the encoder, and the end of the file."""
+        """Write the frames that the encoder holds, and the end of the file."""
         if self._last >= 0:
             self._container.mux(self._stream.encode(None))
         self._container.close()
@@ -240,7 +240,7 @@ class VideoWriter:
 
 @contextmanager
 def writing(path: Path, video: Video, codec: str, options: dict[str, str]) -> Iterator[VideoWriter]:
-    """Yield a writer whose file appears, whole, when the block has ended well."""
+    """Yield a writer; its file appears when the block ends without an error."""
     with (
         replacing(path) as temporary,
         closing(VideoWriter(temporary, video, codec, options)) as writer,

@@ -52,7 +52,7 @@ class VideoSegmentation(Result):
     dropped: int
     """Frames that a live source gave while the network was busy."""
     has_audio: bool
-    """Whether the source has sound, which the files do not have."""
+    """Whether the source has sound; the files have none."""
     problem: str | None
     """The error that ended the video early."""
 
@@ -68,7 +68,7 @@ class VideoSegmentation(Result):
         return np.asarray(self.frame_shares.mean(0, dtype=np.float64))
 
     def line(self) -> str:
-        """Return one line on the content of the files."""
+        """Describe the content of the files in one line."""
         parts = [amount(len(self.times), "frame")]
         parts += [f"{self.fps:.1f} a second"] if self.fps else []
         parts += [f"{self.dropped} dropped to keep up"] if self.dropped else []
@@ -123,10 +123,10 @@ def segment_video(
 
     Args:
         segmenter: the model.
-        video: an open one; `video.stop()` ends it early, and the files hold the frames before.
+        video: an open video; after `video.stop()` the files hold the frames up to then.
         target: path of the files without their endings.
         most: number of frames after which to stop.
-        progress: called with the number of frames that are done, and of all (0: unknown).
+        progress: called with the number of frames done and the total (0: unknown).
 
     Returns:
         The numbers, and the files in the order above.
@@ -168,7 +168,7 @@ def segment_video(
 
 
 def _drawing(taxonomy: Taxonomy) -> Callable[[Segmentation], _Drawn]:
-    """Return the function from a frame's Segmentation to frames to encode; it is thread-safe."""
+    """Return a thread-safe function from a frame's Segmentation to the frames to encode."""
     names_and_colors = zip(taxonomy.classes, taxonomy.colors, strict=True)
     rows = [(name, math.nan, color) for name, color in names_and_colors]
 

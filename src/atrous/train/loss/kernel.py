@@ -1,4 +1,4 @@
-"""What `strips` computes, by a compiled loop on the CPU, with no tensor of the pixels' size."""
+"""The sums of `strips` by a compiled loop on the CPU, without a tensor of the pixels' size."""
 
 import torch
 from torch import Tensor
@@ -9,24 +9,24 @@ from atrous.train.loss.strips import Batch, Factors
 
 
 def is_available() -> bool:
-    """Return whether there is a compiled loop for this machine."""
+    """Return whether this machine has the compiled loop."""
     return kernels.is_available("upsampled_loss")
 
 
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """Do what `strips.measure` does."""
+    """Compute `strips.measure`."""
     losses = batch.logits.new_zeros(batch.target.shape)
     _, probabilities, common = _run(batch, factors, losses=losses)
     return losses, probabilities, common
 
 
 def differentiate(batch: Batch, factors: Factors, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Do what `strips.differentiate` does; the gradient is channels-last."""
+    """Compute `strips.differentiate`; the gradient is channels-last."""
     images, classes, height, width = batch.logits.shape
     gradient = batch.logits.new_zeros(images, height, width, classes)
     seams = batch.logits.new_zeros(images, (height - 1) // BAND_ROWS, width, classes)
     loss, _, _ = _run(batch, factors, kept=kept, gradient=gradient, seams=seams)
-    inner = gradient[:, BAND_ROWS::BAND_ROWS]  # the rows that two bands have a share in
+    inner = gradient[:, BAND_ROWS::BAND_ROWS]  # rows that two bands add to
     inner += seams
     return loss, gradient.permute(0, 3, 1, 2)
 

@@ -1,7 +1,7 @@
 """Sums over pixels for the loss, a strip of rows at a time, on any device.
 
 The sums are linear in the log-probabilities (cross-entropy) and in the probabilities (Dice, once
-its derivatives are known), so a strip's gradient needs nothing from other strips.
+its derivatives are known), so the gradient of a strip does not depend on other strips.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,10 +1,10 @@
 """Loss at full size from logits at low resolution, without the upsampled logits in memory.
 
 The upsampled logits (B, K, H, W) are the largest tensor of a training, and a plain loss holds them
-four times. They are not needed: a pixel's loss and its gradient follow from four cells of logits.
-The forward pass goes over the pixels, computes both, and keeps the gradient with respect to the
-cells. What couples pixels is computed in a pass before: the hardest pixels from all pixels' losses,
-Dice from sums over each class.
+four times. They are not needed: a pixel's loss and its gradient depend on four cells of logits. The
+forward pass computes both for each pixel, and keeps the gradient with respect to the cells. An
+earlier pass computes the values that depend on all pixels: the losses, whose largest are the
+hardest pixels, and the sums over each class, for Dice.
 
 `kernel` computes the sums over pixels in C on a CPU, `strips` in torch on any device.
 """

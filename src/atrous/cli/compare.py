@@ -6,7 +6,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,7 @@ from atrous.recipes import RECIPES, STUDIES, find
 from atrous.report.compare_page import write_page
 from atrous.report.comparison import comparison_text
 from atrous.run import Run, has_run
-from atrous.text import printable
+from atrous.text import nearest, printable
 from atrous.train.recipe import Recipe
 from atrous.weights.hub import zoo_names
 
@@ -141,28 +140,23 @@ def _wanted(items: Sequence[str]) -> dict[str, Path | Recipe]:
     found: list[tuple[str, str, Path | Recipe]] = []  # short name, long name, item
     for item in items:
         path = Path(item)
-        if item in zoo_names() or path.is_file() or has_run(path):
-            found.append(_model(item))
-        elif item in STUDIES:
+        is_model = item in zoo_names() or path.is_file() or has_run(path)
+        if not is_model and item in STUDIES:
             members = STUDIES[item]().items()
             found += [(name, f"{item}/{name}", recipe) for name, recipe in members]
-        elif item in RECIPES or item.partition("/")[0] in STUDIES:
+        elif not is_model and (item in RECIPES or item.partition("/")[0] in STUDIES):
             found.append((path.name, item, find(item)))
-        elif near := get_close_matches(item, [*zoo_names(), *RECIPES, *STUDIES], n=1):
-            raise InputError(f"{item}: no model, recipe or study. Did you mean {near[0]}?")
+        elif not is_model and (near := nearest(item, [*zoo_names(), *RECIPES, *STUDIES])):
+            raise InputError(f"{item}: no model, recipe or study. Did you mean {near}?")
         else:
-            found.append(_model(item))
+            path = resolved(item)
+            name = path.stem if path.suffix == ".onnx" else path.resolve().name
+            found.append((printable(name), printable(item), path))
     times = Counter(short for short, _, _ in found)
     wanted = {short if times[short] == 1 else long: model for short, long, model in found}
     if not 2 <= len(wanted) == len(found):
         raise InputError("give two or more different models, recipes or studies")
     return wanted
-
-
-def _model(item: str) -> tuple[str, str, Path]:
-    path = resolved(item)
-    name = path.stem if path.suffix == ".onnx" else path.resolve().name
-    return printable(name), printable(item), path
 
 
 def _trained(recipe: Recipe, truth: Truth, data: str, root: Path | None, run: Path) -> Path:

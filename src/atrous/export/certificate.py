@@ -81,15 +81,14 @@ def certify(
     """
     before, after = Confusion(len(classes)), Confusion(len(classes))
     equal = total = 0
-    for index in range(len(samples)):
-        sample = samples[index]
+    for done, sample in enumerate(samples, start=1):
         expected, labels = reference(sample.image), bundle(sample.image)
         with about(sample.key):
             before.update(expected, sample.label)
             after.update(labels, sample.label)
         equal += int(np.count_nonzero(expected == labels))
         total += labels.size
-        progress(index + 1, len(samples))
+        progress(done, len(samples))
     return Certificate(
         classes=classes,
         num_images=len(samples),

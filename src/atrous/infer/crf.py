@@ -83,7 +83,7 @@ def crf_labels(
         threads: by default as many as this process may run on.
     """
     size = image.shape[0], image.shape[1]
-    needed = crf_bytes(len(logits), size)
+    needed = size[0] * size[1] * (24 * len(logits) + 500)  # docs/crf.md has the measurements
     if needed > _MAX_BYTES:
         raise InputError(
             f"{size[1]}x{size[0]} pixels of {len(logits)} classes take {needed / 2**30:.1f} GiB "
@@ -92,11 +92,6 @@ def crf_labels(
     beliefs = dense_crf(upsample_logits(logits, stride, size), image, crf, threads)
     labels = beliefs.argmax(0).astype(np.uint8 if len(logits) <= 256 else np.uint16)
     return labels, beliefs.max(0)
-
-
-def crf_bytes(num_classes: int, size: tuple[int, int]) -> int:
-    """Return about how much memory `crf_labels` takes; docs/crf.md has the measurements."""
-    return size[0] * size[1] * (24 * num_classes + 500)
 
 
 def dense_crf(

@@ -4,18 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 from atrous.errors import InputError
+from atrous.recipes import studies
 from atrous.recipes.camvid import camvid, camvid_small
-from atrous.recipes.studies import (
-    LITES,
-    RESNETS,
-    against_fcn,
-    backbones,
-    batch_sizes,
-    jitter,
-    optimizers,
-    paper,
-    paper_on_cpu,
-)
+from atrous.recipes.studies import paper, paper_on_cpu
 from atrous.text import did_you_mean
 from atrous.train.recipe import Recipe
 
@@ -30,15 +21,15 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 """Recipes of `atrous train NAME`; `plain` is the default of `atrous train --data FOLDER`."""
 
 STUDIES: dict[str, Callable[[], dict[str, Recipe]]] = {
-    "against_fcn": against_fcn,
-    "paper_batch": partial(batch_sizes, paper()),
-    "paper_backbone": partial(backbones, paper(), RESNETS),
-    "paper_optimizer": partial(optimizers, paper()),
-    "paper_jitter": partial(jitter, paper()),
-    "camvid_batch": partial(batch_sizes, paper_on_cpu()),
-    "camvid_backbone": partial(backbones, paper_on_cpu(), LITES),
-    "camvid_optimizer": partial(optimizers, paper_on_cpu()),
-    "camvid_jitter": partial(jitter, paper_on_cpu()),
+    "against_fcn": studies.against_fcn,
+    "paper_batch": partial(studies.batch_sizes, paper()),
+    "paper_backbone": partial(studies.backbones, paper(), studies.RESNETS),
+    "paper_optimizer": partial(studies.optimizers, paper()),
+    "paper_jitter": partial(studies.jitter, paper()),
+    "camvid_batch": partial(studies.batch_sizes, paper_on_cpu()),
+    "camvid_backbone": partial(studies.backbones, paper_on_cpu(), studies.LITES),
+    "camvid_optimizer": partial(studies.optimizers, paper_on_cpu()),
+    "camvid_jitter": partial(studies.jitter, paper_on_cpu()),
 }
 """Studies of `atrous compare NAME`: several recipes by name."""
 

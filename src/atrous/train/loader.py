@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -35,17 +34,15 @@ class Stream(Dataset[Item]):
         epoch, place = divmod(position, len(self.samples))
         if epoch != self.epoch:
             rng = np.random.default_rng([self.seed, epoch])
-            self.epoch, self.order = epoch, _order(self.samples, rng)
+            if isinstance(self.samples, Shards):  # a permutation close to their order on disk
+                self.epoch, self.order = epoch, self.samples.order(rng)
+            else:
+                self.epoch, self.order = epoch, rng.permutation(len(self.samples))
         try:
             sample = self.samples[int(self.order[place])]
         except InputError as error:
             return error
         return augment(sample, self.transforms, mixed_seed(self.seed, position))
-
-
-def _order(samples: Sequence[Sample], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return a permutation of the samples; for shards, one close to their order on disk."""
-    return samples.order(rng) if isinstance(samples, Shards) else rng.permutation(len(samples))
 
 
 def mixed_seed(*parts: int) -> int:

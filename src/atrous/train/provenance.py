@@ -35,13 +35,14 @@ def describe(
     """Return the run.json of a new training, without the counts of its labels."""
     colors = dataset.split("train").channels().colors
     mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
+    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return Run(
         model=recipe.model_options(dataset.taxonomy.num_classes, len(colors)),
         normalization=Normalization(mean=mean, std=std),
         taxonomy=dataset.taxonomy,
         data=describe_data(dataset, data, root),
         recipe=recipe.to_dict(),
-        versions=_versions(),
+        versions={"python": platform.python_version(), "atrous": __version__, **packages},
         commit=_commit(),
         left_over=list(left_over),
     )
@@ -168,11 +169,6 @@ def _differences(
 
 def _digest(samples: Split | Shards) -> str:
     return sha256("\n".join(samples.keys).encode(errors="surrogatepass")).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return {"python": platform.python_version(), "atrous": __version__, **packages}
 
 
 def _commit() -> str | None:

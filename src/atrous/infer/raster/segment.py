@@ -28,8 +28,6 @@ from atrous.infer.tiling import TiledRuntime, label_rows
 from atrous.progress import Progress, silent
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
 
-LABELS_ENDING = ".labels.tif"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RasterSegmentation(Result):
@@ -88,9 +86,8 @@ def segment_raster(
     Returns:
         The numbers, and the files in the order above.
     """
-    files = [
-        target.with_name(target.name + end) for end in (LABELS_ENDING, ".overlay.jpg", ".json")
-    ]
+    endings = (".labels.tif", ".overlay.jpg", ".json")
+    files = [target.with_name(target.name + ending) for ending in endings]
     if segmenter.crf is not None:
         raise InputError(f"{path}: a raster, and a CRF takes photos as a whole; leave --crf out")
     start, taxonomy = time.perf_counter(), segmenter.metadata.taxonomy

@@ -33,7 +33,6 @@ from atrous.text import amount
 if TYPE_CHECKING:
     from av import VideoFrame
 
-ENDINGS = (".overlay.mp4", ".labels.mkv", ".json")
 _OVERLAY = ("libx264", {"preset": "veryfast", "crf": "21"})
 _LABELS = ("ffv1", {"level": "3", "g": "1"})
 
@@ -131,7 +130,8 @@ def segment_video(
     Returns:
         The numbers, and the files in the order above.
     """
-    files = [target.with_name(target.name + ending) for ending in ENDINGS]
+    endings = (".overlay.mp4", ".labels.mkv", ".json")
+    files = [target.with_name(target.name + ending) for ending in endings]
     total = min(filter(None, (most, video.num_frames)), default=0)
     drawn = segmenter.map_frames(_drawing(segmenter.metadata.taxonomy), islice(video, most))
     start, times, shares, problem = perf_counter(), list[Fraction](), [], None

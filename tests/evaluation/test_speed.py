@@ -18,13 +18,13 @@ def test_models_in_runtimes(tiny_bundle: Path, paint: np.ndarray, tmp_path: Path
     done: dict[str, list[tuple[int, int]]] = {}
 
     @contextmanager
-    def watch(what: str) -> Iterator[Callable[[int, int], None]]:
-        yield lambda *counts: done.setdefault(what, []).append(counts)
+    def track(step: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda *counts: done.setdefault(step, []).append(counts)
 
     models = {"one": tiny_bundle, "two": tiny_bundle}
     runtimes = ("onnxruntime", "openvino", "torch")
-    files = bundles_by_runtime(models, runtimes, tmp_path, watch)
-    speeds, missing = measure(files, paint, threads=1, rounds=3, track=watch)
+    files = bundles_by_runtime(models, runtimes, tmp_path, track)
+    speeds, missing = measure(files, paint, threads=1, rounds=3, track=track)
     had = {"onnxruntime", "openvino"} - missing.keys()
     assert all(each.keys() == had for each in speeds.values())  # torch takes no bundles
     calls = 3 * 2 * len(had)

@@ -1,4 +1,4 @@
-"""Runtimes measured beside each other, and the choice that `auto` remembers."""
+"""Runtimes measured beside each other, and the runtime that `auto` remembers."""
 
 import json
 from pathlib import Path
@@ -22,19 +22,19 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "atrous"
 
 
-def trial(name: str, seconds: float, agreement: float) -> Timing:
+def timing_of(name: str, seconds: float, agreement: float) -> Timing:
     return Timing(runtime=name, precision="fp32", seconds=seconds, start=0.1, agreement=agreement)
 
 
 def test_the_fastest_must_agree() -> None:
-    plain, wrong = trial("onnxruntime", 3, 1), trial("openvino:bf16", 1, 0.985)
+    plain, wrong = timing_of("onnxruntime", 3, 1), timing_of("openvino:bf16", 1, 0.985)
     assert fastest([plain, wrong]) is plain
-    assert fastest([plain, wrong, trial("openvino", 2, 0.991)]).runtime == "openvino"
+    assert fastest([plain, wrong, timing_of("openvino", 2, 0.991)]).runtime == "openvino"
 
 
 def test_trials_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
     done = []
-    trials, missing = time_runtimes(
+    timings, missing = time_runtimes(
         tiny_bundle,
         OF_BUNDLES,
         paint,
@@ -42,10 +42,10 @@ def test_trials_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
         rounds=3,
         progress=lambda *counts: done.append(counts),
     )
-    assert {t.runtime for t in trials} | missing.keys() == set(OF_BUNDLES)
-    assert trials[0].runtime == "onnxruntime"
-    assert all(t.agreement == 1 and 0 < t.seconds < t.start < 60 for t in trials)
-    assert done == [(n + 1, 3 * len(trials)) for n in range(3 * len(trials))]
+    assert {t.runtime for t in timings} | missing.keys() == set(OF_BUNDLES)
+    assert timings[0].runtime == "onnxruntime"
+    assert all(t.agreement == 1 and 0 < t.seconds < t.start < 60 for t in timings)
+    assert done == [(n + 1, 3 * len(timings)) for n in range(3 * len(timings))]
 
 
 def test_a_runtime_that_cannot_be_had(tiny_bundle: Path, paint: np.ndarray) -> None:
@@ -54,8 +54,8 @@ def test_a_runtime_that_cannot_be_had(tiny_bundle: Path, paint: np.ndarray) -> N
             tiny_bundle, names, paint, threads=1, rounds=1, progress=lambda done, total: None
         )
 
-    trials, missing = run("onnxruntime", "torch")
-    assert [t.runtime for t in trials] == ["onnxruntime"]
+    timings, missing = run("onnxruntime", "torch")
+    assert [t.runtime for t in timings] == ["onnxruntime"]
     assert "torch takes run folders only" in missing["torch"]
     with pytest.raises(InputError, match="torch takes run folders only"):
         run("torch", "onnxruntime")

@@ -141,8 +141,8 @@ def test_a_rounded_form_is_the_layer_in_8_bits():
     assert np.unique(rounded).size <= 256
 
 
-def in_8_bits(values, spread):
-    step, zero = steps(*spread.range)
+def in_8_bits(values, observer):
+    step, zero = steps(*observer.range)
     return (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step
 
 

@@ -40,11 +40,11 @@ def mask_of(*values: int) -> np.ndarray:
 def checked(dataset: Dataset, weights: tuple[float, ...] = ()) -> tuple[LabelCounts, list[str]]:
     lines: list[str] = []
 
-    def watch(what: str) -> nullcontext:
+    def track(step: str) -> nullcontext:
         return nullcontext(lambda done, total: None)
 
     samples = dataset.split("train")
-    return checked_labels(samples, dataset.taxonomy, weights, lines.append, watch), lines
+    return checked_labels(samples, dataset.taxonomy, weights, lines.append, track), lines
 
 
 def test_counts_are_exact(tmp_path: Path) -> None:

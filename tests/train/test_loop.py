@@ -74,9 +74,9 @@ def test_a_run_folder_holds_its_recipe_log_and_scores(shapes: Path, tmp_path: Pa
     assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
     assert [line["step"] for line in lines if "val" in line] == [3, 6]
     assert list((tmp_path / "run").glob("events/events.out.tfevents.*"))
-    assert [status.step for status in seen] == [1, 2, 3, 4, 5, 6]
+    assert [info.step for info in seen] == [1, 2, 3, 4, 5, 6]
     assert scores["protocol"] == "pooled" and scores["images"] == 2
-    best = max(status.scores.miou for status in seen if status.scores)
+    best = max(info.scores.miou for info in seen if info.scores)
     low, high = scores["interval"]
     assert low <= scores["miou"] == best <= high
     assert load_run(tmp_path / "run").taxonomy.num_classes == 4
@@ -112,8 +112,8 @@ def test_stopped_and_resumed_equals_undisturbed(
     recipe = replace(SMALL, **change)
     train(recipe, str(shapes), tmp_path / "whole")
 
-    def stop(status: StepInfo) -> None:
-        if status.step == 5:  # after the checkpoint at 4 and the validation at 3
+    def stop(info: StepInfo) -> None:
+        if info.step == 5:  # after the checkpoint at 4 and the validation at 3
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

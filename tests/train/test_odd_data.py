@@ -114,7 +114,7 @@ def test_a_val_split_without_labels_is_said_and_not_scored(tmp_path: Path) -> No
     )
     assert lines[0] == "warning: no mask of split val holds a class, so nothing is validated"
     assert scores == {"step": 4, "split": None, "images": 0}
-    assert [status.scores for status in seen] == [None] * 4
+    assert [info.scores for info in seen] == [None] * 4
     kept = load_file(tmp_path / "run/best.safetensors")
     state = load_state(tmp_path / "run", torch.device("cpu"))
     assert state is not None and torch.equal(kept["head.bias"], state["network"]["head.bias"])
@@ -181,8 +181,8 @@ def test_a_run_is_resumed_on_its_own_data_alone(tmp_path: Path) -> None:
     fewer = write_set(tmp_path / "fewer", squares(1, 2), head='name = "first"')
 
     def start(dataset: Dataset, run: str, resume: bool, stop: bool) -> None:
-        def watch(status: StepInfo) -> None:
-            if stop and status.step == 2:
+        def on_step(info: StepInfo) -> None:
+            if stop and info.step == 2:
                 raise KeyboardInterrupt
 
         torch.manual_seed(0)
@@ -193,7 +193,7 @@ def test_a_run_is_resumed_on_its_own_data_alone(tmp_path: Path) -> None:
             folder,
             tmp_path / run,
             resume=resume,
-            on_step=watch,
+            on_step=on_step,
             network=network,
             notify=lines.append,
         )

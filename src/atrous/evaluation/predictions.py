@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -157,16 +157,9 @@ def _names(samples: Split | Shards) -> list[list[str]]:
     """
     if isinstance(samples, Shards):
         return stems([[key] for key in samples.keys])
-    images = [
-        PurePosixPath(samples.image_path(key).relative_to(samples.folder).as_posix())
-        for key in samples.keys
-    ]
-    return stems(
-        [
-            [str(image), str(image.with_suffix("")), key]
-            for image, key in zip(images, samples.keys, strict=True)
-        ]
-    )
+    images = [samples.image_path(key).relative_to(samples.folder) for key in samples.keys]
+    both = zip(images, samples.keys, strict=True)
+    return stems([[i.as_posix(), i.with_suffix("").as_posix(), key] for i, key in both])
 
 
 def _by_stem(files: Sequence[str], endings: Sequence[str]) -> dict[str, list[str]]:

@@ -9,19 +9,16 @@ mean (if it has one) is spread over the features, and where the logits are cropp
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx
 import torch
 
 from atrous.files import replacing
 from atrous.infer.bundle import BundleMetadata
-
-if TYPE_CHECKING:
-    from atrous.models.photo import PhotoNetwork
+from atrous.models.photo import PhotoNetwork
 
 
-def to_onnx(network: "PhotoNetwork") -> onnx.ModelProto:
+def to_onnx(network: PhotoNetwork) -> onnx.ModelProto:
     """Trace `network`, in eval mode, with free batch size, height and width."""
     # The sizes are no multiples of 8, so padding and crop are traced, too.
     image = torch.zeros((2, 70, 101, network.channels), dtype=torch.uint8)

@@ -92,7 +92,7 @@ def test_it_asks_before_the_download(mine, tmp_path, capsys, monkeypatch, answer
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say so with --yes"),
+        ([], "add --yes"),
         (["--split", "test"], "no split 'test'; it has val"),
         (["--yes", "--mirror", "nowhere"], "begins with http"),
     ],

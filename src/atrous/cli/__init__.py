@@ -25,7 +25,7 @@ COMMANDS = {
     "export": "Turn a run into a bundle, one .onnx file, and certify it.",
     "convert": "Turn weights of other projects into a run folder.",
     "data": "Look at data sets, fetch, check or pack them, or make one.",
-    "models": "List what can be built and what is shipped.",
+    "models": "List the models that are shipped, published, or can be built.",
     "bench": "Measure this machine's speed with a model: each runtime, each step.",
 }
 """Each command is the function of its name in the module of its name."""

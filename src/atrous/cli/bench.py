@@ -25,8 +25,8 @@ def bench(
 ) -> None:
     """Measure this machine's speed with a model: each runtime, each step.
 
-    The fastest runtime that labels as the plain one does is remembered: `--runtime auto`, which
-    other commands use by default, takes it from then on.
+    The fastest runtime with the labels of the plain one is remembered. From then on, other commands
+    use it by default, as `--runtime auto`.
 
     Args:
         model: Name of a shipped model, a bundle (.onnx), or a run folder.

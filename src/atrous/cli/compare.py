@@ -49,7 +49,7 @@ class CostOptions:
     rounds: Count = 20
     """Number of times that each model labels the image in each runtime."""
     latency: bool = True
-    """Measure speed and memory, which takes exports and processes."""
+    """Measure speed and memory; needs exports and separate processes."""
     threads: Count | None = None
     """Threads of each model; by default as many as this process may run on."""
 

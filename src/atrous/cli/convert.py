@@ -42,7 +42,7 @@ def convert(
         raise InputError(f"{out}: a file, where a run is a folder; give another --out")
     if is_published(checkpoint):
         if data or layout or output_stride or backbone:
-            raise InputError(f"{checkpoint}: what it is, is known; leave out all but --out")
+            raise InputError(f"{checkpoint}: a published name; leave out all options but --out")
         data = PUBLISHED[checkpoint].data
         copy_run(resolved(checkpoint), out)
     elif not Path(checkpoint).exists():

@@ -115,16 +115,16 @@ def fetch(
     yes: Flag = False,
     mirror: str | None = None,
 ) -> int:
-    """Download a published data set, or the parts of it that are asked for.
+    """Download a published data set, or some of its splits.
 
-    Stopped at any moment, the same command goes on where it was; what is there is left alone.
+    If the download stops, the same command resumes it; files that exist are not changed.
 
     Args:
         name: A built-in set (atrous data list), a folder with a dataset.toml, or such a file.
         root: Folder of the set; made if it is not there.
         split: Splits to fetch; all if left out.
         yes: Do not ask before the download.
-        mirror: Address that takes the place of the publisher's, as in http://mirror.example/coco.
+        mirror: Address that replaces the publisher's, such as http://mirror.example/coco.
 
     Returns:
         The exit code: 1 if the answer is no, 0 otherwise.
@@ -180,7 +180,7 @@ def _agreed(jobs: Sequence[fetching.Job], root: Path) -> bool:
     unknown = " or more" * any(job.size is None for job in todo)
     question = f"Download {_bytes(size)}{unknown} to {root}?"
     if not sys.stdin.isatty():
-        raise InputError(f"{question} There is no terminal to ask on: say so with --yes")
+        raise InputError(f"{question} There is no terminal to answer on: add --yes")
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

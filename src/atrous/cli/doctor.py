@@ -39,7 +39,7 @@ def doctor(
 ) -> None:
     """Say what is wrong with a folder of labelled images, and describe it.
 
-    Masks are found by the names of folders and files; every file is read once. Nothing is changed.
+    Masks are found by the names of folders and files; each file is read once. Nothing is changed.
 
     Args:
         folder: Images and masks; or a folder with a dataset.toml, which is checked against it.

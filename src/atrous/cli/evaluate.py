@@ -49,7 +49,7 @@ class Extras:
     tree: Flag = False
     """Score the groups of the class tree, too."""
     pairs: int = 0
-    """List so many of the most frequent confusions."""
+    """Number of most frequent confusions to list."""
 
 
 _NO_PREDICTIONS, _NO_EXTRAS = PredictionOptions(), Extras()
@@ -167,7 +167,7 @@ def _reference(given: PredictionOptions, truth: Truth, options: ModelOptions) ->
         return scoring.from_files(path, truth, given.ids)
     if path.is_file() and path.suffix not in ("", ".onnx"):
         raise InputError(
-            f"--against {path}: a model, a folder of predictions or a .npz of --save can be there"
+            f"--against {path}: give a model, a folder of predictions, or a .npz of --save"
         )
     return _from_model(given.against, truth, options)
 

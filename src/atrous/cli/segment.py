@@ -36,15 +36,15 @@ class InputOptions:
     """How images and videos are read."""
 
     tile: int | None = None
-    """Side of the tiles that images are taken in, a multiple of 128 pixels; by default 1024 for
-    images over 4 million pixels. 0: never."""
+    """Side of the tiles that images are cut into, a multiple of 128 pixels; by default 1024 for
+    images over 4 million pixels. 0: no tiles."""
     bands: tuple[int, ...] = ()
-    """Numbers, from 1, of a TIFF's bands that are red, green and blue; or of a grey one; or of
-    those that the model was trained on, which are the default."""
+    """Numbers, from 1, of a TIFF's red, green and blue band, or of a grey band; by default the
+    bands that the model was trained on."""
     value_range: Annotated[tuple[float, float] | None, Parameter(name="--range")] = None
     """Values of a TIFF that are black and white, if it does not have 8 bits."""
     frames: Count | None = None
-    """Frames of a video to take; by default all."""
+    """Number of frames of a video to label; by default all."""
 
 
 _INPUT_DEFAULTS = InputOptions()
@@ -58,9 +58,9 @@ def segment(
     input_options: InputOptions = _INPUT_DEFAULTS,
     json_output: Json = False,
 ) -> int:
-    """Label photos: writes NAME.labels.png, NAME.overlay.jpg and NAME.json of each.
+    """Label photos: write NAME.labels.png, NAME.overlay.jpg and NAME.json of each.
 
-    Of a video, a camera or a stream: NAME.overlay.mp4, NAME.labels.mkv and NAME.json.
+    A video, a camera or a stream gives NAME.overlay.mp4, NAME.labels.mkv and NAME.json.
 
     Args:
         paths: Photos, folders that are searched for photos, videos (clip.mp4), cameras
@@ -74,16 +74,16 @@ def segment(
     Returns:
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
-    inputs, take = find_inputs(paths, out, say), input_options
-    is_large = inputs.rasters or inputs.videos or take.bands or take.value_range
+    inputs, options = find_inputs(paths, out, say), input_options
+    is_large = inputs.rasters or inputs.videos or options.bands or options.value_range
     calls = PHOTOS_AT_A_TIME if is_large else min(len(inputs.photos), PHOTOS_AT_A_TIME)
-    segmenter = model_options.load(model, calls, take.tile)
-    reading, line = segmenter.reading([*inputs.images], take.bands, take.value_range)
+    segmenter = model_options.load(model, calls, options.tile)
+    reading, line = segmenter.reading([*inputs.images], options.bands, options.value_range)
     if line:
         say(line)
     results = chain(
         segment_images(segmenter, inputs, reading, track=track, notify=say),
-        _segment_videos(segmenter, inputs.videos, take.frames),
+        _segment_videos(segmenter, inputs.videos, options.frames),
     )
     if json_output:
         return _print_json(results)
@@ -95,8 +95,12 @@ def _segment_videos(
 ) -> Iterator[Saved]:
     """Segment and save each video, in order.
 
-    `targets` maps each video to the path of its files without their endings.
     A video that ends too early is yielded twice: with its result, and with its error.
+
+    Args:
+        segmenter: the model.
+        targets: video -> path of its files without their endings.
+        num_frames: frames of each video to label; None: all.
     """
     for source, target in targets.items():
         try:

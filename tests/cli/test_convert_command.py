@@ -166,7 +166,7 @@ def test_mistakes(checkpoint, tmp_path, capsys, arguments, message):
 
 def test_mistakes_with_published_names(published, tmp_path, capsys):
     assert main(["convert", published, "--data", "voc2012", "--out", str(tmp_path)]) == 2
-    assert "leave out all but --out" in capsys.readouterr().err
+    assert "leave out all options but --out" in capsys.readouterr().err
     assert main(["segment", "x.jpg", "--model", "vainf/smal"]) == 2
     assert "Did you mean vainf/small?" in capsys.readouterr().err
 

@@ -296,7 +296,7 @@ def test_a_panoptic_result_is_scored_as_such(tmp_path, capsys):
         (["--merge", "a.npz", "b.npz"], "DATA alone, with --predictions or --merge"),
         (["--pairs", "-3"], "pairs -3: say how many"),
         (["--against", "nowhere.npz"], "nowhere.npz: No such file or directory; give a file of"),
-        (["--against", __file__], "a model, a folder of predictions or a .npz of --save can be"),
+        (["--against", __file__], "give a model, a folder of predictions, or a .npz of --save"),
         (["--against", "nowhere"], "nowhere: no shipped model"),
         (["--tree"], "no groups"),
         (["--protocol", "coco"], "no metric protocol"),

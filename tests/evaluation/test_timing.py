@@ -32,7 +32,7 @@ def test_the_fastest_must_agree() -> None:
     assert fastest([plain, wrong, timing_of("openvino", 2, 0.991)]).runtime == "openvino"
 
 
-def test_trials_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
+def test_timings_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
     done = []
     timings, missing = time_runtimes(
         tiny_bundle,

@@ -21,8 +21,7 @@ from atrous.metrics.protocols import (
     Scores,
     check_labels,
     check_protocol,
-    mean_scores,
-    pooled_scores,
+    scores_of,
 )
 from atrous.taxonomy import IGNORE_INDEX
 
@@ -134,9 +133,8 @@ class Confusion:
     def scores(self, protocol: str = "pooled") -> Scores:
         """Read the scores from the counts, by one of `PROTOCOLS`."""
         check_protocol(protocol)
-        if protocol == "per-image":
-            return mean_scores(self.counts(), protocol)
-        return pooled_scores(_margins(self.matrix), protocol)
+        margins = self.counts() if protocol == "per-image" else _margins(self.matrix)
+        return scores_of(margins, protocol)
 
     def pairs(self, n: int) -> list[Pair]:
         """The most frequent confusions, at most `n`, the most frequent first."""

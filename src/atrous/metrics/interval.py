@@ -26,7 +26,6 @@ __all__ = [
     "PairedTest",
     "compare",
     "holm",
-    "interval",
     "intervals",
 ]
 
@@ -56,17 +55,6 @@ class PairedTest(NamedTuple):
     """Ends of the interval of `difference`."""
     p_value: float
     """Probability of a difference at least as large if models differed by chance alone, 0 to 1."""
-
-
-def interval(
-    counts: Integers,
-    protocol: str = "pooled",
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of mIoU; see `intervals`."""
-    return intervals(counts, protocol, resamples, level, seed)["miou"]
 
 
 def intervals(
@@ -120,18 +108,17 @@ def compare(
     order = _order(counts_a, counts_b)
     a, b = (_values(counts[order], protocol) for counts in (counts_a, counts_b))
     total_a, total_b = a.sum(0, keepdims=True), b.sum(0, keepdims=True)
-    difference = float((_miou(total_a, protocol) - _miou(total_b, protocol))[0])
+
+    def differences(sums_a: Floats, sums_b: Floats) -> Floats:  # (R, M) each -> (R,)
+        return (_means(sums_a, protocol) - _means(sums_b, protocol))[:, 0]
+
+    difference = float(differences(total_a, total_b)[0])
     if len(a) < 2 or np.isnan(difference):
         return PairedTest(difference, np.nan, np.nan, np.nan)
     random = np.random.default_rng(seed)
-    drawn = [
-        _miou(weights @ a, protocol) - _miou(weights @ b, protocol)
-        for weights in _draws(len(a), resamples, random)
-    ]
-    swapped = []
-    for swap in _swaps(len(a), resamples, random):
-        moved = swap @ (b - a)  # what the swapped images change
-        swapped.append(_miou(total_a + moved, protocol) - _miou(total_b - moved, protocol))
+    drawn = [differences(times @ a, times @ b) for times in _draws(len(a), resamples, random)]
+    moves = (swap @ (b - a) for swap in _swaps(len(a), resamples, random))
+    swapped = [differences(total_a + moved, total_b - moved) for moved in moves]
     low, high = _interval(np.concatenate(drawn), level)
     return PairedTest(difference, low, high, _p_value(difference, np.concatenate(swapped)))
 
@@ -156,12 +143,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _order(*models: Integers) -> list[int]:
     """Order of the images that follows from their counts alone, whichever model comes first."""
-    digests = [sorted(map(_digest, image)) for image in zip(*models, strict=True)]
+    digests = [
+        sorted(hashlib.sha256(counts.tobytes()).digest() for counts in image)
+        for image in zip(*models, strict=True)
+    ]
     return sorted(range(len(digests)), key=digests.__getitem__)
-
-
-def _digest(counts: Integers) -> bytes:
-    return hashlib.sha256(counts.tobytes()).digest()
 
 
 def _values(counts: Integers, protocol: str) -> Floats:
@@ -173,11 +159,6 @@ def _values(counts: Integers, protocol: str) -> Floats:
         return counts.reshape(len(counts), 3 * counts.shape[2]).astype(np.float64)
     means = np.stack(rates(counts, protocol)[: len(MEANS)], axis=1)  # (N, 4)
     return np.concatenate([np.nan_to_num(means), ~np.isnan(means)], axis=1)
-
-
-def _miou(sums: Floats, protocol: str) -> Floats:
-    """Mean IoU of each of R sums: (R, M) to (R,)."""
-    return _means(sums, protocol)[:, 0]
 
 
 def _means(sums: Floats, protocol: str) -> Floats:

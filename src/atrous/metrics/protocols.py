@@ -9,9 +9,10 @@ IoU (Jaccard), mean and pixel accuracy, and frequency-weighted IoU are those of 
 convolutional networks for semantic segmentation" (CVPR 2015), section 5.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,29 +130,20 @@ class Scores:
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """JSON-ready values, in which NaN is None; `classes` are K names."""
-        document = asdict(self)
-        for name in ("iou", "acc"):
-            document[name] = dict(zip(classes, document[name], strict=True))
-        return without_nan(document)
+        iou, acc = (dict(zip(classes, values, strict=True)) for values in (self.iou, self.acc))
+        return without_nan(vars(self) | {"iou": iou, "acc": acc})
 
 
-def pooled_scores(margins: Integers, protocol: str) -> Scores:
-    """Score the summed margins of all images, (3, K)."""
-    return _scores(rates(margins, protocol), protocol)
+def scores_of(margins: Integers, protocol: str) -> Scores:
+    """Score the margins of all images: their sum, (3, K); or (N, 3, K) with "per-image".
 
-
-def mean_scores(counts: Integers, protocol: str) -> Scores:
-    """Mean of each score over the images where it is defined, from margins (N, 3, K).
-
-    Each sum is rounded once, at its end, so the order of the images does not matter.
+    With "per-image", each score is the mean over the images where it is defined.
     """
-    means = (np.apply_along_axis(_exact_mean, 0, each) for each in rates(counts, protocol))
-    return _scores(Rates(*means), protocol)
-
-
-def _scores(one: Rates, protocol: str) -> Scores:
-    means = (float(one.miou), float(one.fwiou), float(one.macc), float(one.pacc))
-    return Scores(protocol, *means, one.iou, one.acc)
+    one = rates(margins, protocol)
+    if protocol == "per-image":
+        one = Rates(*(np.apply_along_axis(_exact_mean, 0, each) for each in one))
+    miou, fwiou, macc, pacc = map(float, one[:4])
+    return Scores(protocol, miou, fwiou, macc, pacc, one.iou, one.acc)
 
 
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,25 +152,12 @@ def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> without_nan({"iou": np.array([0.5, np.nan])})
     {'iou': [0.5, None]}
     """
-    return {key: _without_nan(value) for key, value in values.items()}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return without_nan(value)
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return number(value) if isinstance(value, float) else value
-
-
-def number(value: float) -> float | None:
-    """A float as JSON can hold it: NaN is None."""
-    return None if math.isnan(value) else float(value)
+    text = json.dumps(values, default=lambda value: value.tolist())
+    ready: dict[str, Any] = json.loads(text, parse_constant=lambda constant: None)
+    return ready
 
 
 def _exact_mean(values: Floats) -> float:
-    """Mean without NaN, the same in any order; NaN if nothing is left."""
+    """Mean without NaN, rounded once, so the same in any order; NaN if nothing is left."""
     kept = values[~np.isnan(values)]
     return math.fsum(kept) / len(kept) if len(kept) else math.nan

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from atrous.errors import InputError
 from atrous.files import write_json, write_text
 from atrous.metrics import Confusion, Scores
-from atrous.metrics.interval import interval
-from atrous.metrics.protocols import number
+from atrous.metrics.interval import intervals
+from atrous.metrics.protocols import without_nan
 from atrous.progress import Notify
 from atrous.run import save_weights
 from atrous.text import amount
@@ -73,10 +73,10 @@ class Record:
         save_weights(self.out, network)
         summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
         if confusion is not None:
-            ends = interval(confusion.counts())  # of mIoU, over the images
             summary |= {"split": "val", "images": len(confusion.images)}
             summary |= confusion.scores().to_dict(self.classes)
-            summary |= {"interval": [number(end) for end in ends]}
+            ends = intervals(confusion.counts())["miou"]
+            summary |= without_nan({"interval": ends})
         write_json(self.out / "scores.json", summary)
 
 

@@ -60,7 +60,7 @@ class RunData(Struct, kw_only=True, frozen=True, omit_defaults=True):
     val_keys_sha256: str | UnsetType | None = UNSET
     """Digest of the keys of the split val; None if there is none."""
     bands: list[int] | UnsetType = UNSET
-    range: list[float] | UnsetType = UNSET
+    range: tuple[float, float] | UnsetType = UNSET
     licence: str = "unknown"
     source: str = ""
     data: str | UnsetType = UNSET

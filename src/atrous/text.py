@@ -49,6 +49,11 @@ def some(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
+def one_line(value: object) -> str:
+    """Return `value` as text on one line."""
+    return " ".join(str(value).split())
+
+
 def printable(text: str) -> str:
     """Return `text` without what would move a terminal's cursor, such as in a file's name."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -177,7 +177,7 @@ def test_a_pipe_is_no_photo(
 ) -> None:
     os.mkfifo(here / "pipe.jpg")
     assert main(["segment", "pipe.jpg", "--model", str(tiny_bundle)]) == 2
-    assert capsys.readouterr().err.startswith("error: pipe.jpg: is no ordinary file")
+    assert capsys.readouterr().err.startswith("error: pipe.jpg: no file, but a folder or a device")
 
 
 def test_unknown_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -482,7 +482,7 @@ def test_partial_copy_leaves_out_what_is_not_there(folder: Path) -> None:
     with pytest.raises(InputError, match=r"train\.txt: no such file"):
         Dataset.open(folder).split("train")
     (folder / "train.txt").mkdir()
-    with pytest.raises(InputError, match=r"train\.txt: is a folder"):
+    with pytest.raises(InputError, match=r"train\.txt: no file, but a folder"):
         Dataset.open(folder).split("train")
 
 

@@ -456,4 +456,4 @@ def test_any_list_is_read(
 def test_entries_are_read_against_the_keys_alone() -> None:
     place = Place(Path("nowhere"), "img/{key}.jpg", "", {"a", "b"}.__contains__, lambda: ["a", "b"])
     named = place.named(["/x/img/a.jpg", "b 1", "c"])
-    assert named.keys == {"a": "/x/img/a.jpg"} and named.missing == ("b 1", "c")
+    assert named.keys == {"a": "/x/img/a.jpg"} and named.missing == ["b 1", "c"]

@@ -227,7 +227,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     empty = tmp_path / "empty.png"
     empty.touch()
     assert "the file is empty" in message_of(empty)
-    assert "is a folder" in message_of(tmp_path)
+    assert "no file, but a folder" in message_of(tmp_path)
     postscript = tmp_path / "page.png"  # Pillow would start Ghostscript for it
     postscript.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     assert "not an image" in message_of(postscript)

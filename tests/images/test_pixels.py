@@ -13,6 +13,8 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
+from atrous.data.schema import Description
+from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.images import pixels, rasters
 from atrous.images.bands import COLORS, Bands, likely_range
@@ -25,6 +27,7 @@ from atrous.images.pixels import (
     read_pixels,
     where_data,
 )
+from atrous.run import RunData
 
 UTM = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5.6e6, 1, 1)}
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -142,25 +145,33 @@ def test_sixteen_bits_and_other_bands_are_read_as_said(scene: np.ndarray, tmp_pa
 @pytest.mark.parametrize(
     ("numbers", "value_range", "message"),
     [
-        ([], None, r"bands is \[\]; give numbers"),
-        ([1, 2.0], None, "bands is "),
-        ("4321", None, "bands is '4321'"),
         ([0, 1, 2], None, "count from 1"),
-        ([True, 1], None, "bands is "),
-        ([1] * 300, None, "300 bands"),
-        (None, [5], r"range is \[5\]; give two values"),
-        (None, ["0", "1"], "range is "),
-        (None, [9, 3], "range 9 3: give black, then white"),
-        (None, [0, float("inf")], r"range is \[0, inf\]; give two values"),
-        (None, [float("nan"), 1], r"range is \[nan, 1\]"),
-        (None, [0, 10**400], "range is "),
         ([10**400], None, "count from 1"),
-        (None, 255, "range is 255"),
+        ([1] * 300, None, "300 bands"),
+        ((), (9, 3), "range 9 3: give black, then white"),
+        ((), (0, float("inf")), "range 0 inf: give black, then white"),
+        ((), (float("nan"), 1), "range nan 1: give black, then white"),
     ],
 )
 def test_bands_that_cannot_be_are_refused(numbers: Any, value_range: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Bands.read(numbers, value_range)
+        Bands(tuple(numbers), value_range)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("bands", value) for value in ([1, 2.0], "4321", [True, 1])),
+        *(("range", value) for value in ([5], ["0", "1"], [0, 10**400], 255, [0, 1, 2])),
+    ],
+)
+def test_bands_of_other_types_are_refused(field: str, value: Any) -> None:
+    labels = {"encoding": "index", "classes": ["a"]}
+    splits = {"train": {"images": "{key}.tif", "labels": "{key}.png"}}
+    described = {"labels": labels, "splits": splits, field: value}
+    for values, kind in (({field: value}, RunData), (described, Description)):
+        with pytest.raises(InputError, match=f"file: {field}.*; do this"):
+            convert(values, kind, "file", "do this")
 
 
 def test_what_is_a_photo(scene: np.ndarray, tmp_path: Path) -> None:

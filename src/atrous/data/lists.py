@@ -12,13 +12,14 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from os.path import isdir
 from pathlib import Path
 from urllib.parse import unquote
 
 from atrous.data.patterns import alternatives
 from atrous.errors import InputError
-from atrous.files import is_file, read_text
+from atrous.files import is_file, no_such_file, read_text
 from atrous.images.photos import IMAGE_SUFFIXES
 
 SPLIT_FOLDER = re.compile(
@@ -52,7 +53,7 @@ class Named:
 
     keys: dict[str, str]
     """Keys with the entry that names each, in the order of the list."""
-    missing: tuple[str, ...]
+    missing: list[str]
     """Entries that name no key."""
     crossed: dict[str, str]
     """Keys of images whose entry has the mask of another image in another column."""
@@ -103,7 +104,7 @@ class Place:
                 crossed.setdefault(key, line)
             else:
                 found.setdefault(key, line)
-        return Named(found, tuple(missing), crossed)
+        return Named(found, missing, crossed)
 
     def key(self, entry: str) -> str | None:
         """Return the key that an entry of one column names, if it is a single one."""
@@ -189,7 +190,8 @@ class Place:
         parents = ("/".join(parts[start:-1]) for start in range(len(parts) - 1))
         parent = next((p for p in parents if self._is_folder(p)), None)
         return parent is None or any(
-            folder == parent or folder.startswith(f"{parent}/") or self._are_same(parent, folder)
+            f"{folder}/".startswith(f"{parent}/")
+            or (self._is_folder(folder) and (self.folder / parent).samefile(self.folder / folder))
             for folder in folders
         )
 
@@ -197,20 +199,10 @@ class Place:
         """Return the folders of the image and the mask of `key`."""
         return ["/".join(_parts(path)[:-1]) for path in self._paths(key)]
 
-    def _is_folder(self, path: str) -> bool:
-        if path not in self._known:
-            try:
-                self._known[path] = (self.folder / path).is_dir()
-            except (OSError, ValueError):  # a name that is too long, or none at all
-                self._known[path] = False
-        return self._known[path]
-
     @cached_property
-    def _known(self) -> dict[str, bool]:
-        return {}
-
-    def _are_same(self, one: str, other: str) -> bool:
-        return self._is_folder(other) and (self.folder / one).samefile(self.folder / other)
+    def _is_folder(self) -> Callable[[str], bool]:
+        # Path.is_dir raises for a name that is too long, or none at all.
+        return cache(lambda path: isdir(self.folder / path))  # noqa: PTH112
 
 
 def is_listable(path: str) -> bool:
@@ -234,8 +226,7 @@ def split_of(path: str) -> str:
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a list file that are not blank, or the strings of a JSON list."""
     if not is_file(path):
-        fault = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {fault}, where the list of a split was expected")
+        raise no_such_file(path)
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise InputError(f"{path}: {size} bytes, too large for a list; divide it")
     try:

@@ -22,7 +22,7 @@ from atrous.decode import convert
 from atrous.errors import InputError, named
 from atrous.images.bands import Bands
 from atrous.images.label_maps import TRANSPARENT
-from atrous.text import did_you_mean
+from atrous.text import did_you_mean, one_line
 
 __all__ = [
     "ClassEntry",
@@ -61,6 +61,7 @@ _SPLIT_FIELDS = {
     "coco-panoptic": {"images", "labels", "annotations"},
 }
 """What a split must say, where that is not images and labels."""
+_SETS = resources.files("atrous.data") / "sets"
 _LONGEST_TEXT = 1000
 _FIX = "docs/datasets.md has an example"
 
@@ -268,20 +269,14 @@ def _key(name: str) -> str:
 
 def builtin_names() -> list[str]:
     """Return the names of the sets that the package describes."""
-    folder = resources.files("atrous.data") / "sets"
-    return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".toml"))
-
-
-def builtin_text(name: str) -> str:
-    """Return the dataset.toml of a built-in set."""
-    return (resources.files("atrous.data") / "sets" / f"{name}.toml").read_text("utf-8")
+    return sorted(file.name[:-5] for file in _SETS.iterdir() if file.name.endswith(".toml"))
 
 
 def builtin(name: str) -> Description:
     """Return the description of a built-in set, or refuse the name by a ValueError."""
     if name not in builtin_names():
         raise ValueError(f"{short(name)} is no built-in set. {did_you_mean(name, builtin_names())}")
-    return parse(builtin_text(name), name)
+    return parse((_SETS / f"{name}.toml").read_text("utf-8"), name)
 
 
 def rgb(color: Id) -> tuple[int, int, int]:
@@ -304,11 +299,6 @@ def color_code(color: Id) -> int:
         return TRANSPARENT
     red, green, blue = rgb(color)
     return red + 256 * green + 65536 * blue
-
-
-def one_line(value: Any) -> str:
-    """Return `value` as text on one line."""
-    return " ".join(str(value).split())
 
 
 def _text(what: str, value: str) -> str:

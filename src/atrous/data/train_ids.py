@@ -8,9 +8,10 @@ import numpy as np
 
 from atrous.data.encodings import masks
 from atrous.data.encodings.masks import IDS, NO_DATA, Encoding, plain_name
-from atrous.data.schema import BY_NAME, PICTURES, ClassEntry, Id, Labels, color_code, one_line, rgb
+from atrous.data.schema import BY_NAME, PICTURES, ClassEntry, Id, Labels, color_code, rgb
 from atrous.images.label_maps import TRANSPARENT
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy, distinct_colors
+from atrous.text import one_line
 
 _DIGITS = re.compile("0|[1-9][0-9]{0,4}")
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from atrous.data.dataset import Dataset
-from atrous.data.schema import one_line
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
 from atrous.decode import read_json
@@ -29,7 +28,7 @@ from atrous.metrics.confusion import Pair, TreeLevel, tree_scores
 from atrous.metrics.interval import Interval, PairedTest, compare, intervals
 from atrous.metrics.protocols import check_protocol, without_nan
 from atrous.progress import Track, untracked
-from atrous.text import amount
+from atrous.text import amount, one_line
 
 __all__ = [
     "Evaluation",

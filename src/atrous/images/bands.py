@@ -1,10 +1,8 @@
 """The bands of a file that are a network's channels, and the values of black and white."""
 
 from dataclasses import dataclass
-from reprlib import repr as short
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,11 +10,8 @@ from atrous.errors import InputError
 
 _CUSTOMARY_NO_DATA = (-9999, -32767, -32768)
 """Values that mean no data in files that declare none, besides the least 32-bit floats."""
-_LEAST, _LARGEST = -1e30, 1e30
+_LEAST = -1e30
 _MOST_BANDS, _MOST_CHANNELS = 65535, 256
-
-_Numbers = Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
-_Value = Annotated[float, msgspec.Meta(gt=_LEAST, lt=_LARGEST)]
 
 
 @dataclass(frozen=True)
@@ -40,30 +35,6 @@ class Bands:
         if self.value_range is not None and not 0 < -np.subtract(*self.value_range) < np.inf:
             black, white = self.value_range
             raise InputError(f"range {black:g} {white:g}: give black, then white, a larger value")
-
-    @classmethod
-    def read(cls, numbers: Any, value_range: Any) -> "Bands":
-        """Read the two from TOML or JSON, where either may be missing."""
-        try:
-            numbers = msgspec.convert(numbers, _Numbers | None)
-        except msgspec.ValidationError:
-            fix = "give numbers, such as [4, 3, 2, 1]"
-            raise InputError(f"bands is {short(numbers)}; {fix}") from None
-        try:
-            value_range = msgspec.convert(value_range, tuple[_Value, _Value] | None)
-        except msgspec.ValidationError:
-            fix = "give two values, such as [0, 10000]"
-            raise InputError(f"range is {short(value_range)}; {fix}") from None
-        return cls(numbers or (), value_range)
-
-    def to_dict(self) -> dict[str, list[int] | list[float]]:
-        """Return the fields of a dataset.toml or run.json that `read` reads; none by default."""
-        fields: dict[str, list[int] | list[float]] = {}
-        if self.numbers:
-            fields["bands"] = list(self.numbers)
-        if self.value_range is not None:
-            fields["range"] = list(self.value_range)
-        return fields
 
     def named(self) -> str:
         """Return the numbers as an option takes them."""

@@ -28,6 +28,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from atrous.errors import InputError
 from atrous.files import no_such_file, replacing
+from atrous.text import one_line
 
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 
@@ -225,10 +226,8 @@ def decoded(path: Path, data: bytes | None = None) -> Image.Image:
 def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """Yield the image, its size checked; errors here and in the block become an InputError."""
     try:
-        if data is None:
-            _check_is_file(path)
-        elif not data:
-            raise InputError(f"{path}: the file is empty; copy or download it again")
+        if data is None and not path.is_file():
+            raise no_such_file(path)
         with (
             path.open("rb") if data is None else io.BytesIO(data) as file,
             open_header(file, path) as image,
@@ -249,7 +248,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
         if isinstance(error, OSError) and error.errno:
             problem = f"cannot be read ({error.strerror}); check its permissions and its disk"
         else:
-            problem = f"damaged or cut short ({_one_line(error)}); copy or download it again"
+            reason = one_line(error) or type(error).__name__
+            problem = f"damaged or cut short ({reason}); copy or download it again"
     raise InputError(f"{path}: {problem}")
 
 
@@ -260,7 +260,8 @@ def open_header(file: BinaryIO, path: Path) -> Image.Image:
     """
     logging.getLogger("PIL").addHandler(_SILENT)
     with without_warnings():
-        start = file.read(64)
+        if not (start := file.read(64)):
+            raise InputError(f"{path}: the file is empty; copy or download it again")
         file.seek(0)
         if not _is_heif(start):
             unsigned = ("TGA",) if path.suffix.lower() == ".tga" else ()  # any bytes may look so
@@ -285,17 +286,6 @@ def _silence_libtiff() -> None:
         ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
 
 
-def _check_is_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give an image file")
-    if not path.exists():
-        raise no_such_file(path)
-    if not path.is_file():
-        raise InputError(f"{path}: is no ordinary file; write it to one first")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; copy or download it again")
-
-
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a photo whose EXIF cannot be read stays as it is."""
     with suppress(Exception):  # damaged metadata must not cost the photo
@@ -318,7 +308,3 @@ def raw_mode(image: Image.Image) -> tuple[str, *tuple[Any, ...]]:
     args = tiles[0].args if tiles else ""
     mode, *more = args if isinstance(args, tuple) else (args,)
     return str(mode), *more
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

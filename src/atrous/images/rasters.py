@@ -18,6 +18,7 @@ from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.images.bands import Bands, Channels, has_value, likely_range
 from atrous.images.photos import IMAGE_SUFFIXES, first_bytes, without_warnings
+from atrous.text import one_line
 
 _PREVIEW = 2048
 """Longest side of a reduced image."""
@@ -160,7 +161,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
-        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        reason = one_line(error.__cause__ or error).rstrip(".")
         raise InputError(f"{path}: cannot be read ({reason}); copy or convert it again") from None
 
 

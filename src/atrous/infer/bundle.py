@@ -102,7 +102,7 @@ class BundleMetadata:
     @classmethod
     def from_run(cls, run: Run, *, stride: int) -> "BundleMetadata":
         """Describe the fp32 model of a run."""
-        reading = Bands.read(run.data.bands or None, run.data.range or None)
+        reading = Bands(tuple(run.data.bands or ()), run.data.range or None)
         return cls(
             taxonomy=run.taxonomy,
             stride=stride,

@@ -59,7 +59,7 @@ def describe_data(dataset: Dataset, data: str, root: str | None) -> RunData:
         keys_sha256=_digest(samples),
         val_keys_sha256=None if held_out is None else _digest(held_out),
         bands=list(dataset.bands.numbers) or UNSET,
-        range=UNSET if dataset.bands.value_range is None else list(dataset.bands.value_range),
+        range=dataset.bands.value_range or UNSET,
         licence=dataset.licence,
         source=dataset.source,
         data=data,

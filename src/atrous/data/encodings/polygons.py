@@ -23,6 +23,7 @@ from atrous.errors import InputError
 from atrous.files import no_such_file
 from atrous.images.photos import MAX_PIXELS
 from atrous.images.pixels import pixel_size
+from atrous.text import one_line
 
 _MAX_BYTES = 200 << 20  # LabelMe's files may hold the image as well
 _MOST_WORK = 40 * MAX_PIXELS  # some seconds at worst
@@ -240,8 +241,7 @@ def _bitmap(png: bytes, width: int, height: int) -> Image.Image:
                 raise ValueError(f"larger than {width}x{height}")
             picture.load()
     except Exception as error:  # Pillow's decoder raises many kinds on damaged files
-        reason = " ".join(str(error).split())
-        raise ValueError(f"a bitmap that is no PNG of its shape ({reason})") from None
+        raise ValueError(f"a bitmap that is no PNG of its shape ({one_line(error)})") from None
     if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         values = np.asarray(picture.convert("RGBA"))[..., 3]
     else:

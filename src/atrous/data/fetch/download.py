@@ -21,6 +21,7 @@ from atrous.data.fetch.unpack import free_space
 from atrous.errors import InputError
 from atrous.files import replacing
 from atrous.progress import Notify, Progress, Track
+from atrous.text import one_line
 
 TIMEOUT = 30.0
 """Seconds without a byte until a connection counts as stalled."""
@@ -195,7 +196,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _broken(reason: object) -> _BrokenError:
-    return _BrokenError(f"the connection failed ({' '.join(str(reason).split()):.200})")
+    return _BrokenError(f"the connection failed ({one_line(reason):.200})")
 
 
 def _remote(

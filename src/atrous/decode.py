@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from atrous.errors import InputError
-from atrous.files import no_such_file, not_utf8
+from atrous.files import not_utf8, read_bytes
 from atrous.text import did_you_mean
 
 T = TypeVar("T")
@@ -53,11 +53,8 @@ def read_json(
         hook: decodes what msgspec does not.
         strict: whether 3.0 and "3" are no integers.
     """
-    if not path.is_file():
-        raise no_such_file(path)
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path}: over {_MAX_BYTES >> 30} GB; split it into several files")
-    return decode_json(path.read_bytes(), kind, path, fix, hook=hook, strict=strict)
+    content = read_bytes(path, _MAX_BYTES, "split it into several files")
+    return decode_json(content, kind, path, fix, hook=hook, strict=strict)
 
 
 def decode_json(

@@ -51,6 +51,15 @@ def read_text(path: Path, fallback: str | None = None) -> str:
     return text
 
 
+def read_bytes(path: Path, most: int, fix: str) -> bytes:
+    """Read a file of `most` bytes at most; `fix` is the advice for a larger one."""
+    if not path.is_file():
+        raise no_such_file(path)
+    if path.stat().st_size > most:
+        raise InputError(f"{path}: over {most >> 20:,} MB; {fix}")
+    return path.read_bytes()
+
+
 def not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     """Return the error for a text file of another encoding."""
     fault = f"byte 0x{error.object[error.start]:02x} at {error.start}"

@@ -6,7 +6,8 @@ data set's files into train ids.
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Annotated, Any
@@ -42,30 +43,24 @@ class Taxonomy:
     there is no tree."""
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.classes) <= IGNORE_INDEX:
-            raise InputError(f"{self.name}: {len(self.classes)} classes, give 1 to {IGNORE_INDEX}")
-        if len(set(self.classes)) != len(self.classes):
-            twice = next(c for c in self.classes if self.classes.count(c) > 1)
-            raise InputError(
-                f"{self.name}: the class {short(twice)} is named twice; give each its own name"
-            )
-        if odd := [name for name in self.classes if _NO_TEXT.search(name)]:
-            raise InputError(
-                f"{self.name}: the class {short(odd[0])} holds a character that is no text; "
-                "give it another name"
-            )
-        if len(self.colors) != len(self.classes):
-            raise InputError(
-                f"{self.name}: {len(self.colors)} colours for {len(self.classes)} classes; "
-                "give each class one"
-            )
-        if wrong := [thing for thing in self.things if not 0 <= thing < len(self.classes)]:
-            raise InputError(f"{self.name}: the thing {wrong[0]} is no class; name train ids")
-        if self.groups and len(self.groups) != len(self.classes):
-            raise InputError(
-                f"{self.name}: {len(self.groups)} groups for {len(self.classes)} classes; "
-                "give each class its group, or none"
-            )
+        for fault in self._faults():
+            raise InputError(f"{self.name}: {fault}")
+
+    def _faults(self) -> Iterator[str]:
+        count = len(self.classes)
+        if not 1 <= count <= IGNORE_INDEX:
+            yield f"{count} classes, give 1 to {IGNORE_INDEX}"
+        for name, times in Counter(self.classes).items():
+            if times > 1:
+                yield f"the class {short(name)} is named twice; give each its own name"
+            if _NO_TEXT.search(name):
+                yield f"the class {short(name)} holds a character that is no text; rename it"
+        if len(self.colors) != count:
+            yield f"{len(self.colors)} colours for {count} classes; give each class one"
+        if wrong := [thing for thing in self.things if not 0 <= thing < count]:
+            yield f"the thing {wrong[0]} is no class; name train ids"
+        if len(self.groups) not in (0, count):
+            yield f"{len(self.groups)} groups for {count} classes; give each class one, or none"
 
     @property
     def num_classes(self) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
-from atrous.infer.upsample import logits_to_labels_confidence
+from atrous.infer.upsample import logits_to_labels
 from atrous.train.validation import labels_of, triton_labels
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
@@ -20,19 +21,23 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype: str) -> None:
-    """Check the labels and probabilities of two photos."""
-    from atrous.kernels.triton.upsample import gpu_labels_confidence
+    """Check the labels of two photos; they may differ where classes tie but for rounding."""
+    from atrous.kernels.triton.upsample import gpu_labels
 
     generator = torch.Generator().manual_seed(0)
     logits = 5 * torch.randn(2, classes, *small, generator=generator).to(getattr(torch, dtype))
     logits = logits.contiguous(memory_format=torch.channels_last)
     size = small[0] * stride - crop, small[1] * stride - crop
-    labels, confidence = gpu_labels_confidence(logits.to(DEVICE), stride, size)
+    labels = gpu_labels(logits.to(DEVICE), stride, size)
     assert labels.dtype == (torch.uint8 if classes <= 256 else torch.int32)
     for index, photo in enumerate(logits.float().numpy()):
-        expected, probable = logits_to_labels_confidence(photo, stride, size)
-        assert (labels[index].cpu().numpy() == expected).mean() > 0.9999
-        np.testing.assert_allclose(confidence[index].cpu(), probable, atol=1e-5)
+        found, expected = labels[index].cpu().numpy(), logits_to_labels(photo, stride, size)
+        assert (found == expected).mean() > 0.9999
+        values = torch.from_numpy(photo)[None]
+        whole = [n * stride for n in small]
+        values = interpolate(values, whole, mode="bilinear")[0, :, : size[0], : size[1]]
+        chosen = values.gather(0, torch.from_numpy(found.astype(np.int64))[None])[0]
+        assert (values.max(0).values - chosen).max() < 1e-4
 
 
 def compare_all() -> None:
@@ -70,8 +75,7 @@ def test_machine_without_triton_goes_by_the_cpu(monkeypatch: pytest.MonkeyPatch)
     assert triton_labels.__wrapped__(DEVICE) is None
 
 
-@pytest.mark.parametrize("with_confidence", [False, True])
-def test_compiles_for_a_gpu(with_confidence: bool) -> None:
+def test_compiles_for_a_gpu() -> None:
     """Triton needs no GPU to compile for one."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -79,9 +83,9 @@ def test_compiles_for_a_gpu(with_confidence: bool) -> None:
 
     from atrous.kernels.triton.upsample import _upsample
 
-    kinds = {"logits": "*bf16", "labels": "*u8", "confidence": "*fp32", "scale": "fp32"}
-    names = _upsample.arg_names[:-2]
-    constants = {"with_confidence": with_confidence, "block": 128}
+    kinds = {"logits": "*bf16", "labels": "*u8", "scale": "fp32"}
+    names = _upsample.arg_names[:-1]
+    constants = {"block": 128}
     signature = {name: kinds.get(name, "i32") for name in names}
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(_upsample, signature, constants)

@@ -97,7 +97,7 @@ class Dataset:
             raise InputError(
                 f"{self.folder}: no such folder; --root is the one that holds the data"
             )
-        bands = self.bands  # to know them, the split may have been searched
+        bands = self.bands  # this may have searched the split
         if shards := self.splits[name].shards:
             return open_shards(self.folder, shards, name, self.taxonomy.num_classes, bands)
         found = self._searched.pop(name, None)

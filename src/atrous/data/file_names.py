@@ -63,14 +63,6 @@ def slashes(name: str) -> str:
     return path.removeprefix("./").lstrip("/")
 
 
-def _decoded(name: str) -> str:
-    return unquote(slashes(name))
-
-
-def _without_upload(name: str) -> str:
-    return _UPLOAD.sub("", _decoded(name))
-
-
 _Spelling = Callable[[str], Iterable[str]]
 
 
@@ -84,7 +76,11 @@ def _endings_of(spell: Callable[[str], str], least: int) -> _Spelling:
     return endings
 
 
-_SPELLINGS = (slashes, _decoded, _without_upload)
+_SPELLINGS: Sequence[Callable[[str], str]] = (
+    slashes,
+    lambda name: unquote(slashes(name)),
+    lambda name: _UPLOAD.sub("", unquote(slashes(name))),
+)
 _WITH_FOLDER: Sequence[_Spelling] = (
     lambda name: [name],
     *(lambda name, spell=spell: [spell(name)] for spell in _SPELLINGS),

@@ -1,8 +1,8 @@
 """Read list files: the keys that a text file names, whatever program wrote it.
 
 An entry is a key, the image's or the mask's path from any root, or its file name, alone on its line
-or in a column of it. Only what is there can tell "my photo.jpg 1" with a second column from a name
-with spaces, so entries are read against the keys that there are.
+or in a column of it. "my photo.jpg 1" may be a name with spaces, or a name and a second column, so
+entries are compared with the keys that exist.
 """
 
 import csv
@@ -78,9 +78,9 @@ class Place:
     def named(self, lines: Iterable[str]) -> Named:
         """Return the keys that the lines of a list name.
 
-        A line may be split into columns where no line names a key as a whole, where the first
-        column is the name of a file, or where a second one names the same key. Where no entry's
-        folders are those of the set, which was renamed then, the names of files count.
+        A line is split into columns if no line as a whole names a key, if its first column is a
+        file name, or if a second column names the same key. If no entry has the folders of the set,
+        the set was renamed, and file names alone count.
         """
         lines = list(lines)
         named = self._named(lines)
@@ -157,7 +157,7 @@ class Place:
 
     @cached_property
     def _ends(self) -> dict[str, str | None]:
-        """The ends of the paths of all keys; None where they are of several keys."""
+        """The key of each ending of a path; None where several keys share the ending."""
         ends: dict[str, str | None] = {}
         folded: dict[str, str | None] = {}
         for key in self.keys():
@@ -177,7 +177,7 @@ class Place:
     def _fits(self, text: str, key: str) -> bool:
         """Return whether the folders in `text` can be those of the files of `key`.
 
-        They cannot if they are named after another split, or lie here and are other folders.
+        They cannot if they name another split, or exist here as other folders.
         """
         parts, written = _parts(text), _parts(_normal(text))
         ends = (_parts(_normal(path)) for path in self._paths(key))
@@ -285,8 +285,7 @@ def key_of(path: str, pattern: str) -> str:
 def _candidates(entry: str, pattern: str) -> Iterator[str]:
     """Yield the keys of the files whose path `entry` may be, the likeliest first.
 
-    An entry may lack the pattern's outer folders, but not the one that its images lie in, or it
-    has none at all.
+    An entry may lack the pattern's outer folders, or all folders, but not the inner one alone.
     """
     if "{key}" not in pattern:
         return

@@ -1,7 +1,6 @@
 """Patterns: the path of the file of each key, from the folder of a data set.
 
-`images/{key}.jpg` has one path for a key, `images/{key}.{jpg,png}` has two: the one that exists
-counts.
+`images/{key}.jpg` has one path for a key, `images/{key}.{jpg,png}` has two, of which one exists.
 """
 
 import re

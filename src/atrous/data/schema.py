@@ -42,7 +42,7 @@ EncodingName = Literal[
 Color = str | tuple[int, ...]
 """As "#rrggbb", or (r, g, b) with values from 0 to 255."""
 Id = int | Color
-"""What stands for a class in a mask: a number, a name, or a colour."""
+"""A class in a mask: a number, a name, or a colour."""
 _Path = Annotated[str, Meta(min_length=1, max_length=255)]
 
 BY_NAME = ("polygons", "binary-masks")
@@ -60,7 +60,7 @@ _SPLIT_FIELDS = {
     "coco-json": {"images", "annotations"},
     "coco-panoptic": {"images", "labels", "annotations"},
 }
-"""What a split must say, where that is not images and labels."""
+"""Fields that a split needs, if they are not images and labels."""
 _SETS = resources.files("atrous.data") / "sets"
 _LONGEST_TEXT = 1000
 _FIX = "docs/datasets.md has an example"
@@ -95,7 +95,7 @@ class Labels(_Table, frozen=True, kw_only=True):
     ignore: int | str | tuple[Id, ...] = ()
     """Ids that no loss and no score counts; -1 stands for all negative ones."""
     unknown: Literal["error", "ignore", "nearest"] = "error"
-    """What an id that is neither a class nor ignored is."""
+    """Treatment of an id that is neither a class nor ignored."""
     divisor: Annotated[int, Meta(ge=2, le=IDS)] | None = None
     """Ids from it on are category * divisor + instance."""
     variable: str = "S"
@@ -175,7 +175,7 @@ class SplitFiles(_Table, frozen=True, kw_only=True):
 
 
 class Manual(_Table, frozen=True, kw_only=True):
-    """How to put a set together that cannot be fetched."""
+    """How to assemble a set that cannot be fetched."""
 
     page: str
     text: str
@@ -192,7 +192,7 @@ class Description(_Table, frozen=True, kw_only=True):
     range: tuple[float, float] | None = None
     """The values that are black and white."""
     alpha: bool | None = None
-    """Whether a fourth band of TIFFs is transparency; None: as its values tell."""
+    """Whether a fourth band of TIFFs is transparency; None: its values decide."""
     labels: Labels
     splits: Annotated[dict[str, SplitFiles], Meta(min_length=1)]
     manual: Manual | None = None
@@ -205,7 +205,7 @@ class Description(_Table, frozen=True, kw_only=True):
         self.reading()
 
     def reading(self) -> Bands:
-        """Return how images are read, but for what a fourth band of TIFFs is."""
+        """Return how images are read; `Dataset.bands` decides on a fourth band of TIFFs."""
         return Bands(self.bands, self.range)
 
 
@@ -218,19 +218,15 @@ def parse(text: str, path: Path | str) -> Description:
     except RecursionError:
         raise InputError(f"{path}: nested too deeply; {_FIX}") from None
     if isinstance(splits := table.get("splits"), dict):
-        table["splits"] = {name: _split(name, splits[name], path) for name in splits}
+        for name, files in splits.items():  # each by itself, so that an error names it
+            if not name or not name.isprintable():
+                raise InputError(f"{path}: splits: the name of a split is {short(name)}; {_FIX}")
+            splits[name] = convert(files, SplitFiles, f"{path}: splits.{name}", _FIX)
     description = convert(table, Description, path, _FIX)
     for name, files in description.splits.items():
         with named(f"{path}: splits.{name}", _FIX):
             files.check(description.labels.encoding)
     return description
-
-
-def _split(name: str, files: Any, path: Path | str) -> SplitFiles:
-    """Read one split by itself, so that an error names it."""
-    if not name or not name.isprintable():
-        raise InputError(f"{path}: splits: the name of a split is {short(name)}; {_FIX}")
-    return convert(files, SplitFiles, f"{path}: splits.{name}", _FIX)
 
 
 def to_toml(description: Description) -> str:

@@ -1,4 +1,4 @@
-"""Find the files of a split: its keys, and that each has an image and a mask."""
+"""Find the keys of a split, and check that each has an image and a mask."""
 
 import re
 from collections.abc import Collection

@@ -1,24 +1,17 @@
 """Write a small generated data set: shapes on a noisy ground, for tests and tutorials."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from atrous.data.schema import ClassEntry, Description, Labels, SplitFiles, to_toml
+from atrous.data.train_ids import taxonomy_of
 from atrous.files import replacing
 from atrous.images.label_maps import write_label
 from atrous.images.photos import write_image
-from atrous.taxonomy import IGNORE_INDEX, Taxonomy
-
-TAXONOMY = Taxonomy(
-    name="shapes",
-    classes=("ground", "disc", "square", "triangle"),
-    colors=((90, 90, 90), (220, 60, 60), (60, 160, 220), (240, 200, 60)),
-    things=frozenset({1, 2, 3}),
-)
+from atrous.taxonomy import IGNORE_INDEX
 
 _DESCRIPTION = Description(
     name="shapes",
@@ -27,9 +20,11 @@ _DESCRIPTION = Description(
     labels=Labels(
         encoding="index",
         ignore=(IGNORE_INDEX,),
-        classes=tuple(
-            ClassEntry(name=name, color=color, thing=i in TAXONOMY.things)
-            for i, (name, color) in enumerate(zip(TAXONOMY.classes, TAXONOMY.colors, strict=True))
+        classes=(
+            ClassEntry(name="ground", color=(90, 90, 90)),
+            ClassEntry(name="disc", color=(220, 60, 60), thing=True),
+            ClassEntry(name="square", color=(60, 160, 220), thing=True),
+            ClassEntry(name="triangle", color=(240, 200, 60), thing=True),
         ),
     ),
     splits={
@@ -37,6 +32,8 @@ _DESCRIPTION = Description(
         for split in ("train", "val")
     },
 )
+
+TAXONOMY = taxonomy_of(_DESCRIPTION.labels, _DESCRIPTION.name)
 
 
 def write_shapes(
@@ -68,43 +65,31 @@ def write_shapes(
     return folder
 
 
-def _rgb(values: NDArray[np.integer[Any]]) -> tuple[int, int, int]:
-    red, green, blue = values.tolist()
-    return red, green, blue
-
-
 def _draw(
     rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one image (H, W, 3) and its label (H, W)."""
     height, width = size
-    picture = Image.new("RGB", (width, height), _rgb(rng.integers(40, 140, 3)))
+    picture = Image.new("RGB", (width, height), tuple(rng.integers(40, 140, 3).tolist()))
     label = Image.new("L", (width, height), 0)
-    pens = ImageDraw.Draw(picture), ImageDraw.Draw(label)
+    brush, pen = ImageDraw.Draw(picture), ImageDraw.Draw(label)
     for _ in range(int(rng.integers(2, 5))):
         class_id = int(rng.integers(1, 4))
         radius = float(rng.uniform(0.12, 0.25) * min(size))
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
         tint = np.clip(np.array(TAXONOMY.colors[class_id]) + rng.integers(-30, 31, 3), 0, 255)
-        box = (x - radius, y - radius, x + radius, y + radius)
-        _draw_shape(pens[0], class_id, box, _rgb(tint), None)
-        _draw_shape(pens[1], class_id, box, class_id, IGNORE_INDEX)
+        left, top, right, bottom = box = (x - radius, y - radius, x + radius, y + radius)
+        triangle = [((left + right) / 2, top), (right, bottom), (left, bottom)]
+        for draw, *colors in (
+            (brush, tuple(tint.tolist()), None),
+            (pen, class_id, IGNORE_INDEX),  # the outline
+        ):
+            if class_id == 1:
+                draw.ellipse(box, *colors)
+            elif class_id == 2:
+                draw.rectangle(box, *colors)
+            else:
+                draw.polygon(triangle, *colors)
     noise = rng.normal(0, 12, (height, width, 3))
     image = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)  # (H, W, 3)
     return image, np.array(label)
-
-
-def _draw_shape(
-    pen: ImageDraw.ImageDraw,
-    class_id: int,
-    box: tuple[float, float, float, float],
-    fill: int | tuple[int, int, int],
-    outline: int | None,
-) -> None:
-    left, top, right, bottom = box
-    if class_id == 1:
-        pen.ellipse(box, fill, outline)
-    elif class_id == 2:
-        pen.rectangle(box, fill, outline)
-    else:
-        pen.polygon([((left + right) / 2, top), (right, bottom), (left, bottom)], fill, outline)

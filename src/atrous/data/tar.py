@@ -1,8 +1,8 @@
 """Walk the members of an untrusted tar in bounded memory.
 
-The standard library reads one header well, and that is used here. Its walk is not: it takes a
-damaged header for the end, reads headers of any size into memory, calls itself for each of a run of
-them, and follows a negative size in a circle (CVE-2025-8194).
+The standard library reads each header here, but does not walk: its walk takes a damaged header for
+the end, reads headers of any size into memory, calls itself for each of a run of them, and follows
+a negative size in a circle (CVE-2025-8194).
 """
 
 import io
@@ -24,7 +24,7 @@ def tar_members(file: io.BufferedIOBase | BinaryIO) -> Iterator[tarfile.TarInfo]
     """Yield all members, folders and links too, of ustar, GNU and pax tars; no sparse files.
 
     Args:
-        file: at its start. Whoever is given a member may read on: its content comes next.
+        file: at its start. A caller may read on from there: a member's content comes next.
 
     Yields:
         The members, with their full names; `size` bytes of content begin at `offset_data`.
@@ -33,7 +33,7 @@ def tar_members(file: io.BufferedIOBase | BinaryIO) -> Iterator[tarfile.TarInfo]
         tarfile.TarError: it is no tar, damaged, or cut short.
     """
     offset = 0
-    before: dict[bytes, bytes] = {}  # by kind, what headers say of the member that follows them
+    before: dict[bytes, bytes] = {}  # by kind, extension headers of the next member
     while (block := file.read(_BLOCK)) != bytes(_BLOCK):
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")

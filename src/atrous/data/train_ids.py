@@ -1,4 +1,4 @@
-"""What a description's [labels] mean: the classes, and the train id of each id in a mask."""
+"""Turn the [labels] of a dataset.toml into a taxonomy and the encoding of its masks."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def taxonomy_of(labels: Labels, name: str) -> Taxonomy:
 
 
 def encoding_of(labels: Labels) -> Encoding:
-    """Return what reads the masks that [labels] describe."""
+    """Return the encoding of the masks that [labels] describe."""
     by_color, entries = labels.encoding == "rgb", labels.entries()
     train_ids, ignored = _colors(labels, entries) if by_color else _ids(labels, entries)
     for dataset_id in ignored:

@@ -274,7 +274,7 @@ def open_header(file: BinaryIO, path: Path) -> Image.Image:
 
 
 def _is_heif(start: bytes) -> bool:
-    """Return whether a file that starts so is a HEIF; AVIFs look alike, and Pillow reads them."""
+    """Return whether the first bytes are those of a HEIF, not of an AVIF, which Pillow reads."""
     return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start
 
 

@@ -42,7 +42,7 @@ from atrous.images.rasters import (
     alpha_band,
     has_rasterio,
     opened_raster,
-    read_band,
+    read_rows,
 )
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -122,15 +122,16 @@ def is_raster(path: Path, data: bytes | None = None) -> bool:
     """
     if data is None and not path.is_file():  # but perhaps a pipe, which may never end
         return False
-    tags = None
+    directories = []
     try:
         with path.open("rb") if data is None else io.BytesIO(data) as file:
             with without_warnings():
                 directories = list(_directories(file))
-            tags = directories[0] if directories else None
-            if tags is not None and (not _is_photo(tags) or _is_masked(directories)):
-                return True
-            if tags is not None and data is None and _has_sidecar(path):
+            if directories and (
+                not _is_photo(directories[0])
+                or any(int(tags.get(_SUBFILE, 0)) & _IS_MASK for tags in directories)
+                or (data is None and _has_sidecar(path))
+            ):
                 return True
             file.seek(0)
             with open_header(file, path) as image:
@@ -138,7 +139,7 @@ def is_raster(path: Path, data: bytes | None = None) -> bool:
     except Image.DecompressionBombError:
         return True
     except UnidentifiedImageError:  # a TIFF in a compression that only GDAL may know
-        return tags is not None and _WIDTH in tags and has_rasterio()
+        return bool(directories) and _WIDTH in directories[0] and has_rasterio()
     except Exception:  # Pillow's readers raise a dozen kinds on damaged files
         return False
 
@@ -186,13 +187,10 @@ def _declared_alpha(path: Path) -> Iterator[NDArray[Any]]:
         if (alpha := read_transparency(path)) is not None:
             yield alpha
         return
-    from rasterio.windows import Window
-
     with opened_raster(path) as source:
         if band := alpha_band(source):
             for top in range(0, source.height, _STRIP):
-                window = Window(0, top, source.width, min(_STRIP, source.height - top))
-                yield read_band(source, path, band, window)
+                yield read_rows(source, path, band, top, min(top + _STRIP, source.height))
 
 
 def _directories(file: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
@@ -213,11 +211,6 @@ def _directories(file: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_
         yield tags
 
 
-def _is_masked(directories: Iterable[TiffImagePlugin.ImageFileDirectory_v2]) -> bool:
-    """Return whether one of a TIFF's directories is a mask of where it has data."""
-    return any(int(tags.get(_SUBFILE, 0)) & _IS_MASK for tags in directories)
-
-
 def _has_sidecar(path: Path) -> bool:
     """Return whether GDAL keeps a TIFF's mask, nodata value or colours in a file beside it."""
     if path.with_name(path.name + ".msk").is_file():
@@ -231,7 +224,9 @@ def _is_photo(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
     """Return whether a TIFF is a photo; without rasterio, coordinates may be ignored."""
     if tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0) > MAX_PIXELS or not _has_photo_bands(tags):
         return False
-    return not any(tag in tags for tag in _GEO_TAGS) or (_is_plain(tags) and not has_rasterio())
+    # Pillow reads 8 bits exactly, if there are data everywhere.
+    is_plain = tags.get(_BANDS, 1) != 4 and set(tags.get(_BITS, ())) == {8} and _NODATA not in tags
+    return not any(tag in tags for tag in _GEO_TAGS) or (is_plain and not has_rasterio())
 
 
 def _has_photo_bands(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
@@ -246,8 +241,3 @@ def _has_photo_bands(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
     if photometric in _COLORS or photometric == _CMYK:
         return bands in (3, 4)
     return bands == 1 or (bands == 2 and bool(tags.get(_EXTRA)) and tags[_EXTRA][0] != 0)
-
-
-def _is_plain(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    """Return whether Pillow reads a TIFF with coordinates exactly: 8 bits, data everywhere."""
-    return tags.get(_BANDS, 1) != 4 and set(tags.get(_BITS, ())) == {8} and _NODATA not in tags

@@ -213,10 +213,10 @@ def has_rasterio() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def read_band(source: Any, path: Path, band: int, window: Any) -> NDArray[Any]:
-    """Read a window of one band, (n, W), with the file's values."""
+def read_rows(source: Any, path: Path, bands: int | list[int], start: int, stop: int) -> Any:
+    """Read rows of one band, (n, W), or of several, (C, n, W), with the file's values."""
     with _readable(path):
-        return np.asarray(source.read(band, window=window))
+        return source.read(bands, window=((start, stop), (0, source.width)))
 
 
 def read_small(source: Any, path: Path, bands: list[int]) -> np.ma.MaskedArray[Any, Any]:

@@ -7,6 +7,7 @@ the same scores.
 """
 
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,13 +17,7 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.metrics.archive import read_archive, write_archive
-from atrous.metrics.protocols import (
-    Integers,
-    Scores,
-    check_labels,
-    check_protocol,
-    scores_of,
-)
+from atrous.metrics.protocols import Integers, Scores, check_labels, check_protocol, scores_of
 from atrous.taxonomy import IGNORE_INDEX
 
 __all__ = ["Confusion", "Pair", "TreeLevel", "tree_scores"]
@@ -176,18 +171,17 @@ class Confusion:
         """Read what `save` wrote."""
         arrays, text = read_archive(path, {"matrix": np.int64, "images": np.uint32})
         matrix, images = arrays["matrix"], arrays["images"]
-        try:
+        with suppress(msgspec.ValidationError):
             saved = msgspec.convert(text, _Saved)
-        except msgspec.ValidationError:
-            saved = None
-        if saved is None or not (_are_counts(matrix, images) and _are_keys(saved.keys, images)):
-            raise InputError(f"{path}: its counts contradict each other; save them again")
-        confusion = cls(len(matrix), saved.ignore_index)
-        confusion.matrix += matrix
-        confusion.images += list(images.astype(np.uint32))
-        confusion.keys += saved.keys
-        confusion.about |= saved.about
-        return confusion
+            named = [key for key in saved.keys if key]
+            are_keys = len(named) == len(set(named))
+            if are_keys and _are_counts(matrix, images) and len(saved.keys) == len(images):
+                confusion = cls(len(matrix), saved.ignore_index)
+                confusion.matrix += matrix
+                confusion.images += list(images.astype(np.uint32))
+                confusion.keys, confusion.about = saved.keys, saved.about
+                return confusion
+        raise InputError(f"{path}: its counts contradict each other; save them again")
 
 
 class _Saved(msgspec.Struct):
@@ -208,11 +202,6 @@ def _are_counts(matrix: Integers, images: Integers) -> bool:
         and bool((images[:, :1] <= images[:, 1:]).all())
         and np.array_equal(images.sum(0, np.int64), _margins(matrix))
     )
-
-
-def _are_keys(keys: Sequence[str], images: Integers) -> bool:
-    named = [key for key in keys if key]
-    return len(keys) == len(images) and len(set(named)) == len(named)
 
 
 class TreeLevel(NamedTuple):

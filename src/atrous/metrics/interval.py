@@ -19,15 +19,7 @@ import numpy as np
 from atrous.errors import InputError
 from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
 
-__all__ = [
-    "MEANS",
-    "SIGNIFICANT",
-    "Interval",
-    "PairedTest",
-    "compare",
-    "holm",
-    "intervals",
-]
+__all__ = ["MEANS", "SIGNIFICANT", "Interval", "PairedTest", "compare", "holm", "intervals"]
 
 MEANS = ("miou", "fwiou", "macc", "pacc")
 """Scores that have intervals."""

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.errors import InputError
+from atrous.errors import InputError, named
 from atrous.metrics.protocols import check_shapes, without_nan
 from atrous.metrics.segments import (
     Counts,
@@ -131,11 +131,9 @@ class PanopticQuality:
         self._match(predicted, true, p, t, common)
 
     def _side(self, name: str, panoptic: Panoptic) -> "_Side":
-        try:
+        with named(name):
             check_segments(panoptic.segments, self._rank)
             area = check_panoptic(panoptic)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
         rank = [self._rank[segment["category_id"]] for segment in panoptic.segments]
         crowd = [bool(segment.get("iscrowd", 0)) for segment in panoptic.segments]
         # Void, at place 0, has no category and, like a crowd, is never a false negative.

@@ -124,7 +124,7 @@ def overlaps(*sides: Panoptic) -> tuple[tuple[Places, ...], Counts]:
         The M combinations: the places of each side, (M,) each; and the pixels, (M,).
     """
     maps = [ids.ravel() for ids, _ in sides]
-    known = [_ids(segments) for _, segments in sides]
+    known = [np.array([0, *(s["id"] for s in segments)], np.int64) for _, segments in sides]
     counts = []
     for start in range(0, max(1, maps[0].size), _STRIP):
         values, lengths = runs([ids[start : start + _STRIP] for ids in maps])
@@ -145,11 +145,6 @@ def runs(maps: Sequence[Ids]) -> tuple[list[Ids], Counts]:
     begins[1:] = np.any([ids[1:] != ids[:-1] for ids in maps], axis=0)
     starts = np.flatnonzero(begins)
     return [ids[starts] for ids in maps], np.diff(starts, append=begins.size)
-
-
-def _ids(segments: Segments) -> Places:
-    """(1 + N,) id at each place."""
-    return np.array([0, *(segment["id"] for segment in segments)], np.int64)
 
 
 def _find(ids: Ids, known: Places) -> Places:

@@ -2,7 +2,7 @@
 
 A run-length mask counts pixels column by column from the top left: so many outside of the object,
 so many inside, and so on. Compressed, each count is a few characters of 5 bits, from the third on
-as the difference to the count before the last. Counts are decoded here, since the C code of
+as the difference to the count before the last. Counts are decoded here, because the C code of
 pycocotools trusts them; outlines are checked here and filled there, so that they cover the very
 pixels that COCO's own tools count.
 
@@ -57,7 +57,7 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class CocoImage:
-    """What a COCO JSON says of one image."""
+    """One image of a COCO JSON."""
 
     path: Path
     """The JSON."""
@@ -193,7 +193,8 @@ def _masks(objects: list[tuple[int, Mask]], height: int, width: int) -> list[lis
             runs = [_runs(mask, height, width)]
         else:
             outlines = _outlines(mask, height, width)
-            outline_left -= sum(_length(outline) + _EACH for outline in outlines)
+            lengths = (np.abs(o - np.roll(o, 1, 0)).max(1).sum() for o in outlines)  # in pixels
+            outline_left -= sum(length + _EACH for length in lengths)
             if outline_left < 0:
                 raise ValueError(f"outlines so many or so long: over {_MOST_OUTLINE:,} pixels")
             runs = [_filled(outline, height, width) for outline in outlines]
@@ -257,11 +258,6 @@ def _outlines(mask: Mask, height: int, width: int) -> list[NDArray[np.float64]]:
     if not outlines:
         raise ValueError("an object without a mask; a box alone does not do")
     return outlines
-
-
-def _length(outline: NDArray[np.float64]) -> float:
-    """Return the length of an outline in pixels."""
-    return float(np.abs(outline - np.roll(outline, 1, 0)).max(1).sum())
 
 
 def _filled(outline: NDArray[np.float64], height: int, width: int) -> Counts:

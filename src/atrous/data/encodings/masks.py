@@ -90,7 +90,7 @@ def lookup_table(
     Args:
         train_ids: dataset id -> train id.
         ignore: dataset ids that become `IGNORE_INDEX`, unless they have a train id.
-        unknown: what all other ids become.
+        unknown: train id of all other ids.
         size: ids are below it.
     """
     table = np.full(size + 1, unknown, np.int16)
@@ -196,7 +196,7 @@ def read_binary_masks(
 ) -> NDArray[np.uint8]:
     """Read the binary masks of one image: (H, W) train ids.
 
-    Where masks overlap, the largest train id counts, so that what is ignored covers all else.
+    Where masks overlap, the largest train id counts, so that ignored pixels cover all others.
 
     Args:
         masks: the train id of each file.

@@ -1,8 +1,8 @@
 """One label map out of a MATLAB file, version 5 to 7: (H, W) integers -> train ids.
 
 scipy reads these files too, but crashes the whole process on damaged ones, and unpacks whatever a
-file holds before its size can be asked. A matrix of numbers is little to read, so it is read here:
-tagged elements, each perhaps compressed, of which only the wanted one is unpacked.
+file holds before its size is known. The format of a matrix of numbers is simple, so it is read
+here: tagged elements, each perhaps compressed, of which only the wanted one is unpacked.
 """
 
 import struct
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from atrous.data.encodings.masks import IDS, Encoding, to_train_ids
 from atrous.errors import InputError
-from atrous.files import no_such_file
+from atrous.files import read_bytes
 from atrous.images.photos import MAX_PIXELS
 
 _MAX_BYTES = 1 << 30
@@ -34,11 +34,7 @@ _COMPLEX = 1 << 11
 
 def read_mat(path: Path, encoding: Encoding) -> NDArray[np.uint8]:
     """Read the label map in the variable that `encoding` names: (H, W) train ids."""
-    if not path.is_file():
-        raise no_such_file(path)
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path}: over {_MAX_BYTES >> 30} GB; save the label map by itself")
-    data = path.read_bytes()
+    data = read_bytes(path, _MAX_BYTES, "save the label map by itself")
     if data.startswith((b"\x89HDF", b"MATLAB 7.3")):
         raise InputError(f"{path}: a MATLAB 7.3 file; save it with -v7")
     try:
@@ -86,7 +82,7 @@ def _unpacked(content: memoryview, most: int) -> memoryview:
 
 
 def _parts(body: memoryview, order: str) -> list[tuple[int, memoryview]]:
-    """Flags, sizes, name and numbers of a matrix."""
+    """Return flags, sizes, name and numbers of a matrix."""
     parts = list(islice(_elements(body, order), 4))
     if len(parts) < 4:
         raise ValueError("damaged or cut short")
@@ -94,7 +90,7 @@ def _parts(body: memoryview, order: str) -> list[tuple[int, memoryview]]:
 
 
 def _size(flags: memoryview, sizes: memoryview, order: str) -> tuple[int, int]:
-    """(H, W) of a matrix of numbers."""
+    """Return (H, W) of a matrix of numbers."""
     [flag] = struct.unpack_from(order + "I", flags)
     shape = np.frombuffer(sizes, order + "i4").tolist()
     if flag & 0xFF not in _NUMBERS or flag & _COMPLEX or len(shape) != 2 or min(shape) < 1:
@@ -105,7 +101,7 @@ def _size(flags: memoryview, sizes: memoryview, order: str) -> tuple[int, int]:
 
 
 def _integers(kind: int, numbers: memoryview, order: str, count: int) -> NDArray[np.int64]:
-    """`count` numbers of a matrix, column by column."""
+    """Return the `count` numbers of a matrix, column by column."""
     dtype = np.dtype(order + _TYPES.get(kind, "u1"))
     if kind not in _TYPES or len(numbers) != count * dtype.itemsize:
         raise ValueError("damaged or cut short")

@@ -1,7 +1,7 @@
 """Panoptic files: COCO's PNG of segment ids with its JSON, and Cityscapes' instance ids.
 
 A COCO panoptic JSON lists the segments of each image; the image's PNG holds their ids, as colours
-R + 256 G + 65536 B. Both must tell of the same segments.
+R + 256 G + 65536 B. Both must hold the same segments.
 """
 
 import json
@@ -63,7 +63,7 @@ class PanopticEntry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PanopticAnnotations:
-    """What a COCO panoptic JSON holds."""
+    """The content of a COCO panoptic JSON."""
 
     categories: list[dict[str, Any]]
     """`id`, `name`, `isthing`, and whatever else the file has."""
@@ -83,7 +83,7 @@ def read_annotations(
 
     Args:
         path: the JSON.
-        categories: those that its segments may have; left out, its own. (A file of predictions need
+        categories: those that its segments may have; None: its own. (A file of predictions need
             not list any.)
     """
     document = read_json(Path(path), _Document, "is it a COCO panoptic JSON?")
@@ -178,15 +178,22 @@ def write_panoptic(
     Args:
         folder: where the PNGs go.
         json_path: where the JSON goes.
-        entries: of each image the stem of its PNG, the image id, and the segmentation.
-        categories: `id`, `name`, `isthing` of those that there are.
+        entries: stem of the PNG, image id and segmentation of each image.
+        categories: `id`, `name`, `isthing` of each.
     """
     check_categories(categories)
     known = {category["id"] for category in categories}
     annotations = []
     for key, image_id, panoptic in entries:
         with named(key):
-            segments = _described(panoptic, known)
+            check_segments(panoptic.segments, known)
+            area = check_panoptic(panoptic).tolist()
+            if (largest := panoptic.ids.max(initial=0)) > _MAX_ID:
+                raise InputError(f"a segment has the id {largest}; a PNG holds up to {_MAX_ID}")
+        segments = [
+            {field: int(segment.get(field, 0)) for field in _FIELDS} | {"area": pixels}
+            for segment, pixels in zip(panoptic.segments, area, strict=True)
+        ]
         colors = np.stack([panoptic.ids >> shift & 255 for shift in (0, 8, 16)], axis=-1)  # (H,W,3)
         write_image(Path(folder) / f"{key}.png", colors.astype(np.uint8))
         annotations.append(
@@ -195,23 +202,6 @@ def write_panoptic(
     content = {"annotations": annotations, "categories": [dict(each) for each in categories]}
     with replacing(json_path) as temporary:
         temporary.write_text(json.dumps(content), "utf-8")
-
-
-def _described(panoptic: Panoptic, categories: Set[int]) -> list[dict[str, int]]:
-    """Return the segments as the JSON lists them."""
-    check_segments(panoptic.segments, categories)
-    area = check_panoptic(panoptic).tolist()
-    if panoptic.ids.max(initial=0) > _MAX_ID:
-        raise InputError(f"a segment has the id {panoptic.ids.max()}; a PNG holds up to {_MAX_ID}")
-    return [
-        {
-            "id": int(segment["id"]),
-            "category_id": int(segment["category_id"]),
-            "iscrowd": int(segment.get("iscrowd", 0)),
-            "area": pixels,
-        }
-        for segment, pixels in zip(panoptic.segments, area, strict=True)
-    ]
 
 
 def evaluate_panoptic_files(

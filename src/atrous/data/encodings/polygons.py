@@ -1,8 +1,8 @@
 """Shapes in one file per image: LabelMe's and Supervisely's JSON, YOLO's text -> train ids.
 
 Shapes are filled, outline included, in the order of the file, so that a later one covers an earlier
-one. LabelMe draws its own the same way, down to the pixel. Only what has an area is read: a line or
-a point among the shapes is an error, since leaving it out would lose a label in silence.
+one. LabelMe draws its own shapes the same way, down to the pixel. Only shapes with an area are
+read: a line or a point is an error, because leaving it out would silently lose a label.
 """
 
 import io
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from atrous.data.encodings.masks import Encoding, plain_name
-from atrous.decode import read_json
+from atrous.decode import decode_json
 from atrous.errors import InputError
-from atrous.files import no_such_file
+from atrous.files import read_bytes
 from atrous.images.photos import MAX_PIXELS
 from atrous.images.pixels import pixel_size
 from atrous.text import one_line
@@ -29,7 +29,7 @@ _MAX_BYTES = 200 << 20  # LabelMe's files may hold the image as well
 _MOST_WORK = 40 * MAX_PIXELS  # some seconds at worst
 _FIX = "export it again as LabelMe JSON"
 _CORNERS = {"polygon": (3, None), "rotation": (3, None), "rectangle": (2, 4), "circle": (2, 2)}
-"""The fewest and most points of each kind of LabelMe's; X-AnyLabeling's boxes may have four."""
+"""Fewest and most points of each kind of LabelMe shape; X-AnyLabeling's boxes may have four."""
 
 Points = NDArray[np.float64]
 """(N, 2), x and y in pixels."""
@@ -104,15 +104,12 @@ def read_polygons(path: Path, image: Path, encoding: Encoding) -> NDArray[np.uin
         encoding: the train ids of names and class indices, and the background.
     """
     height, width = pixel_size(image)
-    if not path.is_file():
-        raise no_such_file(path)
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path}: over {_MAX_BYTES >> 20} MB, too much for one image's shapes")
+    content = read_bytes(path, _MAX_BYTES, "give each image a file of its own")
     canvas = Image.new("L", (width, height), encoding.background)
     read = _json_shapes if path.suffix.lower() == ".json" else _yolo
     work_left = _MOST_WORK
     try:
-        for shape in read(path, height, width):
+        for shape in read(content, path, height, width):
             work_left -= _work(shape, height, width)
             if work_left < 0:
                 raise ValueError("shapes so many or so large that they would take minutes to draw")
@@ -126,14 +123,14 @@ def read_polygons(path: Path, image: Path, encoding: Encoding) -> NDArray[np.uin
 
 def shape_names(path: Path) -> set[str]:
     """Return the names of the shapes in a LabelMe or Supervisely file, as classes are compared."""
-    drawing = _read_drawing(path)
+    drawing = _drawing(read_bytes(path, _MAX_BYTES, _FIX), path)
     names = [shape.label for shape in drawing.shapes or ()]
     names += [entry.class_title for entry in drawing.objects or ()]
     return {plain_name(name) for name in names} - {""}
 
 
-def _read_drawing(path: Path) -> _Drawing:
-    drawing = read_json(path, _Drawing, _FIX)
+def _drawing(content: bytes, path: Path) -> _Drawing:
+    drawing = decode_json(content, _Drawing, path, _FIX)
     if drawing.shapes is not None:
         drawing.objects = None
     elif drawing.objects is None or drawing.size is None:
@@ -141,8 +138,8 @@ def _read_drawing(path: Path) -> _Drawing:
     return drawing
 
 
-def _json_shapes(path: Path, height: int, width: int) -> Iterator[_Shape]:
-    drawing = _read_drawing(path)
+def _json_shapes(content: bytes, path: Path, height: int, width: int) -> Iterator[_Shape]:
+    drawing = _drawing(content, path)
     size = drawing.size or drawing
     drawn = size.width or width, size.height or height
     if drawn != (width, height):
@@ -232,8 +229,8 @@ def _inflated(data: bytes, most: int) -> bytes:
 def _bitmap(png: bytes, width: int, height: int) -> Image.Image:
     """Return the pixels of a PNG that are set, mode "1".
 
-    They are told by its transparency if it has one, else by what is not 0. A PNG that is larger
-    than the size given is refused by a ValueError.
+    They are the opaque ones if the PNG has transparency, else those that are not 0. A PNG that is
+    larger than the size given is refused by a ValueError.
     """
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
@@ -249,9 +246,9 @@ def _bitmap(png: bytes, width: int, height: int) -> Image.Image:
     return Image.fromarray(np.where(values > 0, np.uint8(255), np.uint8(0))).convert("1")
 
 
-def _yolo(path: Path, height: int, width: int) -> Iterator[_Shape]:
+def _yolo(content: bytes, _: Path, height: int, width: int) -> Iterator[_Shape]:
     """Yield the polygons of a YOLO file: a class and x y x y ... from 0 to 1 on each line."""
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in content.decode("utf-8", "replace").splitlines():
         if not (words := line.split()):
             continue
         try:
@@ -264,7 +261,7 @@ def _yolo(path: Path, height: int, width: int) -> Iterator[_Shape]:
             raise ValueError(f"a line of {numbers.size} numbers after its class")
         if not ((numbers >= -0.01) & (numbers <= 1.01)).all():  # false for NaN too
             raise ValueError("coordinates that do not lie between 0 and 1")
-        # Few decimals are written: the nearest pixel is the one that was meant.
+        # Files have few decimals: the nearest pixel is meant.
         points = np.round(numbers.reshape(-1, 2) * (width, height))
         yield _Shape(class_id, "polygon", points)
 

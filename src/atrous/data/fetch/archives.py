@@ -1,4 +1,4 @@
-"""Archive: a file that a publisher offers, as the `[[archives]]` of a dataset.toml describe it."""
+"""Archive: a published file, as the `[[archives]]` of a dataset.toml describe it."""
 
 import re
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ _Size = Annotated[int, Meta(ge=0)]
 class Archive(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """A file that a publisher offers, and what becomes of it."""
+    """A published file, and how it is unpacked."""
 
     url: str
     size: _Size | None = None
     """Bytes, if they are known."""
     md5: Annotated[str, Meta(pattern="^([0-9a-fA-F]{32})?$")] = ""
-    """Not looked at where `sha256` is given."""
+    """Ignored if `sha256` is given."""
     sha256: Annotated[str, Meta(pattern="^([0-9a-fA-F]{64})?$")] = ""
     splits: tuple[str, ...] = ()
     """The splits that need it; empty: all."""
@@ -55,7 +55,7 @@ class Archive(
 
 
 def check_url(url: str) -> None:
-    """Refuse, by a ValueError, what is no address of a file by http or https."""
+    """Refuse, by a ValueError, all but addresses of files by http or https."""
     if not re.fullmatch(r"https?://[!-~]+/[!-~]*", url) or not urlsplit(url).hostname:
         raise ValueError("an address begins with http:// or https://, a host and a path follow")
 
@@ -67,7 +67,7 @@ def file_name(url: str) -> str:
 
 
 def inner_path(name: str) -> PurePosixPath:
-    """Return the relative path that a stranger's name stands for.
+    """Return the relative path that a name in an untrusted archive stands for.
 
     A path that is absolute, leads outside, or means another thing on another system is refused by
     a ValueError.

@@ -84,10 +84,7 @@ def space_needed(jobs: Sequence[Job]) -> int:
 
 
 def fetch(
-    jobs: Sequence[Job],
-    root: Path,
-    track: Track = untracked,
-    notify: Notify = unheard,
+    jobs: Sequence[Job], root: Path, track: Track = untracked, notify: Notify = unheard
 ) -> list[Path]:
     """Download, verify and unpack; return the files and folders in `root` that were written.
 
@@ -97,7 +94,7 @@ def fetch(
         jobs: from `plan`.
         root: the folder of the set; made if it is not there.
         track: follows the bytes of each step.
-        notify: told of finished archives and broken connections.
+        notify: called for each finished archive and broken connection.
     """
     check_space(root, space_needed(jobs))
     with folder_lock(root):

@@ -1,7 +1,7 @@
 """Download one file over HTTP: resume after any break, and never mix two versions.
 
-NAME.part is the growing file. NAME.part.json holds what the server said of it: its length, and its
-ETag or Last-Modified. A download is continued only if these are unchanged.
+NAME.part is the growing file. NAME.part.json holds the length and the ETag or Last-Modified that
+the server stated. A download is continued only if these are unchanged.
 """
 
 import http.client
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
+
+import msgspec
 
 from atrous import __version__
 from atrous.data.fetch.archives import file_name
@@ -36,7 +38,7 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _Remote(NamedTuple):
-    """What a server says of a file."""
+    """Length and version of a file, as a server states them."""
 
     size: int | None
     """Bytes of the whole file."""
@@ -49,7 +51,7 @@ class _BrokenError(Exception):
 
 
 def remote_size(url: str, size: int | None, timeout: float | None = None) -> int | None:
-    """Ask a server for the size of a file, by a request of its first byte: some answer no HEAD.
+    """Return the size of a remote file, by a request of its first byte: some answer no HEAD.
 
     Args:
         url: http or https.
@@ -57,7 +59,7 @@ def remote_size(url: str, size: int | None, timeout: float | None = None) -> int
         timeout: seconds until a silent server counts as out of reach; None: `TIMEOUT`.
 
     Returns:
-        Bytes; None if neither the server nor `size` says.
+        Bytes; None if neither the server nor `size` states them.
     """
     try:
         with _opened(url, {"Range": "bytes=0-0"}, timeout) as response:
@@ -67,14 +69,14 @@ def remote_size(url: str, size: int | None, timeout: float | None = None) -> int
 
 
 def download(url: str, part: Path, size: int | None, track: Track, notify: Notify) -> None:
-    """Download `url` to `part`, and continue what is there.
+    """Download `url` to `part`, after the bytes that are there.
 
     Args:
         url: http or https.
         part: the file to write.
         size: bytes that the file must have, if known.
         track: follows the bytes.
-        notify: told of broken connections and fresh starts.
+        notify: called for each broken connection and fresh start.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
     failures, longest = 0, _length(part)
@@ -202,7 +204,7 @@ def _broken(reason: object) -> _BrokenError:
 def _remote(
     response: http.client.HTTPResponse, url: str, published: int | None
 ) -> tuple[int, _Remote]:
-    """Return the position of the first byte sent (-1: unknown), and what the server says."""
+    """Return the position of the first byte sent (-1: unknown), and length and version."""
     start, length = 0, response.headers.get("Content-Length", "")
     if response.status != http.HTTPStatus.OK:
         given = response.headers.get("Content-Range", "")
@@ -228,9 +230,8 @@ def _notes(part: Path) -> Path:
 
 
 def _read_notes(part: Path) -> _Remote:
-    """Return what the server said when the download began; nothing if it cannot be read."""
+    """Return length and version at the begin of the download, empty if they cannot be read."""
     try:
-        size, version = json.loads(_notes(part).read_text("utf-8"))
-        return _Remote(None if size is None else int(size), str(version))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return msgspec.json.decode(_notes(part).read_bytes(), type=_Remote)
+    except (OSError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return _Remote(None, "")

@@ -1,4 +1,4 @@
-"""Unpack zip, tar and tar.gz safely: nothing outside, no links, no bombs, no half files.
+"""Unpack zip, tar and tar.gz safely: no links, no bombs, no file outside, no partial file.
 
 An archive is read twice: to check what it would write, then to write it. A hostile, truncated or
 too large archive therefore writes nothing.
@@ -47,7 +47,7 @@ class _Member(NamedTuple):
     fault: str
     """Reason not to unpack the member; empty if there is none."""
     chunks: Iterator[bytes]
-    """Content; read it before the next member is asked for."""
+    """Content; read it before the next member."""
 
 
 def unpack(
@@ -100,7 +100,7 @@ def unpack(
 
 
 def _target(name: str, folder: Path, only: Sequence[str], strip: int) -> Path | None:
-    """Return where a member goes; None for folders, macOS' extras and members not asked for."""
+    """Return the path of a member; None for folders, macOS' extras and members left out."""
     if name.endswith("/") or name.startswith("__MACOSX/") or not _matches(name, only):
         return None
     parts = inner_path(name).parts[strip:]
@@ -165,7 +165,7 @@ def _write(member: _Member, target: Path) -> Iterator[int]:
 
 
 def _members(archive: Path) -> Iterator[_Member]:
-    """Yield what is in a zip, tar or tar.gz, in its order; raises any of `_DAMAGE`."""
+    """Yield the members of a zip, tar or tar.gz, in their order; raises any of `_DAMAGE`."""
     with archive.open("rb") as raw:
         start = raw.read(2)
     if start == b"PK":
@@ -184,7 +184,7 @@ def _tar_members(file: io.BufferedIOBase) -> Iterator[_Member]:
 
 
 class _SparingFile(io.FileIO):
-    """A file that refuses large reads, since a zip may lie about the size of its directory."""
+    """A file that refuses large reads: a zip may lie about the size of its directory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MOST_DIRECTORY:

@@ -1,8 +1,7 @@
 """Pack a dataset into shards: tars that `atrous.data.shards.read` and webdataset read.
 
-Images go in as the very bytes of their files, masks as PNGs of train ids. The same files make the
-same shards, byte for byte. The folder has its name when all of it is there: until then it is called
-NAME.part.
+Images are stored as the bytes of their files, masks as PNGs of train ids. The same files make the
+same shards, byte for byte. The folder is written as NAME.part, and renamed when it is complete.
 """
 
 import io
@@ -30,7 +29,7 @@ from atrous.progress import Progress, silent
 from atrous.taxonomy import Taxonomy
 
 _THREADS = 4
-_AHEAD = 16  # samples that wait in memory for their turn
+_AHEAD = 16  # samples that are prepared at a time
 
 
 class Packed(NamedTuple):
@@ -89,7 +88,7 @@ def pack(
 
 
 def _packable(dataset: Dataset, name: str) -> Split:
-    """Return a split; check first all that can be checked without reading an image."""
+    """Return a split, after all checks that need no image."""
     split = dataset.split(name)
     if isinstance(split, Shards):
         raise InputError(f"{dataset.folder}: split {name!r} is packed already; copy its shards")
@@ -137,7 +136,10 @@ def _write_shards(samples: Iterator[Members], folder: Path, split: str, shard_by
             replacing(folder / f"{split}-{number:06}.tar") as path,
             tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar,
         ):
-            while pending and (tar.offset == 0 or tar.offset + _room(pending) <= shard_bytes):
+            while pending:
+                needed = sum(len(content) for _, content in pending) + 4096  # headers and padding
+                if tar.offset and tar.offset + needed > shard_bytes:
+                    break
                 for name, content in pending:
                     header = tarfile.TarInfo(name)  # of time 0 and user 0
                     header.size = len(content)
@@ -145,10 +147,6 @@ def _write_shards(samples: Iterator[Members], folder: Path, split: str, shard_by
                 pending = next(samples, None)
         number += 1
     return number
-
-
-def _room(sample: Members) -> int:
-    return sum(len(content) for _, content in sample) + 4096  # headers and padding, at most
 
 
 def _description(dataset: Dataset, splits: Sequence[str]) -> Description:

@@ -25,7 +25,7 @@ from atrous.images.photos import IMAGE_SUFFIXES
 from atrous.taxonomy import IGNORE_INDEX
 
 WINDOW = 4
-"""The shards that training mixes at a time."""
+"""Number of shards whose samples training mixes."""
 
 MAX_MEMBER_BYTES = 1 << 28
 """Larger images are refused, in packing and in reading."""
@@ -97,12 +97,12 @@ class Shards(Samples):
 def open_shards(
     folder: Path, pattern: str, split: str, num_classes: int, bands: Bands = COLORS
 ) -> Shards:
-    """Open the tars in `folder` whose names match `pattern`, such as train-*.tar.
+    """Open the tars in `folder` whose names match `pattern`, as in train-*.tar.
 
     Args:
-        folder: what `pattern` counts from.
+        folder: the folder of the tars.
         pattern: a file name with * and ?.
-        split: what to call the samples in an error.
+        split: name of the split, for messages.
         num_classes: K of the train ids in the labels.
         bands: how the images are read.
     """
@@ -112,8 +112,6 @@ def open_shards(
         raise InputError(
             f"{folder}: shards = {pattern!r} cannot be searched for: {error}"
         ) from None
-    if not paths:
-        raise InputError(f"{folder / pattern}: no file matches, so split {split!r} is empty")
     shards: dict[str, int] = {}
     spans = []
     for shard, path in enumerate(paths):
@@ -123,7 +121,8 @@ def open_shards(
             shards[key] = shard
             spans.append((halves["image"], halves["label"]))
     if not shards:
-        raise InputError(f"{folder / pattern}: no samples in them, so split {split!r} is empty")
+        found = "no samples in them" if paths else "no file matches"
+        raise InputError(f"{folder / pattern}: {found}, so split {split!r} is empty")
     numbers = np.array(list(shards.values()), np.int32)
     return Shards(paths, tuple(shards), numbers, np.array(spans, np.int64), num_classes, bands)
 

@@ -25,30 +25,15 @@ def gpu_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     Returns:
         uint8 for up to 256 classes and int32 above. The lower class wins a tie.
     """
-    return _launch(logits, stride, size, with_confidence=False)[0]
-
-
-def gpu_labels_confidence(
-    logits: Tensor, stride: int, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Return the labels of `gpu_labels` and the largest of the softmax, float32 (B, H, W)."""
-    return _launch(logits, stride, size, with_confidence=True)
-
-
-def _launch(
-    logits: Tensor, stride: int, size: tuple[int, int], *, with_confidence: bool
-) -> tuple[Tensor, Tensor]:
     batch, classes, height, width = logits.shape
     assert size[0] <= height * stride and size[1] <= width * stride
     dtype = torch.uint8 if classes <= 256 else torch.int32
     labels = torch.empty(batch, *size, dtype=dtype, device=logits.device)
-    confidence = torch.empty(batch, *size, device=logits.device) if with_confidence else logits
     grid = triton.cdiv(size[1], _BLOCK), size[0], batch
     _upsample[grid](
-        logits, labels, confidence, *logits.stride(), classes, height, width, *size, 1 / stride,
-        with_confidence=with_confidence, block=_BLOCK,
-    )  # fmt: skip
-    return labels, confidence
+        logits, labels, *logits.stride(), classes, height, width, *size, 1 / stride, block=_BLOCK
+    )
+    return labels
 
 
 @triton.jit
@@ -61,8 +46,8 @@ def _source(pixel, scale, length):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _upsample(  # type: ignore[no-untyped-def]
-    logits, labels, confidence, stride_b, stride_k, stride_y, stride_x, classes, height, width,
-    rows, columns, scale, with_confidence: tl.constexpr, block: tl.constexpr,
+    logits, labels, stride_b, stride_k, stride_y, stride_x, classes, height, width,
+    rows, columns, scale, block: tl.constexpr,
 ):  # fmt: skip
     """Compute `block` pixels of one row of one photo."""
     x = tl.program_id(0) * block + tl.arange(0, block)
@@ -71,7 +56,6 @@ def _upsample(  # type: ignore[no-untyped-def]
     left, right, across = _source(x, scale, width)
     best = tl.full([block], float("-inf"), tl.float32)
     winner = tl.zeros([block], tl.int32)
-    total = tl.zeros([block], tl.float32)
     plane = logits + photo * stride_b
     for k in range(classes):
         upper, lower = plane + top * stride_y, plane + bottom * stride_y
@@ -82,13 +66,8 @@ def _upsample(  # type: ignore[no-untyped-def]
         above = upper_left * (1 - across) + upper_right * across
         below = lower_left * (1 - across) + lower_right * across
         value = above * (1 - down) + below * down
-        if with_confidence:  # softmax as it goes along: the sum is relative to the best so far
-            smaller = tl.exp(-tl.abs(value - best))
-            total = tl.where(value > best, total * smaller + 1, total + smaller)
         winner = tl.where(value > best, k, winner)
         best = tl.maximum(value, best)
         plane += stride_k
     at = (photo * rows + y) * columns + x
     tl.store(labels + at, winner.to(labels.dtype.element_ty), mask=x < columns)
-    if with_confidence:
-        tl.store(confidence + at, 1 / total, mask=x < columns)

@@ -1,4 +1,4 @@
-"""Label maps for the eye: colours, and overlays with a legend."""
+"""Draw label maps: colours, and overlays with a legend."""
 
 import math
 from functools import lru_cache

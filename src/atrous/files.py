@@ -31,8 +31,7 @@ def read_text(path: Path, fallback: str | None = None) -> str:
 
     Args:
         path: the file.
-        fallback: the encoding of text that is none of these; None: such a file is refused, since
-            nothing tells its encoding.
+        fallback: the encoding of text that is none of these; None: other text is refused.
     """
     content = path.read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
@@ -79,7 +78,7 @@ def write_json(path: Path, value: object, *, indent: int | None = 2, flush: bool
 
 
 def no_such_file(path: Path) -> InputError:
-    """Return the error for what is no file; it offers the nearest name of its folder."""
+    """Return the error for a path that is no file; it offers the nearest name in the folder."""
     if path.exists():
         return InputError(f"{path}: no file, but a folder or a device; give a file")
     siblings: list[str] = []
@@ -93,11 +92,9 @@ def no_such_file(path: Path) -> InputError:
 def walk(folder: Path) -> Iterator[str]:
     """Yield the files below `folder`, as paths from it, through linked folders as well.
 
-    Nothing hidden is yielded, and no folder is entered twice, so that circles of links end. What is
-    no file (a pipe, a link to nowhere) is passed by: reading it might never end.
-
-    Raises:
-        InputError: a folder may not be read.
+    Nothing hidden is yielded, and no folder is entered twice, so that circles of links end. Pipes
+    and broken links are left out: reading a pipe might never end. A folder that may not be read
+    raises InputError.
     """
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -115,11 +112,7 @@ def walk(folder: Path) -> Iterator[str]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file.
-
-    Raises:
-        InputError: its folder may not be read.
-    """
+    """Return whether there is a file; a folder that may not be read raises InputError."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except PermissionError as error:
@@ -130,7 +123,7 @@ def is_file(path: Path) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    """Refuse what cannot be read; what is not there is no fault of this kind."""
+    """Raise InputError for a path that cannot be read; a missing one is no error."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise InputError(
             f"{error.filename}: {error.strerror}; let this user read it, or move it away"
@@ -141,12 +134,12 @@ def _refuse(error: OSError) -> None:
 def replacing(path: Path | str, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there if the block ends well, else remove it.
 
-    The temporary name keeps the suffix of `path`, since many writers choose the format by it.
+    The temporary name keeps the suffix of `path`, by which many writers choose the format.
 
     Args:
         path: the target; its folder is made if it is not there.
         flush: wait until the disk has the content, so that not even a power cut leaves half of it.
-            Many small files that can be made again need not: it takes most of their time.
+            False suits many small files that can be made again: flushing takes most of their time.
 
     Raises:
         OSError: the disk is full or the folder cannot be written (the command line says so in one

@@ -1,4 +1,4 @@
-"""How long work tells of itself: one protocol, which the command line shows as bars and lines."""
+"""Progress of long work: one protocol, which the command line shows as bars and lines."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -65,7 +65,7 @@ def test_an_infrared_band_is_no_transparency_to_evaluate_or_segment(
     data = write_set(tmp_path / "data", images, **profile)
     score, err = miou(data, tiny_bundle, capsys)
     assert score == 1
-    assert "fourth band of the TIFFs: no transparency, since 2.tif holds more" in err
+    assert "fourth band of the TIFFs: no transparency, because 2.tif holds more" in err
     call = ["segment", str(data / "val"), "--model", str(tiny_bundle), "--out"]
     for options in ([], ["--bands", "1", "2", "3"]):
         assert main([*call, str(tmp_path / "out"), *options]) == 0
@@ -87,7 +87,7 @@ def test_transparency_of_0_is_scored_by_nobody(
     images[0][8:16, :, :3] = 90  # grey, which would be wrong, as it is within 4 pixels of it
     data = write_set(tmp_path / "data", images, **profile)
     score, err = miou(data, tiny_bundle, capsys)
-    assert "transparency, since it is 0 or 255 in all of them" in err
+    assert "transparency, because it is 0 or 255 in all of them" in err
     out = tmp_path / "out"
     assert main(["segment", str(data / "val"), "--model", str(tiny_bundle), "--out", str(out)]) == 0
     confusion = Confusion(len(TAXONOMY.classes))

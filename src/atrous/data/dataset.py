@@ -70,11 +70,6 @@ class Dataset:
         return cls(description, name, folder, taxonomy, encoding)
 
     @property
-    def named(self) -> bool:
-        """Whether the description has a name."""
-        return bool(self.description.name)
-
-    @property
     def licence(self) -> str:
         """The description's, or "not stated"."""
         return self.description.licence or "not stated"

@@ -63,40 +63,30 @@ def slashes(name: str) -> str:
     return path.removeprefix("./").lstrip("/")
 
 
-_Spelling = Callable[[str], Iterable[str]]
-
-
-def _endings_of(spell: Callable[[str], str], least: int) -> _Spelling:
-    """Return what spells the endings of a name, of `least` parts or more."""
-
-    def endings(name: str) -> Iterable[str]:
-        parts = spell(name).split("/")
-        return ("/".join(parts[start:]) for start in range(len(parts) - least + 1))
-
-    return endings
-
-
 _SPELLINGS: Sequence[Callable[[str], str]] = (
     slashes,
     lambda name: unquote(slashes(name)),
     lambda name: _UPLOAD.sub("", unquote(slashes(name))),
 )
+_Spelling = tuple[Callable[[str], str], int]
+"""How to spell a name, and the fewest parts of its endings; 0: only the whole name."""
 _WITH_FOLDER: Sequence[_Spelling] = (
-    lambda name: [name],
-    *(lambda name, spell=spell: [spell(name)] for spell in _SPELLINGS),
-    *(_endings_of(spell, 2) for spell in _SPELLINGS),
+    (str, 0),
+    *((spell, 0) for spell in _SPELLINGS),
+    *((spell, 2) for spell in _SPELLINGS),
 )
-_ALONE: Sequence[_Spelling] = tuple(_endings_of(spell, 1) for spell in _SPELLINGS)
+_ALONE: Sequence[_Spelling] = tuple((spell, 1) for spell in _SPELLINGS)
 
 
 def _endings(names: Iterable[str], spellings: Sequence[_Spelling]) -> dict[str, tuple[int, str]]:
     """Return the name of each ending of a path, and its spelling's rank; "" where two share it."""
     found: dict[str, tuple[int, str]] = {}
-    for rank, spell in enumerate(spellings):
+    for rank, (spell, least) in enumerate(spellings):
         owners: dict[str, set[str]] = defaultdict(set)
         for name in names:
-            for ending in spell(name):
-                owners[ending].add(name)
+            parts = spell(name).split("/")
+            for start in range(len(parts) - least + 1 if least else 1):
+                owners["/".join(parts[start:])].add(name)
         for ending, some in owners.items():
             found.setdefault(ending, (rank, some.pop() if len(some) == 1 else ""))
     return found

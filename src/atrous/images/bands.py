@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 
 _CUSTOMARY_NO_DATA = (-9999, -32767, -32768)
-"""Values that mean no data in files that declare none, besides the least 32-bit floats."""
+"""Values that mean no data in files that declare none; the least 32-bit floats do, too."""
 _LEAST = -1e30
 _MOST_BANDS, _MOST_CHANNELS = 65535, 256
 
@@ -46,7 +46,7 @@ class Bands:
         return len(self.numbers) or 3
 
     @property
-    def are_said(self) -> bool:
+    def are_given(self) -> bool:
         """Whether the bands or values are given: then rasterio reads all files."""
         return bool(self.numbers) or self.value_range is not None
 

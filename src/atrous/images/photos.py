@@ -3,10 +3,10 @@
 A photo is always uint8 (H, W, 3) in sRGB, turned upright by its EXIF orientation. A file in a shard
 is given as `data`, its content; its path then only names it in messages.
 
-A photo loses on the way in: transparency (it is laid over white), the lower half of 16 bits, all
-frames but the first, and an embedded colour profile (the values are taken as sRGB). The size is
-read from the header and checked before anything is decoded, so a file that promises a billion
-pixels costs nothing.
+Reading drops transparency (the photo is laid over white), the lower half of 16 bits, all frames but
+the first, and an embedded colour profile (the values are taken as sRGB). The size is read from the
+header and checked before anything is decoded, so a file that promises a billion pixels costs
+nothing.
 """
 
 import ctypes
@@ -62,7 +62,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 # Warning filters belong to the whole process: only one thread at a time may change them.
 _HEADER_LOCK = threading.Lock()
-# Without a handler of its own, Pillow logs damaged files to standard error.
+# Without a handler, Pillow logs damaged files to standard error.
 _SILENT = logging.NullHandler()
 
 
@@ -162,7 +162,7 @@ def first_bytes(path: Path, data: bytes | None = None) -> bytes:
     if data is not None:
         return data[:64]
     try:
-        if not path.is_file():  # but perhaps a pipe, which may never end
+        if not path.is_file():  # reading a pipe might never end
             return b""
         with path.open("rb") as file:
             return file.read(64)

@@ -79,7 +79,7 @@ def read_pixels(
     by_gdal = start.startswith(JPEG_2000) and has_rasterio()
     if start.startswith(TIFF_SIGNATURES):
         by_gdal = is_raster(path, data)
-    if not bands.are_said and not by_gdal:
+    if not bands.are_given and not by_gdal:
         return _read_photo(path, bands, data)
     with opened_raster(path, data) as source:
         if source.width * source.height > MAX_PIXELS:
@@ -101,7 +101,7 @@ def _read_photo(
 
 def where_data(path: Path, bands: Bands, data: bytes | None = None) -> NDArray[np.bool_] | None:
     """Return where an image has data, as `read_pixels` does, without decoding photos."""
-    if bands.are_said or first_bytes(path, data).startswith(TIFF_SIGNATURES):
+    if bands.are_given or first_bytes(path, data).startswith(TIFF_SIGNATURES):
         return read_pixels(path, bands, data)[1]
     return None
 
@@ -120,7 +120,7 @@ def is_raster(path: Path, data: bytes | None = None) -> bool:
     Only the header is read. A file that cannot be read is no raster; its reader reports why.
     Without rasterio, a TIFF whose bands are those of a photo is one, and has no coordinates.
     """
-    if data is None and not path.is_file():  # but perhaps a pipe, which may never end
+    if data is None and not path.is_file():  # reading a pipe might never end
         return False
     directories = []
     try:
@@ -153,7 +153,7 @@ def fourth_is_alpha(paths: Iterable[Path]) -> tuple[bool, str]:
     Returns:
         The decision, and a line with the reason, empty if no TIFF declares such a band.
     """
-    count, seen = 0, np.zeros(2, bool)  # 0, 255
+    band, count, seen = "fourth band of the TIFFs", 0, np.zeros(2, bool)  # 0, 255
     for path in paths:
         if not may_be_tiff(path.name):
             continue
@@ -163,15 +163,15 @@ def fourth_is_alpha(paths: Iterable[Path]) -> tuple[bool, str]:
                 limit = np.iinfo(strip.dtype).max if strip.dtype.kind in "iu" else 1
                 if ((strip != 0) & (strip != limit)).any():
                     return False, (
-                        f"fourth band of the TIFFs: no transparency, since {path.name} holds more "
-                        "than 0 and 255 there; it is left out unless it is named"
+                        f"{band}: no transparency, because {path.name} holds more than 0 and 255 "
+                        "there; it is left out unless it is named"
                     )
                 seen |= (strip == 0).any(), (strip == limit).any()
         except InputError:
             continue  # its reader reports why
     if count and not seen[1]:
-        return False, "fourth band of the TIFFs: no transparency, since it is 0 in all of them"
-    line = "fourth band of the TIFFs: transparency, since it is 0 or 255 in all of them; 0: no data"
+        return False, f"{band}: no transparency, because it is 0 in all of them"
+    line = f"{band}: transparency, because it is 0 or 255 in all of them; 0: no data"
     return True, line if seen[0] else ""
 
 

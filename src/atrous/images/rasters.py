@@ -1,7 +1,7 @@
 """Rasters in rows: TIFFs, GeoTIFFs and photos too large for memory, whose bands become channels.
 
 rasterio (extra: geo) reads GDAL's formats. Colours are 8 bits of red, green and blue (or grey); for
-any other bands and values, `Bands` says which of them a network takes.
+any other bands and values, `Bands` names those that a network takes.
 """
 
 import importlib.util
@@ -47,7 +47,7 @@ class RasterRows:
     """A raster as rows of 8-bit channels; keeps rows that the next call may need again."""
 
     def __init__(self, source: Any, path: Path, bands: Bands):
-        """Settle the meaning of the bands and values, or refuse what is ambiguous."""
+        """Decide which bands are channels and which values are black and white."""
         self._source, self._path = source, path
         self._range = value_range = bands.value_range
         with _readable(path):
@@ -79,12 +79,9 @@ class RasterRows:
 
         Neither number may be less than before: each row is read from the file once.
         """
-        from rasterio.windows import Window
-
-        window = Window(0, self._end, self._source.width, stop - self._end)
+        values = read_rows(self._source, self._path, self._bands, self._end, stop)  # (C, n, W)
         with _readable(self._path):
-            values = self._source.read(self._bands, window=window)  # (C, n, W)
-            mask = self._valid(window)  # (n, W)
+            mask = self._valid(self._end, stop)  # (n, W)
         if values.dtype.kind == "f":
             mask &= np.isfinite(values).all(0)
         if values.dtype.kind != "u":
@@ -103,7 +100,7 @@ class RasterRows:
         """Read all of it, averaged to `size`, (*size, C)."""
         return self._scaled(self._reduced(size).data)
 
-    def _valid(self, window: Any) -> NDArray[np.bool_]:
+    def _valid(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Return where the file declares data; a fourth band counts if it is transparency.
 
         A nodata value counts in the bands that are used; rasterio's dataset_mask takes it from all
@@ -111,7 +108,8 @@ class RasterRows:
         """
         from rasterio.enums import MaskFlags
 
-        mask = np.ones((window.height, window.width), bool)
+        mask = np.ones((stop - start, self._source.width), bool)
+        window = (start, stop), (0, self._source.width)
         if MaskFlags.alpha not in self._source.mask_flag_enums[0]:
             used = sorted(set(self._bands))
             mask &= (self._source.read_masks(used, window=window) > 0).any(0)

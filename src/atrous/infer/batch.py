@@ -147,7 +147,7 @@ def segment_images(
         notify: called with a line about a photo whose labels are doubtful.
     """
     bands = bands or segmenter.reading([*inputs.images])[0]
-    if bands.are_said:
+    if bands.are_given:
         yield from _segment_rasters(segmenter, inputs.images, bands, track)
     else:
         yield from _segment_photos(segmenter, inputs.photos, bands, track, notify)

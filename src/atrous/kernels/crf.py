@@ -6,7 +6,7 @@ corners of its simplex, blurred along each axis, and collected again. Filters ar
 symmetrically, as in the second version of Kraehenbuehl's and Koltun's code and in pydensecrf2.
 
 In each iteration a thread takes a chunk of eight classes through one lattice, the appearance
-kernel's first, since they take longest; then each part of the pixels collects its values.
+kernel's first, which take longest; then each part of the pixels collects its values.
 """
 
 import ctypes

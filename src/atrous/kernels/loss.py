@@ -1,7 +1,7 @@
 """Losses and gradients of upsampled logits, with no array of the pixels' size: loss.c.
 
 Each image is cut into bands of rows. The bands are the same on any number of threads, and so are
-the bits of the result. The plain way is `atrous.train.loss.strips`.
+the bits of the result. The reference is `atrous.train.loss.strips`.
 """
 
 import ctypes

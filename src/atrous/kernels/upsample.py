@@ -68,7 +68,7 @@ def upsample(
     job = _job(logits, full, labels)
     if with_confidence:
         job.confidence = confidence
-        # Classes left out weigh together less than K * exp(-negligible) = 1e-6 of the winner.
+        # The sum of the classes left out is less than K * exp(-negligible) = 1e-6 of the winner.
         job.negligible = log(len(logits) * 1e6)
     cost = (logits.size + labels.size) * (_CONFIDENCE_COST if with_confidence else 1)
     threads = max(1, min(threads or usable_cores(), 1 + cost // _VALUES_PER_THREAD))
@@ -180,7 +180,7 @@ def _column_plan(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
     """Return `left`, `across` and `cells` of a Job.
 
-    Pixels beyond the last cell's centre count to the last cell, since they mix its corners.
+    Pixels beyond the last cell's centre belong to the last cell, whose corners they mix.
     """
     before, _, share = _neighbors(length, target)
     before = before[:wanted]

@@ -19,7 +19,7 @@ from atrous.errors import InputError
 from atrous.files import replacing
 
 # An array's bytes begin with a Python literal of its type and shape. numpy evaluates the literal;
-# here it is matched, since the file is untrusted.
+# here it is matched, because the file is untrusted.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']*)', "
     rb"'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",

@@ -9,13 +9,13 @@ Boundary F: Csurka et al., "What is a good evaluation measure for semantic segme
 within a tolerance. Counts are summed over images, too; the image's border is no contour.
 
 Each class has the contours of its own mask; eroding the label map itself would invent pixels of
-absent classes. Ignored pixels are removed from truth and prediction alike, so that the edge of an
+absent classes. Ignored pixels are removed from truth and prediction, so that the edge of an
 ignored region is the same contour on both sides, and a perfect prediction scores 1.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class BoundaryScores:
     """Mean of `f` over the classes where it is defined."""
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """JSON-ready values, in which NaN is None; `classes` are K names."""
+        """Return JSON-ready values, in which NaN is None; `classes` are K names."""
         return without_nan(
             {
                 "boundary_miou": self.miou,
@@ -51,6 +51,7 @@ class BoundaryScores:
         )
 
 
+@dataclass(eq=False)
 class Boundary:
     """Exact counts of band and contour pixels per class, which merge in any order.
 
@@ -62,28 +63,19 @@ class Boundary:
     1.0
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        ratio: float = 0.02,
-        tolerance: float = 0.0075,
-        ignore_index: int = IGNORE_INDEX,
-    ) -> None:
-        """Count classes 0 to `num_classes` - 1.
+    num_classes: int
+    """K; classes count from 0."""
+    ratio: float = 0.02
+    """Width of the bands as a share of the image's diagonal; at least one pixel."""
+    tolerance: float = 0.0075
+    """Tolerance of a contour's place, as a share of the image's diagonal."""
+    ignore_index: int = IGNORE_INDEX
+    """Label of the pixels that are removed from both sides."""
 
-        Args:
-            num_classes: K.
-            ratio: width of the bands as a share of the image's diagonal; at least one pixel.
-            tolerance: of a contour's place, as a share of the image's diagonal.
-            ignore_index: label of the pixels that are removed from both sides.
-        """
-        self.num_classes = num_classes
-        self.ratio = ratio
-        self.tolerance = tolerance
-        self.ignore_index = ignore_index
-        self.band: NDArray[np.int64] = np.zeros((3, num_classes), np.int64)
+    def __post_init__(self) -> None:
+        self.band: NDArray[np.int64] = np.zeros((3, self.num_classes), np.int64)
         """Band pixels of each class: common to both sides, true, predicted."""
-        self.contour: NDArray[np.int64] = np.zeros((4, num_classes), np.int64)
+        self.contour: NDArray[np.int64] = np.zeros((4, self.num_classes), np.int64)
         """Contour pixels of each class: true, of these found; predicted, of these right."""
 
     def update(self, prediction: Integers, label: Integers) -> None:
@@ -106,14 +98,14 @@ class Boundary:
         self.contour += self._contours(true, predicted, self.tolerance * diagonal)
 
     def _bands(self, true: Integers, predicted: Integers, width: int) -> NDArray[np.int64]:
-        """What one image adds to `band`."""
+        """Return the band pixels of one image, as `band`."""
         true_band, predicted_band = _band(true, width), _band(predicted, width)  # (H, W)
         common = true_band & predicted_band & (true == predicted)
         counted = (true[common], true[true_band], predicted[predicted_band])
         return np.stack([self._per_class(classes) for classes in counted])
 
     def _contours(self, true: Integers, predicted: Integers, radius: float) -> NDArray[np.int64]:
-        """What one image adds to `contour`."""
+        """Return the contour pixels of one image, as `contour`."""
         square = int(radius * radius)
         reach = math.isqrt(square)
         height, width = (side + 2 * reach for side in true.shape)
@@ -122,18 +114,15 @@ class Boundary:
         return np.stack([self._per_class(place // (height * width)) for place in places])
 
     def _per_class(self, classes: Integers) -> NDArray[np.int64]:
-        """(K,) how often each class occurs."""
+        """Return the number of times that each class occurs, (K,)."""
         return np.bincount(classes, minlength=self.num_classes)[: self.num_classes]
 
     def merge(self, other: "Boundary") -> None:
         """Add the counts of `other`, which has the same classes, widths and tolerance."""
-        if other._settings() != self._settings():
+        if astuple(other) != astuple(self):  # the settings: counts are no fields
             raise InputError("boundary counts of other classes or widths cannot be merged")
         self.band += other.band
         self.contour += other.contour
-
-    def _settings(self) -> tuple[int, float, float, int]:
-        return self.num_classes, self.ratio, self.tolerance, self.ignore_index
 
     def scores(self) -> BoundaryScores:
         """Read the scores from the counts; a predicted class without truth counts 0."""
@@ -148,7 +137,7 @@ class Boundary:
 
 
 def _band(labels: Integers, width: int) -> NDArray[np.bool_]:
-    """(H, W) pixels within `width` of their class's contour; the image's border is contour.
+    """Return where pixels are within `width` of their class's contour or the border, (H, W).
 
     `width` erosions of each class's mask by a 3x3 square remove these pixels: a pixel remains if
     the square around it, 2 `width` + 1 wide, lies within the image and holds one class, so that its
@@ -164,7 +153,7 @@ def _band(labels: Integers, width: int) -> NDArray[np.bool_]:
 
 
 def _running(extreme: np.ufunc, values: Integers, size: int) -> Integers:
-    """Extreme of each `size` x `size` square: (H, W) to (H - size + 1, W - size + 1)."""
+    """Return the extreme of each square: (H, W) to (H - size + 1, W - size + 1)."""
     for _ in range(2):  # rows, then columns
         covered = 1
         while 2 * covered <= size:
@@ -177,7 +166,7 @@ def _running(extreme: np.ufunc, values: Integers, size: int) -> Integers:
 
 
 def _contour(labels: Integers, num_classes: int, reach: int) -> NDArray[np.int64]:
-    """(P,) sorted places of the pixels that touch another class above, below or beside them.
+    """Return the sorted places of pixels that touch another class up, down, left or right, (P,).
 
     Places are flat indices into the planes of all classes, each with a margin of `reach` on every
     side.
@@ -195,7 +184,7 @@ def _contour(labels: Integers, num_classes: int, reach: int) -> NDArray[np.int64
 def _near(
     points: NDArray[np.int64], others: NDArray[np.int64], square: int, width: int
 ) -> NDArray[np.bool_]:
-    """(P,) whether each place has one of `others` within a distance whose square is `square`.
+    """Return whether each place has one of `others` within the square root of `square`, (P,).
 
     A row of the disk around a place is a range of places: one search finds the first in the range.
     """

@@ -72,7 +72,7 @@ class Calibration:
         correct = (prediction == label)[labelled]
         bins = np.minimum((sure * self.num_bins).astype(np.int64), self.num_bins - 1)
         weights = (np.ones(len(sure)), correct, np.rint(sure * _UNIT))
-        # Whole numbers below 2^53: exact in bincount's float64
+        # Whole numbers below 2^53 are exact in bincount's float64.
         self.counts += np.stack(
             [np.bincount(bins, w, self.num_bins).astype(np.int64) for w in weights]
         )
@@ -87,14 +87,14 @@ class Calibration:
         self.counts += other.counts
 
     def reliability(self) -> Reliability:
-        """Confidence beside accuracy, bin by bin."""
+        """Return confidence beside accuracy, bin by bin."""
         pixels, correct, sure = self.counts.astype(np.float64)  # (B,) each
         return Reliability(
             self.counts[0].copy(), divide(sure / _UNIT, pixels), divide(correct, pixels)
         )
 
     def ece(self) -> float:
-        """Expected calibration error, 0 to 1: mean |confidence - accuracy| of the bins, by pixels.
+        """Return the mean |confidence - accuracy| of the bins, weighted by pixels, 0 to 1.
 
         NaN if nothing was counted.
         """

@@ -78,21 +78,21 @@ class Confusion:
         self.keys.append(key)
 
     def counts(self) -> NDArray[np.uint32]:
-        """All of `images` in one array, (N, 3, K); unknown after `grouped`, which sums them."""
+        """Return `images` as one array, (N, 3, K); unknown after `grouped`, which sums them."""
         counts = np.array(self.images, np.uint32).reshape(-1, 3, self.num_classes)
         if not np.array_equal(counts.sum(0, np.int64), _margins(self.matrix)):
             raise InputError("the counts of the images by themselves are not known, only their sum")
         return counts
 
     def _count(self, prediction: Integers, label: Integers) -> NDArray[np.int64]:
-        """(K, K) by the definition, from integers of any width."""
+        """Count by the definition, from integers of any width, (K, K)."""
         labelled = label != self.ignore_index
         true, predicted = (x[labelled].astype(np.int64) for x in (label, prediction))  # (N,) each
         counts = np.bincount(true * self.num_classes + predicted, minlength=self.num_classes**2)
         return counts.reshape(self.num_classes, self.num_classes)
 
     def _count_bytes(self, prediction: Integers, label: Integers) -> NDArray[np.int64] | None:
-        """(K, K), several times faster, from all 256 x 256 pairs of bytes.
+        """Count all 256 x 256 pairs of bytes, several times faster, (K, K).
 
         None if values do not fit into bytes, or if they are refused.
         """
@@ -132,7 +132,7 @@ class Confusion:
         return scores_of(margins, protocol)
 
     def pairs(self, n: int) -> list[Pair]:
-        """The most frequent confusions, at most `n`, the most frequent first."""
+        """Return the `n` most frequent confusions, or fewer, the most frequent first."""
         if n < 0:
             raise InputError(f"{n} pairs cannot be listed; ask for 0 or more")
         wrong = self.matrix.copy()
@@ -193,7 +193,7 @@ class _Saved(msgspec.Struct):
 
 
 def _are_counts(matrix: Integers, images: Integers) -> bool:
-    """Whether `matrix` is (K, K), and `images` are margins (N, 3, K) that add up to it."""
+    """Return whether `matrix` is (K, K), and `images` are margins (N, 3, K) that sum to it."""
     return (
         matrix.ndim == 2
         and 0 < matrix.shape[0] == matrix.shape[1]
@@ -221,12 +221,12 @@ def tree_scores(
         confusion: counts of K classes.
         groups: K paths of the group that holds each class, root first: "stuff/indoor/textile".
         classes: K names, the leaves.
-        protocol: one of `PROTOCOLS` but "per-image", since only sums are known of groups.
+        protocol: one of `PROTOCOLS` but "per-image": only sums are known of groups.
     """
     paths = [tuple(part for part in group.split("/") if part) for group in groups]
     levels = []
     for depth in range(1, max(map(len, paths)) + 1):
-        # a tuple names a group and a string a class, since the two may have one name
+        # A tuple names a group and a string a class: the two may have one name.
         sums, members = confusion.grouped(
             [
                 path[:depth] if len(path) >= depth else f"{name} (class)"
@@ -240,7 +240,7 @@ def tree_scores(
 
 
 def _as_bytes(array: Integers) -> NDArray[np.uint8] | None:
-    """The same values as uint8; None if they do not fit."""
+    """Return the same values as uint8; None if they do not fit."""
     if array.dtype == np.uint8:
         return array.view(np.uint8)
     fits = array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255
@@ -248,5 +248,5 @@ def _as_bytes(array: Integers) -> NDArray[np.uint8] | None:
 
 
 def _margins(matrix: Integers) -> NDArray[np.int64]:
-    """Hit, truth and predicted pixels of each class: (K, K) to (3, K)."""
+    """Return hit, truth and predicted pixels of each class: (K, K) to (3, K)."""
     return np.stack([matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)])

@@ -1,6 +1,6 @@
 """Intervals of scores, and the paired comparison of two models: is a difference significant?
 
-Images, not pixels, are the random sample, since the pixels of an image depend on each other. So the
+Images, not pixels, are the random sample: the pixels of an image depend on each other. So the
 images of a data set are drawn again, with replacement, and each draw is scored (Efron, "Bootstrap
 methods", 1979; percentile interval). Two models on the same images are compared by drawing the
 images for both together, and by swapping the models at random per image (paired permutation test).
@@ -56,7 +56,7 @@ def intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Bootstrap interval of each of `MEANS`.
+    """Return the bootstrap interval of each of `MEANS`.
 
     Draws whose score is undefined ("torchvision", if a class is in no drawn image) are left out.
 
@@ -134,7 +134,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _order(*models: Integers) -> list[int]:
-    """Order of the images that follows from their counts alone, whichever model comes first."""
+    """Return an order of the images by their counts alone, whichever model comes first."""
     digests = [
         sorted(hashlib.sha256(counts.tobytes()).digest() for counts in image)
         for image in zip(*models, strict=True)
@@ -143,7 +143,7 @@ def _order(*models: Integers) -> list[int]:
 
 
 def _values(counts: Integers, protocol: str) -> Floats:
-    """(N, M) values to be summed over images: counts; with "per-image", means and their number.
+    """Return values to be summed over images, (N, M): counts, or "per-image" means and numbers.
 
     Sums of counts are exact below 2^53.
     """
@@ -154,7 +154,7 @@ def _values(counts: Integers, protocol: str) -> Floats:
 
 
 def _means(sums: Floats, protocol: str) -> Floats:
-    """Each of `MEANS` of each of R sums: (R, M) to (R, 4)."""
+    """Return each of `MEANS` of each of R sums: (R, M) to (R, 4)."""
     if protocol == "per-image":
         total, images = np.split(sums, 2, axis=1)
         return divide(total, images)
@@ -162,7 +162,7 @@ def _means(sums: Floats, protocol: str) -> Floats:
 
 
 def _draws(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:
-    """How often each image is drawn, (R, N) at a time; each row adds up to N."""
+    """Yield how often each image is drawn, (R, N) at a time; each row adds up to N."""
     for start in range(0, resamples, _DRAWS):
         rows = min(_DRAWS, resamples - start)
         drawn = random.integers(0, num_images, (rows, num_images))
@@ -172,14 +172,14 @@ def _draws(num_images: int, resamples: int, random: np.random.Generator) -> Iter
 
 
 def _swaps(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:
-    """Which images are swapped, (R, N) of 0 and 1 at a time."""
+    """Yield which images are swapped, (R, N) of 0 and 1 at a time."""
     for start in range(0, resamples, _DRAWS):
         rows = min(_DRAWS, resamples - start)
         yield random.integers(0, 2, (rows, num_images)).astype(np.float64)
 
 
 def _interval(values: Floats, level: float) -> Interval:
-    """Middle `level` of the values, without NaN."""
+    """Return the ends of the middle `level` of the values, without NaN."""
     known = values[~np.isnan(values)]
     if not known.size:
         return Interval(np.nan, np.nan)
@@ -188,7 +188,7 @@ def _interval(values: Floats, level: float) -> Interval:
 
 
 def _p_value(difference: float, swapped: Floats) -> float:
-    """Share of swaps with at least the measured difference, which counts as one of the swaps."""
+    """Return the share of swaps with at least the measured difference, which counts as one."""
     known = swapped[~np.isnan(swapped)]
     as_much = np.abs(known) >= abs(difference) - 1e-12  # floats of the same fractions
     return float((1 + np.count_nonzero(as_much)) / (1 + known.size))

@@ -85,7 +85,7 @@ class PanopticScores(MeanQuality):
     """By category id."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, in which NaN is None; `per_class` is by name."""
+        """Return JSON-ready values, in which NaN is None; `per_class` is by name."""
         document = asdict(self)
         scores = document["per_class"].values()
         return without_nan(document | {"per_class": {score.pop("name"): score for score in scores}})
@@ -211,7 +211,7 @@ class _Side(NamedTuple):
 def _category_quality(
     category: Mapping[str, Any], iou: int, tp: int, fp: int, fn: int
 ) -> CategoryQuality:
-    """Scores of a category whose matches' IoU add up to `iou` / 2**53."""
+    """Return the scores of a category whose matches' IoU add up to `iou` / 2**53."""
     segments = 2 * tp + fp + fn
     occurs = segments > 0
     return CategoryQuality(

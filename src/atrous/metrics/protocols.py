@@ -74,7 +74,7 @@ def rates(margins: NDArray[np.number[Any]], protocol: str) -> Rates:
 
 
 def check_labels(prediction: Integers, label: Integers, num_classes: int, ignored: int) -> None:
-    """Refuse what is not class indices of one shape; pixels labelled `ignored` may hold any."""
+    """Refuse arrays that are no class indices of one shape; `ignored` pixels may hold any value."""
     check_shapes(prediction, label)
     labelled = label != ignored
     for name, array in (("label", label), ("prediction", prediction)):
@@ -99,14 +99,14 @@ def check_shapes(prediction: NDArray[Any], label: NDArray[Any]) -> None:
 
 
 def divide(count: Floats, total: Floats) -> Floats:
-    """`count / total`, elementwise; NaN where the total is 0."""
+    """Return `count / total`, elementwise; NaN where the total is 0."""
     share = np.full(np.shape(total), np.nan)
     np.divide(count, total, out=share, where=total > 0)
     return share
 
 
 def _mean(values: Floats) -> Floats:
-    """Mean over the last axis without NaN; NaN if nothing is left."""
+    """Return the mean over the last axis without NaN; NaN if nothing is left."""
     return divide(np.nan_to_num(values).sum(-1), (~np.isnan(values)).sum(-1))
 
 
@@ -129,7 +129,7 @@ class Scores:
     """(K,) share of the class's pixels that are predicted correctly (recall)."""
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """JSON-ready values, in which NaN is None; `classes` are K names."""
+        """Return JSON-ready values, in which NaN is None; `classes` are K names."""
         iou, acc = (dict(zip(classes, values, strict=True)) for values in (self.iou, self.acc))
         return without_nan(vars(self) | {"iou": iou, "acc": acc})
 
@@ -158,6 +158,6 @@ def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _exact_mean(values: Floats) -> float:
-    """Mean without NaN, rounded once, so the same in any order; NaN if nothing is left."""
+    """Return the mean without NaN, rounded once, so the same in any order; NaN of nothing."""
     kept = values[~np.isnan(values)]
     return math.fsum(kept) / len(kept) if len(kept) else math.nan

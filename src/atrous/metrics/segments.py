@@ -148,7 +148,7 @@ def runs(maps: Sequence[Ids]) -> tuple[list[Ids], Counts]:
 
 
 def _find(ids: Ids, known: Places) -> Places:
-    """(R,) places of `ids` (R,) among `known` (1 + N,), the first of which is void."""
+    """Return the places of `ids` (R,) among `known` (1 + N,), the first of which is void."""
     order = np.argsort(known)
     sought = ids.astype(np.int64)
     places: Places = order[np.searchsorted(known, sought, sorter=order).clip(max=len(order) - 1)]

@@ -54,7 +54,7 @@ def describe_data(dataset: Dataset, data: str, root: str | None) -> RunData:
     held_out = dataset.split("val") if "val" in dataset.splits else None
     return RunData(
         name=dataset.name,
-        named=dataset.named,
+        named=bool(dataset.description.name),
         samples=len(samples),
         keys_sha256=_digest(samples),
         val_keys_sha256=None if held_out is None else _digest(held_out),

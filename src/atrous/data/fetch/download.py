@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -148,19 +148,14 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https alone, and from https to https alone."""
 
     def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
+        self, req: urllib.request.Request, fp: IO[bytes], *answer: Any
     ) -> urllib.request.Request | None:
         fp.close()  # or urllib reads it to its end, and it may have none
+        *_, address = answer  # after code, message and headers
         allowed = "https://" if req.type == "https" else ("http://", "https://")
-        if not newurl.lower().startswith(allowed):
-            raise ValueError(f"it redirects to {newurl[:200]!r}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        if not address.lower().startswith(allowed):
+            raise ValueError(f"it redirects to {address[:200]!r}")
+        return super().redirect_request(req, fp, *answer)
 
 
 @contextmanager
@@ -178,7 +173,7 @@ def _opened(
     except (OSError, http.client.HTTPException) as error:
         raise _broken(getattr(error, "reason", error)) from None
     except ValueError as error:
-        raise InputError(f"{url}: cannot be asked for: {error}") from None
+        raise InputError(f"{url}: cannot be requested: {error}") from None
     with closing(response):
         if response.status not in (200, 206, 416):  # whole, in part, no such part
             reason = http.client.responses.get(response.status, "an error")

@@ -1,4 +1,4 @@
-"""The command line as a whole: what is found, how mistakes are told, which exit codes come out."""
+"""The command line as a whole: commands, messages and exit codes."""
 
 import errno
 import re

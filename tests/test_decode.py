@@ -36,34 +36,34 @@ def test_reads_what_python_reads(text: str) -> None:
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b'{"points": [{"count": "2"}]}', "points[0].count: expected int, got str; mend"),
-        (b'{"points": [{"count": 0}]}', "points[0].count: expected int >= 1; mend"),
-        (b'{"points": [{"count": true}]}', "points[0].count: expected int, got bool; mend"),
-        (b'{"points": [{"count": 1.5}]}', "points[0].count: expected int, got float; mend"),
+        (b'{"points": [{"count": "2"}]}', "points[0].count: expected int, got str; fix it"),
+        (b'{"points": [{"count": 0}]}', "points[0].count: expected int >= 1; fix it"),
+        (b'{"points": [{"count": true}]}', "points[0].count: expected int, got bool; fix it"),
+        (b'{"points": [{"count": 1.5}]}', "points[0].count: expected int, got float; fix it"),
         (b'{"points": [], "x\\ny": 1}', r"unknown 'x\ny'. There are: points"),
-        (b"[]", "expected object, got array; mend"),
-        (b"{}", "points is missing; mend"),
-        (b'{"points": [', "not JSON (Expecting value: line 1 column 13 (char 12)); mend"),
+        (b"[]", "expected object, got array; fix it"),
+        (b"{}", "points is missing; fix it"),
+        (b'{"points": [', "not JSON (Expecting value: line 1 column 13 (char 12)); fix it"),
         (b'{"points": [], "\xff": 1}', "not UTF-8 text (byte 0xff at 16); "),
         (b"\xff", "not UTF-8 text (byte 0xff at 0); "),
-        (b"[" * 100_000, "expected object, got array; mend"),
-        (b"NaN" + b"[" * 100_000, "not JSON (Extra data: line 1 column 4 (char 3)); mend"),
-        (b'{"points": [' + b'{"count": 1, "x": ' + b"[" * 100_000, "nested too deeply; mend"),
-        (b'{"points": ' + b"1" * 10_000 + b"}", "points: number out of range; mend"),
+        (b"[" * 100_000, "expected object, got array; fix it"),
+        (b"NaN" + b"[" * 100_000, "not JSON (Extra data: line 1 column 4 (char 3)); fix it"),
+        (b'{"points": [' + b'{"count": 1, "x": ' + b"[" * 100_000, "nested too deeply; fix it"),
+        (b'{"points": ' + b"1" * 10_000 + b"}", "points: number out of range; fix it"),
     ],
 )
 def test_refuses_in_one_line(content: bytes, line: str) -> None:
     with pytest.raises(InputError) as caught:
-        decode_json(content, Line, "a.json", "mend")
+        decode_json(content, Line, "a.json", "fix it")
     assert str(caught.value).startswith(f"a.json: {line}")
     assert "\n" not in str(caught.value)
 
 
 def test_refuses_half_of_a_surrogate_pair() -> None:
     with pytest.raises(
-        InputError, match=r"^a\.json: holds half of a surrogate pair, no text; mend$"
+        InputError, match=r"^a\.json: holds half of a surrogate pair, no text; fix it$"
     ):
-        decode_json(b'"\\ud800"', list[str], "a.json", "mend")
+        decode_json(b'"\\ud800"', list[str], "a.json", "fix it")
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:

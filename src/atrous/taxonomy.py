@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
@@ -82,13 +83,8 @@ class Taxonomy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, which `from_dict` reads back."""
-        return {
-            "name": self.name,
-            "classes": list(self.classes),
-            "colors": [list(color) for color in self.colors],
-            "things": sorted(self.things),
-            "groups": list(self.groups),
-        }
+        table: dict[str, Any] = msgspec.to_builtins(self)
+        return table | {"things": sorted(self.things)}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "Taxonomy":

@@ -103,7 +103,7 @@ def test_an_interval_holds_the_true_score_about_as_often_as_it_says():
     assert 0.90 <= held / 200 <= 0.985
 
 
-def test_equal_models_are_told_apart_about_as_seldom_as_the_p_value_says():
+def test_equal_models_are_significant_about_as_seldom_as_the_p_value_says():
     random = np.random.default_rng(1)
     pairs = [two_models(random, 30, 0.7) for _ in range(200)]
     p_values = np.array(

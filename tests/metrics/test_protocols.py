@@ -63,7 +63,7 @@ def detectron2(images, k):
 
 
 def kazuto(images, k):
-    """deeplab-pytorch: every IoU is told, but only classes with truth enter the mean."""
+    """deeplab-pytorch: every IoU is stated, but only classes with truth enter the mean."""
     matrix = np.zeros((k, k))
     for prediction, label in images:
         kept = label < k

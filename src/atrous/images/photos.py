@@ -95,7 +95,9 @@ def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
 
 def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
     """Convert a Pillow image of any mode to uint8 (H, W, 3); errors call it `name`."""
-    image = _upright(image)
+    with suppress(Exception):  # damaged metadata must not cost the photo
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits: I;16 in its byte orders, and I for some files
         grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) // 257  # (H, W)
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)  # (H, W, 3)
@@ -284,14 +286,6 @@ def _silence_libtiff() -> None:
     home = Path(PIL.__file__).parent
     for library in (*home.parent.glob("pillow.libs/libtiff*"), *home.glob(".dylibs/libtiff*")):
         ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; a photo whose EXIF cannot be read stays as it is."""
-    with suppress(Exception):  # damaged metadata must not cost the photo
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            return ImageOps.exif_transpose(image)
-    return image
 
 
 def _orientation(image: Image.Image) -> int:

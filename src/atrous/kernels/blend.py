@@ -21,19 +21,8 @@ def blend(
     """
     height, width = labels.shape
     if not is_available("blend"):
-        canvas[:height, :width] = blend_reference(image, labels, weights, colors)
+        labels = labels.astype(np.uint8)
+        canvas[:height, :width] = (image * weights[labels][:, :, None] + colors[labels]) >> 8
         return
     image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels, np.uint8)
     call("blend", image, labels, weights, colors, canvas, height, width, canvas.strides[0])
-
-
-def blend_reference(
-    image: NDArray[np.uint8],  # (H, W, 3)
-    labels: NDArray[np.integer[Any]],  # (H, W)
-    weights: NDArray[np.uint16],  # (256,)
-    colors: NDArray[np.uint16],  # (256, 3)
-) -> NDArray[np.uint8]:
-    """Return the blended image (H, W, 3)."""
-    labels = labels.astype(np.uint8)
-    mixed = (image * weights[labels][:, :, None] + colors[labels]) >> 8
-    return np.asarray(mixed, np.uint8)

@@ -163,11 +163,11 @@ def predict(tmp_path, truth, predictions):
 def test_files_are_scored_and_paired_by_image_id(tmp_path):
     one, other = np.array([[3, 3, 3, 4]]), np.array([[9, 9, 0, 0]])
     paths = predict(tmp_path, {1: one, 2: other}, {2: other, 8: one, 1: one + 1})
-    told = []
-    quality = evaluate_panoptic_files(*paths, progress=lambda *count: told.append(count))
+    calls = []
+    quality = evaluate_panoptic_files(*paths, progress=lambda *count: calls.append(count))
     assert quality.counts.T.tolist() == [[3, 0, 0], [0, 0, 0]]
     assert quality.scores().pq == 1
-    assert told == [(1, 2), (2, 2)]
+    assert calls == [(1, 2), (2, 2)]
 
 
 def test_an_image_without_prediction_is_refused(tmp_path):

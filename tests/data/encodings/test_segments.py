@@ -47,7 +47,7 @@ def test_coco_panoptic(tmp_path: Path, ids: np.ndarray, categories: list[int], f
 def test_panoptic_of_instance_ids(
     tmp_path: Path, ids: np.ndarray, categories: list[int | None], crowds: list[int]
 ) -> None:
-    """Things of which no instance is told apart are a crowd."""
+    """Things without separate instances are a crowd."""
     describe(tmp_path, 'encoding = "index"\ndivisor = 1000\nignore = [7]')
     photo(tmp_path, ids.shape)
     save(tmp_path / "masks/a.png", ids)

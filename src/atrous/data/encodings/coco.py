@@ -125,7 +125,9 @@ def draw(image: CocoImage, encoding: Encoding) -> NDArray[np.uint8]:
     label = np.full(height * width, encoding.background, np.uint8)  # column by column
     for i in sorted(range(len(masks)), key=lambda i: -areas[i]):
         for counts in masks[i]:
-            _paint(label, counts, train_ids[i])
+            runs = _inner(counts)
+            inside = np.repeat(np.arange(runs.size) % 2 == 0, runs)
+            label[counts[0] : counts[0] + inside.size][inside] = train_ids[i]
     return np.ascontiguousarray(label.reshape(width, height).T)
 
 
@@ -266,14 +268,6 @@ def _filled(outline: NDArray[np.float64], height: int, width: int) -> Counts:
 
     [filled] = mask.frPyObjects([outline.ravel()], height, width)
     return _uncompressed(filled["counts"].decode("ascii"))
-
-
-def _paint(label: NDArray[np.uint8], counts: Counts, train_id: int) -> None:
-    """Paint the runs inside of an object onto a label map that is laid out column by column."""
-    runs = _inner(counts)
-    inside = np.repeat(np.arange(runs.size) % 2 == 0, runs)
-    start = int(counts[0])
-    label[start : start + inside.size][inside] = train_id
 
 
 def _inner(counts: Counts) -> Counts:

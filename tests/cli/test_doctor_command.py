@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from doctor_folders import PALETTE, mask, resized, save, write_index, write_rgb
@@ -9,7 +10,9 @@ from PIL import Image
 from pillow_heif import from_pillow
 
 from atrous.cli import main
+from atrous.cli.doctor import _ENCODINGS
 from atrous.data.dataset import Dataset
+from atrous.data.schema import EncodingName
 from atrous.images import photos as images
 
 
@@ -133,3 +136,7 @@ def test_a_missing_extra_is_what_to_install(
     text = " ".join(capsys.readouterr().out.split())
     assert "5 images cannot be read -> install what reads them; " in text
     assert 'pip install "atrous[heif]"' in text
+
+
+def test_every_encoding_has_words() -> None:
+    assert _ENCODINGS.keys() == set(get_args(EncodingName))

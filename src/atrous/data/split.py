@@ -104,7 +104,9 @@ class Split(Samples):
                 return masks.read_binary_masks(self.class_masks(key), str(path), encoding)
             case "coco-json":
                 return draw(self.annotations[key], encoding)
-        return panoptic.read_segments(path, self.annotations[key], encoding)
+            case "coco-panoptic":
+                return panoptic.read_segments(path, self.annotations[key], encoding)
+        raise AssertionError(f"no reader of {encoding.name}")
 
     def panoptic(self, index: int) -> Panoptic:
         """Read the segments of sample `index`, their categories in train ids.

@@ -4,7 +4,8 @@ onnxruntime and OpenVINO load bundles, torch loads run folders. A name is that o
 arithmetic or device may follow a colon: "openvino:bf16".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from atrous.errors import InputError
@@ -16,8 +17,14 @@ from atrous.infer.runtimes.torch import MODES, TorchRuntime
 from atrous.kernels import usable_cores
 from atrous.text import did_you_mean
 
-OF_BUNDLES = ("onnxruntime", "openvino", "openvino:bf16")
-OF_RUNS = tuple(MODES)
+_BUNDLES: dict[str, Callable[[Path, int, int], Runtime]] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenvinoRuntime,
+    "openvino:bf16": partial(OpenvinoRuntime, bf16=True),
+}
+_RUNS = {name: partial(TorchRuntime, mode=mode) for name, mode in MODES.items()}
+
+OF_BUNDLES, OF_RUNS = tuple(_BUNDLES), tuple(_RUNS)
 
 _MAX_THREADS = 1024
 """Larger numbers make the libraries hang or end the process."""
@@ -46,11 +53,7 @@ def open_runtime(
         fix = f"make one with: atrous export {path}" if path.is_dir() else "take onnxruntime"
         takes = "a bundle, and this is a run folder" if path.is_dir() else "run folders only"
         raise InputError(f"{path}: {runtime} takes {takes}; {fix}")
-    if runtime in MODES:
-        return TorchRuntime(path, threads, calls, mode=MODES[runtime])
-    if runtime == "onnxruntime":
-        return OnnxRuntime(path, threads, calls)
-    return OpenvinoRuntime(path, threads, calls, bf16=runtime == "openvino:bf16")
+    return (_BUNDLES | _RUNS)[runtime](path, threads, calls)
 
 
 def runtimes_of(path: Path) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ unpickled. torch is imported only where weights are read or written.
 import json
 import shutil
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -107,6 +108,9 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     def __post_init__(self) -> None:
         if missing := {"name", "backbone", "output_stride"} - self.model.keys():
             raise ValueError(f"model: {min(missing)} is missing")
+        for name, kind in (("name", str), ("backbone", str), ("in_channels", int)):
+            if type(value := self.model.get(name, 3)) is not kind:
+                raise ValueError(f"model: {name} is {short(value)}")
         means, deviations = len(self.normalization.mean), len(self.normalization.std)
         if not means == deviations == self.in_channels:
             raise ValueError(

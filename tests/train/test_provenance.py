@@ -103,3 +103,10 @@ def test_a_folder_that_moved_holds_the_same_data(
         f"{tmp_path / 'moved'}: taken for the data that run was started on ({tmp_path / 'first'}), "
         "moved: name, classes and keys are the same"
     ]
+
+
+def test_a_run_without_its_data_is_refused(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", TWO)
+    assert compared(data, data, ("data",)) == (
+        "run: its run.json does not say what it was trained on; take a copy of the run"
+    )

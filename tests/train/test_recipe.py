@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from docstring_parser import parse_from_object
@@ -82,3 +83,9 @@ def test_lists_of_json_become_tuples_and_kinds_are_checked() -> None:
         Recipe.from_dict({"num_steps": "a"})
     with pytest.raises(InputError, match="optimizer is lion; invalid enum value 'lion'"):
         Recipe.from_dict({"optimizer": "lion"})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    recipe = Recipe(base_lr=np.logspace(-4, -2, 3)[1], class_weights=tuple(np.array([1.0, 2.0])))
+    assert (type(recipe.base_lr), recipe.class_weights) == (float, (1.0, 2.0))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe

@@ -13,7 +13,7 @@ from reprlib import repr as short
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from atrous.data.encodings.masks import IDS
 from atrous.data.fetch.archives import Archive
@@ -104,7 +104,7 @@ class Labels(_Table, frozen=True, kw_only=True):
     """Name of the class of the pixels that no outline and no mask covers; None: ignored."""
     foreground: Annotated[int, Meta(ge=1, lt=IDS)] = 1
     """The least value of a binary mask that belongs to its class."""
-    map: dict[str, int] = {}
+    map: dict[str, int] | UnsetType = UNSET
     """Train ids of dataset ids, names or colours; 255: ignored."""
     classes: str | tuple[str | ClassEntry, ...]
     """In the order of train ids; or the name of a built-in set."""

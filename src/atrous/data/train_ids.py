@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from reprlib import repr as short
 
 import numpy as np
+from msgspec import UNSET
 
 from atrous.data.encodings import masks
 from atrous.data.encodings.masks import IDS, NO_DATA, Encoding, plain_name
@@ -66,7 +67,9 @@ def encoding_of(labels: Labels) -> Encoding:
 def _ids(labels: Labels, entries: Sequence[ClassEntry]) -> tuple[dict[int, int], list[int]]:
     """Return the train ids of dataset ids that are integers, and the ids to ignore."""
     is_picture, by_name = labels.encoding in PICTURES, labels.encoding in BY_NAME
-    pairs = labels.map or {str(i): i for i in range(len(entries))}
+    pairs = labels.map  # an empty one has no ids at all
+    if pairs is UNSET:
+        pairs = {str(i): i for i in range(len(entries))}
     train_ids = {
         _id(key): _train_id(key, value, entries)
         for key, value in pairs.items()
@@ -84,7 +87,7 @@ def _colors(labels: Labels, entries: Sequence[ClassEntry]) -> tuple[dict[int, in
     """Return the train ids of the colours of classes and map, and the colours to ignore."""
     pairs: list[tuple[Id, int]] = [(e.color, i) for i, e in enumerate(entries) if e.color]
     train_ids: dict[int, int] = {}
-    for color, value in (*pairs, *labels.map.items()):
+    for color, value in (*pairs, *(labels.map or {}).items()):
         train_id = _train_id(color, value, entries)
         if train_ids.setdefault(color_code(color), train_id) != train_id:
             raise ValueError(f"{short(color)} stands for two classes")
@@ -98,7 +101,7 @@ def _names(labels: Labels, entries: Sequence[ClassEntry]) -> dict[str, int]:
     """Return the train ids of names: of the classes, of the map, and those to ignore."""
     spelt = plain_name if labels.encoding == "polygons" else str  # binary masks: names of files
     names = {spelt(entry.name): i for i, entry in enumerate(entries)}
-    for name, value in labels.map.items():
+    for name, value in (labels.map or {}).items():
         names[plain_name(name)] = _train_id(name, value, entries)
     for name in (plain_name(value) for value in labels.ignored() if isinstance(value, str)):
         if names.setdefault(name, IGNORE_INDEX) != IGNORE_INDEX:

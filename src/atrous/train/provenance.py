@@ -128,6 +128,10 @@ def check_same_data(
         classes: class names of these data.
         notify: called if the same data have moved.
     """
+    if theirs.data.data is UNSET:
+        raise InputError(
+            f"{out}: its run.json does not say what it was trained on; take a copy of the run"
+        )
     for before, now in _differences(theirs, data, classes):
         raise InputError(
             f"{out}: was started on {before}, not {now}; resume it on its own data "
@@ -162,8 +166,8 @@ def _differences(
         yield "validation samples of other keys, or none", f"those of {new.data}"
     if (old.bands, old.range) != (new.bands, new.range):
         yield (
-            f"images of bands {old.bands or None} and range {old.range or None}",
-            f"{new.bands or None} and {new.range or None}",
+            f"images of bands {old.bands or None} and range {list(old.range or ()) or None}",
+            f"{new.bands or None} and {list(new.range or ()) or None}",
         )
 
 

@@ -1,5 +1,6 @@
 """Recipe: every option of a training, typed and documented."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -146,7 +147,8 @@ class Recipe:
         for name, kind in _kinds().items():
             value = getattr(self, name)
             try:
-                object.__setattr__(self, name, msgspec.convert(value, kind))
+                plain = json.loads(json.dumps(value))  # numbers of NumPy are floats, tuples lists
+                object.__setattr__(self, name, msgspec.convert(plain, kind))
             except msgspec.ValidationError as error:
                 reason = str(error).partition(" - at")[0].replace("`", "")
                 raise InputError(f"{name} is {value}; {reason[0].lower()}{reason[1:]}") from None

@@ -294,3 +294,10 @@ def test_strangers_bytes_are_read_or_refused(tmp_path: Path, encoding: str) -> N
         whole.write_bytes(broken)
         if encoding != "yolo" or broken not in (b"", content[: len(content) // 2]):
             assert str(tmp_path) in fault_of(tmp_path)
+
+
+def test_an_empty_map_holds_no_id(tmp_path: Path) -> None:
+    describe(tmp_path, 'encoding = "index"\nmap = {}')
+    photo(tmp_path, (2, 2))
+    save(tmp_path / "masks/a.png", np.array([[0, 1], [2, 0]], np.uint8))
+    assert "id 0, 1, 2 is neither a class nor ignored" in fault_of(tmp_path)

@@ -1,5 +1,8 @@
 """LabelMe's and YOLO's polygons against boxes drawn with numpy."""
 
+import base64
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +105,7 @@ LABELME_FAULTS = [
     ("road", r"shapes\[0\]: expected object, got str"),
     (
         {"label": "road", "points": SQUARE, "shape_type": ["polygon"]},
-        "shape_type: expected str . null, got array",
+        "polygon.*, where only polygon, rectangle, circle and mask",
     ),
 ]
 
@@ -119,7 +122,7 @@ def test_labelme_shapes_that_are_none(tmp_path: Path, shape: Any, message: str) 
     ("text", "message"),
     [
         ("[]", "expected object, got array"),
-        ('{"shapes": null}', "shapes is missing"),
+        ('{"shapes": null}', "shapes: expected array, got null"),
         ("{}", "shapes is missing"),
     ],
 )
@@ -202,3 +205,26 @@ def test_small_shapes_that_would_take_minutes(
     monkeypatch.setattr(polygons, "_MOST_WORK", polygons._MOST_WORK // 1000)
     write_yolo(tmp_path, (9, 9), "0 0 0 0.1 0 0.1 0.1\n" * 100)  # in place of 100,000
     assert "so many" in fault_of(tmp_path)
+
+
+def test_labelme_is_read_whatever_else_the_file_holds(tmp_path: Path) -> None:
+    """Other programs write fields of theirs, which decide nothing."""
+    square = {"label": "road", "points": [[1, 1], [4, 1], [4, 4], [1, 4]], "mask": "***"}
+    folder = write_labelme(tmp_path, (8, 8), [square])
+    path = folder / "shapes/a.json"
+    plain = read(folder)
+    theirs = {"objects": [{"a": 1}], "size": {"width": 3, "height": 3}, "imageWidth": ""}
+    path.write_text(json.dumps(json.loads(path.read_text()) | theirs))
+    assert np.array_equal(read(folder), plain) and (plain == 1).sum() == 16
+
+
+def test_base64_may_be_broken_into_lines(tmp_path: Path) -> None:
+    png = io.BytesIO()
+    Image.new("1", (3, 2), 1).save(png, "PNG")
+    lines = base64.encodebytes(png.getvalue()).decode()
+    shape = {"label": "road", "points": [[1, 2], [3, 3]], "shape_type": "mask", "mask": lines}
+    label = read(write_labelme(tmp_path, (8, 8), [shape]))
+    assert (label[2:4, 1:4] == 1).all() and (label == 1).sum() == 6
+    (tmp_path / "other").mkdir()
+    missing = write_labelme(tmp_path / "other", (8, 8), [shape | {"mask": None}])
+    assert fault_of(missing).endswith("a mask that is no base64; export the polygons again")

@@ -5,6 +5,7 @@ one. LabelMe draws its own shapes the same way, down to the pixel. Only shapes w
 read: a line or a point is an error, because leaving it out would silently lose a label.
 """
 
+import base64
 import io
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from atrous.data.encodings.masks import Encoding, plain_name
-from atrous.decode import decode_json
+from atrous.decode import convert, decode_json
 from atrous.errors import InputError
 from atrous.files import read_bytes
 from atrous.images.photos import MAX_PIXELS
@@ -27,7 +28,7 @@ from atrous.text import one_line
 
 _MAX_BYTES = 200 << 20  # LabelMe's files may hold the image as well
 _MOST_WORK = 40 * MAX_PIXELS  # some seconds at worst
-_FIX = "export it again as LabelMe JSON"
+_FIX = "export the polygons again"
 _CORNERS = {"polygon": (3, None), "rotation": (3, None), "rectangle": (2, 4), "circle": (2, 2)}
 """Fewest and most points of each kind of LabelMe shape; X-AnyLabeling's boxes may have four."""
 
@@ -42,13 +43,19 @@ _Corners = list[tuple[float, float]]
 class _LabelMeShape(msgspec.Struct):
     label: str
     points: _Corners
-    shape_type: str | None = None
-    mask: bytes | None = None
-    """A PNG, in base64."""
+    shape_type: Any = None
+    mask: Any = None
+    """A PNG in base64, of a shape whose type is mask."""
+
+
+class _LabelMe(msgspec.Struct, rename={"width": "imageWidth", "height": "imageHeight"}):
+    shapes: list[_LabelMeShape]
+    width: Any = None
+    height: Any = None
 
 
 class _Bitmap(msgspec.Struct):
-    data: bytes
+    data: str
     """A PNG, compressed by zlib, in base64."""
     origin: tuple[float, float]
 
@@ -60,24 +67,21 @@ class _Outline(msgspec.Struct):
 
 class _SuperviselyObject(msgspec.Struct, rename="camel"):
     class_title: str
-    geometry_type: str | None = None
-    bitmap: _Bitmap | None = None
-    points: _Outline | None = None
+    geometry_type: Any = None
+    bitmap: Any = None
+    """A `_Bitmap`, of that type."""
+    points: Any = None
+    """An `_Outline`, of a polygon or rectangle."""
 
 
 class _Size(msgspec.Struct):
-    width: float
-    height: float
+    width: Any = None
+    height: Any = None
 
 
-class _Drawing(msgspec.Struct):
-    """A file of LabelMe, which has shapes, or of Supervisely, which has objects and a size."""
-
-    shapes: list[_LabelMeShape] | None = None
-    width: float | None = msgspec.field(default=None, name="imageWidth")
-    height: float | None = msgspec.field(default=None, name="imageHeight")
-    objects: list[_SuperviselyObject] | None = None
-    size: _Size | None = None
+class _Supervisely(msgspec.Struct):
+    objects: list[_SuperviselyObject]
+    size: _Size
 
 
 class _Shape(NamedTuple):
@@ -124,28 +128,30 @@ def read_polygons(path: Path, image: Path, encoding: Encoding) -> NDArray[np.uin
 def shape_names(path: Path) -> set[str]:
     """Return the names of the shapes in a LabelMe or Supervisely file, as classes are compared."""
     drawing = _drawing(read_bytes(path, _MAX_BYTES, _FIX), path)
-    names = [shape.label for shape in drawing.shapes or ()]
-    names += [entry.class_title for entry in drawing.objects or ()]
+    if isinstance(drawing, _LabelMe):
+        names = [shape.label for shape in drawing.shapes]
+    else:
+        names = [entry.class_title for entry in drawing.objects]
     return {plain_name(name) for name in names} - {""}
 
 
-def _drawing(content: bytes, path: Path) -> _Drawing:
-    drawing = decode_json(content, _Drawing, path, _FIX)
-    if drawing.shapes is not None:
-        drawing.objects = None
-    elif drawing.objects is None or drawing.size is None:
-        raise InputError(f"{path}: shapes is missing; {_FIX}")
-    return drawing
+def _drawing(content: bytes, path: Path) -> _LabelMe | _Supervisely:
+    table = decode_json(content, dict[str, Any], path, _FIX)
+    if "shapes" not in table and {"objects", "size"} <= table.keys():
+        return convert(table, _Supervisely, path, _FIX)
+    return convert(table, _LabelMe, path, _FIX)
 
 
 def _json_shapes(content: bytes, path: Path, height: int, width: int) -> Iterator[_Shape]:
     drawing = _drawing(content, path)
-    size = drawing.size or drawing
+    if isinstance(drawing, _LabelMe):
+        size: _LabelMe | _Size = drawing
+        read: Iterator[_Shape] = (_labelme(shape, height, width) for shape in drawing.shapes)
+    else:
+        size, read = drawing.size, _supervisely(drawing.objects, path, height, width)
     drawn = size.width or width, size.height or height
     if drawn != (width, height):
-        raise ValueError(f"drawn on {drawn[0]:g}x{drawn[1]:g}, but its image is {width}x{height}")
-    shapes = (_labelme(shape, height, width) for shape in drawing.shapes or ())
-    read = _supervisely(drawing.objects, height, width) if drawing.objects else shapes
+        raise ValueError(f"drawn on {drawn[0]}x{drawn[1]}, but its image is {width}x{height}")
     for shape in read:
         if not shape.name:
             raise ValueError("a shape without a name")
@@ -161,11 +167,11 @@ def _labelme(shape: _LabelMeShape, height: int, width: int) -> _Shape:
         if len(points) != 2:
             raise ValueError(f"a mask of {len(points)} points")
         [origin, last] = np.nan_to_num(points).astype(int)  # both corners are of its box
-        picture = _bitmap(shape.mask or b"", width, height)
+        picture = _bitmap(_base64(shape.mask), width, height)
         if (last - origin + 1 != picture.size).any():
             raise ValueError(f"a mask of {short(name)} whose size is not that of its box")
         return _placed(name, picture, origin, (width, height))
-    if kind not in _CORNERS:
+    if not isinstance(kind, str) or kind not in _CORNERS:
         raise ValueError(
             f"a {short(kind)}, where only polygon, rectangle, circle and mask cover an area"
         )
@@ -178,17 +184,21 @@ def _labelme(shape: _LabelMeShape, height: int, width: int) -> _Shape:
     return _Shape(name, "polygon" if len(points) > 2 else kind, points)
 
 
-def _supervisely(objects: list[_SuperviselyObject], height: int, width: int) -> Iterator[_Shape]:
+def _supervisely(
+    objects: list[_SuperviselyObject], path: Path, height: int, width: int
+) -> Iterator[_Shape]:
     """Yield bitmaps at an origin, polygons with holes, and rectangles."""
     most = min(16 * height * width + (1 << 20), 1 << 28)  # bytes that the bitmaps inflate to
     for entry in objects:
-        name, kind, outline = plain_name(entry.class_title), entry.geometry_type, entry.points
-        if kind == "bitmap" and entry.bitmap is not None:
-            png = _inflated(entry.bitmap.data, most)
+        name, kind = plain_name(entry.class_title), entry.geometry_type
+        if kind == "bitmap":
+            bitmap = convert(entry.bitmap, _Bitmap, f"{path}: bitmap", _FIX)
+            png = _inflated(bitmap.data, most)
             most -= len(png)
-            [origin] = _points([entry.bitmap.origin])
+            [origin] = _points([bitmap.origin])
             yield _placed(name, _bitmap(png, width, height), origin, (width, height))
-        elif kind in ("polygon", "rectangle") and outline is not None:
+        elif kind in ("polygon", "rectangle"):
+            outline = convert(entry.points, _Outline, f"{path}: points", _FIX)
             points, *holes = map(_points, (outline.exterior, *(outline.interior or ())))
             fits = min(map(len, (points, *holes))) > 2 if kind == "polygon" else len(points) == 2
             if not fits:
@@ -214,11 +224,19 @@ def _placed(name: str, picture: Image.Image, origin: NDArray[Any], size: tuple[i
     return _Shape(name, "bitmap", np.stack([origin, last]).astype(np.float64), (), picture)
 
 
-def _inflated(data: bytes, most: int) -> bytes:
+def _base64(text: Any) -> bytes:
+    """Decode base64 as LabelMe does: line breaks and other letters are skipped."""
+    try:
+        return base64.b64decode(text)
+    except (TypeError, ValueError):
+        raise ValueError("a mask that is no base64") from None
+
+
+def _inflated(text: str, most: int) -> bytes:
     """Decompress the PNG of a bitmap, if it has no more than `most` bytes."""
     inflater = zlib.decompressobj()
     try:
-        content = inflater.decompress(data, max(most, 1))
+        content = inflater.decompress(_base64(text), max(most, 1))
     except zlib.error:
         raise ValueError("a bitmap that is not compressed by zlib") from None
     if inflater.unconsumed_tail:

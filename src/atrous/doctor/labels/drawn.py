@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import UNSET
+
 from atrous.data.encodings.masks import Encoding, lookup_table
 from atrous.data.encodings.mat import read_mat
 from atrous.data.encodings.polygons import shape_names
@@ -52,7 +54,8 @@ def labels_of_shapes(layout: Layout, named: Sequence[NamedClass]) -> tuple[Label
     labels = Labels(
         encoding="polygons",
         map={name: place for place, group in enumerate(groups) for name in group[1:]}
-        | {name: IGNORE_INDEX for group in void for name in group},
+        | {name: IGNORE_INDEX for group in void for name in group}
+        or UNSET,
         classes=class_entries(classes, [colors.get(name.casefold()) for name in classes]),
     )
     return labels, name_notes(groups, [group[0] for group in void if counts[group[0]]])

@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import pairwise, zip_longest
 from typing import Literal, NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from atrous.data.encodings.masks import NO_DATA, color_name
 from atrous.data.schema import ClassEntry, EncodingName, Labels, color_code
 from atrous.data.schema import Color as AnyColor
@@ -109,7 +111,7 @@ def labels_of_colors(stats: ValueStats, named: Sequence[NamedClass], any_blurred
         encoding="rgb",
         ignore=tuple(map(color_name, sorted(ignore))),
         unknown=_unknown(leftover, nearest=any_blurred),
-        map=further,
+        map=further or UNSET,
         classes=entries,
     )
     return Meaning(labels, train_ids, tuple(sorted(ignore)))
@@ -159,10 +161,10 @@ def class_entries(
         raise InputError(f"{error}; rename the class") from None
 
 
-def id_map(train_ids: Mapping[int, int]) -> dict[str, int]:
-    """The `map` of [labels]; empty where each id is a train id."""
+def id_map(train_ids: Mapping[int, int]) -> dict[str, int] | UnsetType:
+    """Return the `map` of [labels]; unset where each id is a train id."""
     if all(i == place for i, place in train_ids.items()):
-        return {}
+        return UNSET
     return {str(i): place for i, place in train_ids.items()}
 
 

@@ -5,18 +5,18 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from atrous.cli.options import Count, Flag, Json
 from atrous.cli.progress import say, track, track_bytes
 from atrous.data.dataset import Dataset, builtin_names
-from atrous.data.fetch import dataset as fetching
-from atrous.data.fetch.unpack import free_space
-from atrous.data.shapes import write_shapes
-from atrous.data.shards.pack import pack as write_shards
 from atrous.errors import InputError
 from atrous.text import amount
+
+if TYPE_CHECKING:  # the doctor, which is looked up here, need not load it
+    from atrous.data.fetch.dataset import Job
 
 data = App(name="data", help="Look at data sets, fetch, check or pack them, or make one.")
 data.command(
@@ -65,6 +65,8 @@ def shapes(folder: Path, /, *, train: int = 200, val: int = 40, seed: int = 0) -
         val: Images to validate on.
         seed: Another seed, other images.
     """
+    from atrous.data.shapes import write_shapes
+
     write_shapes(folder, train, val, seed=seed)
     print(f"wrote {folder}/dataset.toml with {train} and {val} images of 4 classes")
     print(f"next: atrous train --data {folder} --backbone resnet18 --no-pretrained --num-steps 200")
@@ -93,6 +95,8 @@ def pack(
         root: The folder of a built-in set.
         shard_size_mb: Size of a shard, in millions of bytes.
     """
+    from atrous.data.shards.pack import pack as write_shards
+
     dataset = Dataset.open(data, root)
     names = list(dict.fromkeys(split or dataset.splits))
     with track("samples") as progress:
@@ -129,6 +133,9 @@ def fetch(
     Returns:
         The exit code: 1 if the answer is no, 0 otherwise.
     """
+    from atrous.data.fetch.dataset import fetch as fetch_archives
+    from atrous.data.fetch.dataset import plan
+
     dataset = Dataset.open(name, root)
     for unknown in set(split or ()) - dataset.splits.keys():
         known = ", ".join(dataset.splits)
@@ -139,7 +146,7 @@ def fetch(
         if (manual := description.manual) is not None:
             fix = f"put it together by hand from {manual.page}: {manual.text}"
         raise InputError(f"{name}: {fix}")
-    jobs = fetching.plan(description.archives, root, split, mirror)
+    jobs = plan(description.archives, root, split, mirror)
     _print_plan(jobs, root)
     if all(job.done for job in jobs):
         print(f"all of it is in {root}; to fetch it again, remove {root / '.atrous'}")
@@ -148,21 +155,24 @@ def fetch(
     if not yes and not _agreed(jobs, root):
         print("nothing is downloaded")
         return 1
-    written = fetching.fetch(jobs, root, track_bytes, say)
+    written = fetch_archives(jobs, root, track_bytes, say)
     print("wrote  " + "  ".join(str(path) for path in written))
     chosen = split[0] if split else next(iter(dataset.splits))
     print(f"next: atrous evaluate MODEL {name} --root {root} --split {chosen}")
     return 0
 
 
-def _print_plan(jobs: Sequence[fetching.Job], root: Path) -> None:
+def _print_plan(jobs: "Sequence[Job]", root: Path) -> None:
+    from atrous.data.fetch.dataset import space_needed
+    from atrous.data.fetch.unpack import free_space
+
     width = max(len(job.archive.name) for job in jobs)
     for job in jobs:
         size = "done" if job.done else _bytes(job.size)
         here = f", {_bytes(job.have)} of it here" if job.have else ""
         others = "" if job.done or job.is_all else "; other splits will download it again"
         print(f"{job.archive.name:{width}}  {size:>12}  to {root / job.archive.into}{here}{others}")
-    needed, free = fetching.space_needed(jobs), free_space(root)
+    needed, free = space_needed(jobs), free_space(root)
     print(f"disk: needs {_bytes(needed)} or more, {_bytes(free)} are free")
 
 
@@ -173,7 +183,7 @@ def _bytes(size: int | None) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _agreed(jobs: Sequence[fetching.Job], root: Path) -> bool:
+def _agreed(jobs: "Sequence[Job]", root: Path) -> bool:
     """Ask on the terminal whether to download."""
     todo = [job for job in jobs if not job.done]
     size = sum((job.size or 0) - job.have for job in todo)

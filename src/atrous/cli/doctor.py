@@ -11,7 +11,6 @@ from atrous.doctor import Diagnosis, examine
 from atrous.doctor.findings import Finding
 from atrous.doctor.proposal import refuse_to_overwrite
 from atrous.errors import InputError
-from atrous.report.doctor_page import write_page
 from atrous.text import amount
 
 _WIDTH = 80
@@ -52,6 +51,8 @@ def doctor(
     with track("images") as progress:
         diagnosis = examine(folder, progress)
     if html is not None:
+        from atrous.report.doctor_page import write_page
+
         write_page(html, diagnosis)
     written, refused = [], None
     if write:

@@ -1,13 +1,15 @@
 """Options that several commands share."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from atrous.cli.progress import resolved
-from atrous.infer.segmenter import Segmenter, load
+
+if TYPE_CHECKING:
+    from atrous.infer.segmenter import Segmenter
 
 Flag = Annotated[bool, Parameter(negative=())]
 """An option without a value, such as --flip; there is no --no-flip."""
@@ -39,8 +41,10 @@ class ModelOptions:
     crf: str | None = None
     """Refine labels by a dense CRF with these parameters: deeplab, kazuto or kraehenbuehl."""
 
-    def load(self, model: str, calls: int = 1, tile: int | None = None) -> Segmenter:
+    def load(self, model: str, calls: int = 1, tile: int | None = None) -> "Segmenter":
         """Open a model by its name or path; fetch it first if it is a published one."""
+        from atrous.infer.segmenter import load
+
         return load(resolved(model), calls=calls, tile=tile, **asdict(self))
 
 

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atrous.data.dataset import Dataset
 from atrous.progress import Progress
 from atrous.weights.hub import resolve
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `segment` needs no data sets
     from rich.progress import Progress as Bar
+
+    from atrous.data.dataset import Dataset
 
 PATIENCE = 2.0
 """Seconds before a bar appears."""
@@ -24,7 +25,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def say_fourth_band(dataset: Dataset) -> None:
+def say_fourth_band(dataset: "Dataset") -> None:
     """Say what the fourth band of the data set's TIFFs was taken for, if there is one."""
     if line := dataset.fourth_band[1]:
         say(line)

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from atrous.cli.options import MODEL_DEFAULTS, Count, Json, ModelOptions
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
-from atrous.infer.batch import AnyResult, Saved, find_inputs, segment_images
+from atrous.infer.batch import Saved, find_inputs, segment_images
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.video.frames import Video
-from atrous.infer.video.segment import VideoSegmentation, segment_video
 from atrous.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from atrous.infer.batch import AnyResult
 
 _BAR_WIDTH = 44
 """Columns of a bar for the whole area: with the names, a table stays within 80 columns."""
@@ -102,6 +104,8 @@ def _segment_videos(
         targets: video -> path of its files without their endings.
         num_frames: frames of each video to label; None: all.
     """
+    from atrous.infer.video.segment import segment_video  # photos need not load it
+
     for source, target in targets.items():
         try:
             with (
@@ -176,7 +180,7 @@ def _print_tables(results: Iterable[Saved], taxonomy: Taxonomy, count: int) -> i
     return exit_code
 
 
-def _table(source: Path | str, result: AnyResult, files: Sequence[Path], block: str) -> str:
+def _table(source: Path | str, result: "AnyResult", files: Sequence[Path], block: str) -> str:
     """Return the classes of one input, largest first, as bars of `block`, and its files."""
     height, width = result.size
     took = f"{1000 * result.seconds:.0f} ms" if result.seconds < 10 else f"{result.seconds:.0f} s"
@@ -188,8 +192,8 @@ def _table(source: Path | str, result: AnyResult, files: Sequence[Path], block: 
         lines.append(f"  {name:<{name_width}}  {100 * share:5.1f} %  {bar}".rstrip())
     if rest := sum(share for _, share in rows[_MAX_ROWS:]):
         lines.append(f"  {'others':<{name_width}}  {100 * rest:5.1f} %")
-    if isinstance(result, VideoSegmentation):
-        lines.append(f"  {result.line()}")
+    if line := result.line():
+        lines.append(f"  {line}")
     lines.append("wrote  " + "  ".join(str(file) for file in files))
     return "\n".join(lines)
 

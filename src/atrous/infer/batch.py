@@ -7,7 +7,7 @@ for source, result, files in segment_images(segmenter, inputs, segmenter.reading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from atrous.errors import InputError
@@ -15,13 +15,17 @@ from atrous.files import walk
 from atrous.images import photos as photo_files
 from atrous.images.bands import Bands
 from atrous.images.pixels import is_raster
-from atrous.infer.raster.segment import RasterSegmentation, segment_raster
 from atrous.infer.result import Segmentation
 from atrous.infer.segmenter import Outcome, Segmenter
 from atrous.infer.video.frames import is_video
-from atrous.infer.video.segment import VideoSegmentation
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.text import some
+
+if TYPE_CHECKING:
+    from atrous.infer.raster.segment import RasterSegmentation
+    from atrous.infer.video.segment import VideoSegmentation
+
+    AnyResult = Segmentation | RasterSegmentation | VideoSegmentation
 
 __all__ = ["Inputs", "Saved", "find_inputs", "segment_images"]
 
@@ -31,14 +35,11 @@ _DARK = 1 << 13
 """A 16-bit photo whose values are all below this most likely holds fewer bits."""
 
 
-AnyResult = Segmentation | RasterSegmentation | VideoSegmentation
-
-
 class Saved(NamedTuple):
     """One input with its result, or the error if it has none."""
 
     source: Path | str
-    result: AnyResult | InputError
+    result: "AnyResult | InputError"
     files: list[Path]
 
 
@@ -178,6 +179,8 @@ def _segment_photos(
 def _segment_rasters(
     segmenter: Segmenter, targets: Mapping[Path, Path], bands: Bands, track: Track
 ) -> Iterator[Saved]:
+    from atrous.infer.raster.segment import segment_raster  # photos need not load it
+
     for path, target in targets.items():
         try:
             with track("tiles") as progress:

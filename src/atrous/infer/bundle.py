@@ -9,7 +9,7 @@ under keys that begin with "atrous."; no other file is needed.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -17,8 +17,10 @@ from atrous import __version__
 from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.images.bands import Bands
-from atrous.run import Run
 from atrous.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from atrous.run import Run
 
 __all__ = ["FORMAT", "BundleMetadata", "Precision"]
 
@@ -100,7 +102,7 @@ class BundleMetadata:
         return convert(values, cls, f"{name}: metadata", _FIX)
 
     @classmethod
-    def from_run(cls, run: Run, *, stride: int) -> "BundleMetadata":
+    def from_run(cls, run: "Run", *, stride: int) -> "BundleMetadata":
         """Describe the fp32 model of a run."""
         reading = Bands(tuple(run.data.bands or ()), run.data.range or None)
         return cls(

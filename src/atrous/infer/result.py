@@ -40,6 +40,10 @@ class Result:
         order = np.argsort(-shares, kind="stable")
         return {classes[i]: float(shares[i]) for i in order if shares[i]}
 
+    def line(self) -> str:
+        """Return a line on what the files hold, beside labels; empty for most results."""
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the JSON file. Sizes are (height, width), shares are fractions."""
         return {

@@ -67,7 +67,7 @@ def test_write_does_not_overwrite(stranger: Path, capsys) -> None:
     (stranger / "dataset.toml").write_text("mine")
     assert main(["data", "doctor", str(stranger), "--write"]) == 2
     error = capsys.readouterr().err
-    assert "dataset.toml: is there already; remove it" in error and error.count("\n") == 1
+    assert "dataset.toml: exists already; remove it" in error and error.count("\n") == 1
     assert (stranger / "dataset.toml").read_text() == "mine"
 
 

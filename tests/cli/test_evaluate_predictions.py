@@ -226,3 +226,8 @@ def test_both_models_see_the_images_alike(
     assert document["against"]["difference"] == 0 and document["against"]["p_value"] == 1
     if "--scales" in options:  # or the test would show nothing
         assert document["miou"] != plain["miou"]
+
+
+def test_a_missing_panoptic_result_is_named(data: Path, tmp_path: Path, capsys) -> None:
+    missing = tmp_path / "result.json"
+    assert f"{missing}: no such file" in refused(capsys, data, "--predictions", missing)

@@ -548,7 +548,7 @@ def test_a_description_is_believed(tmp_path: Path) -> None:
     (tmp_path / "dataset.toml").write_text(fewer)
     diagnosis = examine(tmp_path)
     assert problems(diagnosis) == {"stray-id": 10} and diagnosis.toml == fewer
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         diagnosis.write()
 
 

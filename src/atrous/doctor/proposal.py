@@ -100,7 +100,7 @@ def write(folder: Path, text: str, splits: Mapping[str, Files]) -> list[Path]:
 def refuse_to_overwrite(folder: Path) -> None:
     """Refuse where there is a dataset.toml."""
     if (folder / "dataset.toml").exists():
-        raise InputError(f"{folder}/dataset.toml: is there already; remove it to have another")
+        raise InputError(f"{folder}/dataset.toml: exists already; remove it to write a new one")
 
 
 def divide(keys: Sequence[str], present: NDArray[np.bool_]) -> tuple[list[str], list[str], int]:

@@ -11,6 +11,7 @@ from atrous.data.encodings.panoptic import PanopticEntry, read_annotations
 from atrous.data.split import Split
 from atrous.errors import InputError, about
 from atrous.evaluation.predictions import stems
+from atrous.files import no_such_file
 from atrous.infer.ordered_map import in_order
 from atrous.metrics import Panoptic, PanopticQuality
 from atrous.progress import Progress, silent
@@ -31,6 +32,8 @@ def evaluate_panoptic(
         taxonomy: classes of the data set.
         progress: called after each image.
     """
+    if not result.is_file():
+        raise no_such_file(result)
     truth.panoptic(0)  # refuses a data set without segments before the result is read
     predictions = _panoptic_predictions(result, truth)
     quality = PanopticQuality(taxonomy.categories())

@@ -122,5 +122,5 @@ def check_same_classes(model: Sequence[str], data: Sequence[str], name: str, pla
     ]
     raise InputError(
         f"{name}: knows {len(model)} classes, where {place} has {len(data)}:"
-        f" it {' and '.join(parts)}; evaluate a model that was trained on these classes"
+        f" it {' and '.join(parts)}; take a model that was trained on these classes"
     )

@@ -132,7 +132,7 @@ def _check_reachable(name: str) -> None:
 
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise InputError(f"{name}: timm has no ImageNet weights for it; train without pretrained")
+        raise InputError(f"{name}: timm has no ImageNet weights for it; add --no-pretrained")
     if config.hf_hub_id is None:
         return
     cached = (try_to_load_from_cache(config.hf_hub_id, file) for file in WEIGHT_FILES)

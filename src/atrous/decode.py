@@ -19,7 +19,7 @@ from msgspec import inspect
 
 from atrous.errors import InputError
 from atrous.files import not_utf8, read_bytes
-from atrous.text import did_you_mean
+from atrous.text import did_you_mean, one_line
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def _lenient(content: bytes, name: Path | str, fix: str) -> Any:
     except UnicodeDecodeError as error:
         raise not_utf8(Path(name), error) from None
     except ValueError as error:  # no JSON, no text, or a number of thousands of digits
-        raise InputError(f"{name}: not JSON ({_one_line(str(error))}); {fix}") from None
+        raise InputError(f"{name}: not JSON ({_short_line(str(error))}); {fix}") from None
 
 
 def _misfit(name: Path | str, error: msgspec.ValidationError, kind: Any, fix: str) -> InputError:
@@ -122,7 +122,7 @@ def _misfit(name: Path | str, error: msgspec.ValidationError, kind: Any, fix: st
     found = _PLACE.search(reason)
     place = found["place"] if found else ""
     reason = reason[: found.start()] if found else reason
-    where = f"{name}: {_one_line(place)}: " if place else f"{name}: "
+    where = f"{name}: {_short_line(place)}: " if place else f"{name}: "
     if unknown := _UNKNOWN.fullmatch(reason):
         given = unknown["name"]
         return InputError(
@@ -131,7 +131,7 @@ def _misfit(name: Path | str, error: msgspec.ValidationError, kind: Any, fix: st
     if missing := _MISSING.fullmatch(reason):
         return InputError(f"{where}{missing['name']} is missing; {fix}")
     return InputError(
-        f"{where}{_one_line(reason[:1].lower() + reason[1:].replace('`', ''))}; {fix}"
+        f"{where}{_short_line(reason[:1].lower() + reason[1:].replace('`', ''))}; {fix}"
     )
 
 
@@ -156,6 +156,6 @@ def _parts(one: Any, step: str) -> list[Any]:
     return [getattr(one, name) for name in ("item_type", "value_type") if hasattr(one, name)]
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+def _short_line(text: str) -> str:
+    line = one_line(text)
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from atrous import __version__
 from atrous.errors import InputError
-from atrous.text import did_you_mean, printable
+from atrous.text import did_you_mean, one_line, printable
 
 COMMANDS = {
     "segment": "Label photos or folders: labels, overlay and coverage.",
@@ -119,12 +119,12 @@ def _explain(error: Exception, called: str | None) -> str:
             raise error
         fix = f'pip install "atrous[{extra}]"'
         return f"atrous {called} needs {missing}, which is not installed: {fix}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _usage(error: CycloptsError) -> str:
     """Return the message in our style: "unknown option --crop-sise. Did you mean --crop-size?"."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     for theirs, ours in (
         ("Unknown option: ", "unknown option "),
         ("Unused Tokens: ", "not expected: "),

@@ -75,7 +75,8 @@ def finding(
         pairs: the pairs concerned.
         count: how many; by default the number of examples.
         severity: in place of the usual one.
-        words: what the message and the fix name in braces, besides `{count}` and `{some}`.
+        words: values of the names in braces in the message and the fix, other than `{count}` and
+            `{some}`.
     """
     known, examples = _KINDS[kind], tuple(examples)
     count = len(examples) if count is None else count

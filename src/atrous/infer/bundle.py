@@ -18,6 +18,7 @@ from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.images.bands import Bands
 from atrous.taxonomy import Taxonomy
+from atrous.text import one_line
 
 if TYPE_CHECKING:
     from atrous.run import Run
@@ -126,5 +127,5 @@ class _Format(msgspec.Struct):
 
 def damaged(name: str, error: Exception) -> InputError:
     """Return the error for metadata of the bundle `name` that cannot be decoded."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     return InputError(f"{name}: its metadata are damaged ({reason}); {_FIX}")

@@ -213,7 +213,7 @@ def _remote(
         )
     etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
     version = modified if etag.startswith("W/") else etag or modified
-    return start, _Remote(size, " ".join(version.split()))
+    return start, _Remote(size, one_line(version))
 
 
 def _length(part: Path) -> int:

@@ -15,7 +15,7 @@ from atrous.doctor.scan.scan import Scan
 from atrous.errors import InputError
 from atrous.images.bands import COLORS
 from atrous.images.rasters import has_rasterio, opened_raster
-from atrous.text import amount, some
+from atrous.text import amount, one_line, some
 
 _EXIF_ORIENTATION = 0x0112
 _MAX_SHIFT = 0.5
@@ -32,7 +32,7 @@ def unreadable(scan: Scan) -> Iterator[Finding]:
     ):
         if all("pip install" in error for _, error in bad):
             fix = "install what reads them"
-        lines = [" ".join(e.split()).removeprefix(f"{scan.folder}/") for _, e in bad]
+        lines = [one_line(e).removeprefix(f"{scan.folder}/") for _, e in bad]
         yield finding(f"unreadable-{half}", lines, [pair for pair, _ in bad], fix=fix)
 
 

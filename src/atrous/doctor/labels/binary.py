@@ -20,6 +20,7 @@ from atrous.files import is_file
 from atrous.images.label_maps import read_brightness
 from atrous.progress import Progress
 from atrous.taxonomy import IGNORE_INDEX
+from atrous.text import one_line
 
 _FIRST_BIT = 8
 """First bit of a code that stands for a class; the codes 0 and 255 mean no class and ignored."""
@@ -102,7 +103,7 @@ def num_classes_of(code: int) -> int:
 
 def _check_names(folder: Path, names: Sequence[str]) -> None:
     for name in names:
-        if name != " ".join(name.split()):
+        if name != one_line(name):
             raise InputError(f"{folder}: masks of {name!r}: take the spaces out of that name")
     if len(names) > _MAX_CLASSES:
         raise InputError(

@@ -226,7 +226,7 @@ def _from_text(text: str, path: Path) -> list[NamedClass]:
 
 
 def _from_lines(lines: Sequence[str]) -> list[NamedClass]:
-    """Lines that all say an id or a colour besides a name; empty if some do not."""
+    """Read lines of a name with an id or a colour each; empty if any line has neither."""
     for pattern in (_COLOR_FIRST, _COLOR_LAST, _NUMBER_FIRST, _NUMBER_LAST):
         matches = [match for line in lines if (match := pattern.match(line))]
         if lines and len(matches) == len(lines):

@@ -32,7 +32,7 @@ class Files:
     labels: str
     keys: tuple[str, ...]
     annotations: str = ""
-    """COCO: the JSON; instances and stuff have no labels besides."""
+    """The COCO JSON; the only labels of instances and stuff."""
     classes: tuple[str, ...] = ()
     """Binary masks: the names that may stand for {class} in `labels`."""
     valid: str = ""

@@ -10,6 +10,7 @@ import msgspec
 from atrous.decode import own_toml
 from atrous.errors import InputError
 from atrous.files import read_text
+from atrous.text import one_line
 
 _MAX_BYTES = 1 << 28
 _MAX_FILES = 8
@@ -59,7 +60,7 @@ def _json_fault(path: Path, here: Collection[str]) -> str:
 
 def _coco_fault(images: list[Any], here: Collection[str]) -> str:
     given = (entry.get("file_name") for entry in images if isinstance(entry, dict))
-    names = [" ".join(name.split()) for name in given if isinstance(name, str)]
+    names = [one_line(name) for name in given if isinstance(name, str)]
     if any(PurePosixPath(name).name in here for name in names):
         return "one of many COCO JSONs, of which a split can have one; merge those of each split"
     return (

@@ -257,7 +257,7 @@ def _snap(level: int) -> int:
 
 
 def find_far_colors(codes: Counts, weights: Counts, known: Sequence[int]) -> list[int]:
-    """Return 24-bit codes that stand for classes besides the `known` ones.
+    """Return 24-bit codes of classes, other than the `known` ones.
 
     Args:
         codes: (N,) that the masks hold.

@@ -1,7 +1,5 @@
 """The GPU's upsampling, in Triton's interpreter where there is no GPU, against the CPU's."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
+from triton_tools import DEVICE, compile_for_gpu, run_with_triton
 
 from atrous.infer.upsample import logits_to_labels
 from atrous.train.validation import labels_of, triton_labels
@@ -16,8 +15,6 @@ from atrous.train.validation import labels_of, triton_labels
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype: str) -> None:
@@ -56,17 +53,8 @@ def use_in_validation() -> None:
 
 
 def test_equals_the_cpu() -> None:
-    """In a process of its own: how its kernels are run is settled where Triton is imported."""
     code = "from test_triton_upsample import *; compare_all(); use_in_validation()"
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    }
-    if DEVICE == "cpu":
-        environment["TRITON_INTERPRET"] = "1"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert answer.returncode == 0, answer.stderr
+    run_with_triton(code, Path(__file__).parent)
 
 
 def test_machine_without_triton_goes_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,18 +63,10 @@ def test_machine_without_triton_goes_by_the_cpu(monkeypatch: pytest.MonkeyPatch)
     assert triton_labels.__wrapped__(DEVICE) is None
 
 
-def test_compiles_for_a_gpu() -> None:
-    """Triton needs no GPU to compile for one."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-    from triton.compiler import compile as compile_for
-
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiles_for_a_gpu(capability: int) -> None:
     from atrous.kernels.triton.upsample import _upsample
 
     kinds = {"logits": "*bf16", "labels": "*u8", "scale": "fp32"}
-    names = _upsample.arg_names[:-1]
-    constants = {"block": 128}
-    signature = {name: kinds.get(name, "i32") for name in names}
-    signature |= dict.fromkeys(constants, "constexpr")
-    source = ASTSource(_upsample, signature, constants)
-    assert "st.global" in compile_for(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]
+    found = compile_for_gpu(_upsample, kinds, {"block": 128}, capability=capability)
+    assert found.spilled == 0

@@ -1,1 +1,29 @@
-"""Kernels for GPUs, in Triton."""
+"""Kernels for GPUs in Triton, which is part of torch for CUDA on Linux.
+
+Each module has its kernels and the functions that start them; a reference in torch or NumPy stands
+elsewhere, and a test of parity runs both.
+"""
+
+import os
+from functools import cache
+from subprocess import CalledProcessError
+
+
+@cache
+def is_usable(device: str) -> bool:
+    """Return whether these kernels run on tensors of a type of device, such as "cuda".
+
+    They need Triton and a C compiler. On the CPU they run in Triton's interpreter, for tests: only
+    where TRITON_INTERPRET=1 was set before the start.
+    """
+    if device != "cuda" and (device != "cpu" or os.environ.get("TRITON_INTERPRET") != "1"):
+        return False
+    try:
+        import torch
+
+        from atrous.kernels.triton.upsample import gpu_labels
+
+        gpu_labels(torch.zeros(1, 1, 1, 1, device=device), 1, (1, 1))
+    except (ImportError, RuntimeError, CalledProcessError):
+        return False
+    return True

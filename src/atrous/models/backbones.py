@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from atrous.errors import InputError
 from atrous.models.catalogue import OUTPUT_STRIDES, VARIANTS, check_is_known, timm_name
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
+from atrous.models.normalization import swap_norms
 
 __all__ = ["Backbone"]
 
@@ -67,6 +68,7 @@ class Backbone(nn.Module):
         if config.multi_grid is not None:
             self._dilate(config.multi_grid)
         swap_convolutions(self.network)
+        swap_norms(self.network)
         if self.name in VARIANTS:
             (_caffe if self.name.endswith("_caffe") else _padded_first)(self.network)
 

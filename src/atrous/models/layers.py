@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.models.convolution import DepthwiseConv, TransposedUpsample
+from atrous.models.normalization import FusedNorm, fused, is_fusible
 
 
-class Norm(nn.BatchNorm2d):
+class Norm(FusedNorm):
     """Batch normalisation that also trains on one value per channel.
 
     The variance of a single value (batch of one, 1x1 features, as after image pooling) is
@@ -47,6 +48,14 @@ class ConvNormAct(nn.Sequential):
         fan_out = kernel * kernel * outputs / groups
         nn.init.normal_(conv.weight, std=(2 / fan_out) ** 0.5)  # He et al. 2015
         super().__init__(conv, Norm(outputs), nn.ReLU(inplace=True))
+
+    def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, D, h, w)
+        """Convolve, normalise and activate; the latter two as one where that is possible."""
+        conv, norm, act = self
+        x = conv(input)
+        if isinstance(norm, Norm) and is_fusible(norm, act, x):
+            return fused(norm, act, x)
+        return act(norm(x))
 
 
 class SeparableConv(nn.Sequential):

@@ -86,8 +86,8 @@ def compare_large_means() -> None:
     for _ in range(2):
         found, right = results("none", *values), expected("none", *values)
         for ours, true in zip(found, right, strict=True):
-            torch.testing.assert_close(ours.double(), true, rtol=2e-4, atol=2e-4)
-        torch.testing.assert_close(found[2].double(), right[2], rtol=1e-6, atol=0)  # variance
+            torch.testing.assert_close(ours.double(), true, rtol=5e-3, atol=5e-3)
+        torch.testing.assert_close(found[2].double(), right[2], rtol=1e-5, atol=0)  # variance
         values[0][0, :, 0, 0] = 0
 
 

@@ -33,10 +33,10 @@ def swapped_start_of(name: str) -> nn.Module:
     return network
 
 
-def step(network: nn.Module, size: int = 32) -> list[Tensor]:
+def step(network: nn.Module, device: str) -> list[Tensor]:
     """Return the features in training and evaluation, the gradients and the buffers."""
-    network.to(DEVICE, memory_format=torch.channels_last).train()
-    image = torch.randn(2, 3, size, size, generator=torch.manual_seed(0)).to(DEVICE)
+    network.to(device, memory_format=torch.channels_last).train()
+    image = torch.randn(2, 3, 16, 16, generator=torch.manual_seed(0)).to(device)
     outputs = [output.clone() for output in network(image)]
     sum((o * o.cos()).mean() for o in outputs).backward()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -54,8 +54,8 @@ def test_swapped_network_keeps_bits_and_names_on_a_cpu(name: str) -> None:
     plain, swapped = start_of(name), swapped_start_of(name)
     assert list(plain.state_dict()) == list(swapped.state_dict())
     copies = [swapped, deepcopy(swapped), pickle.loads(pickle.dumps(swapped))]
-    right = step(plain)
-    assert all(equal(step(network), right) for network in copies)
+    right = step(plain, "cpu")
+    assert all(equal(step(network, "cpu"), right) for network in copies)
 
 
 def test_activations_of_a_resnet_are_merged_with_the_norms_before_them() -> None:
@@ -99,13 +99,14 @@ class Residuals(nn.Sequential):
 
 def compare_with_torch() -> None:
     """Compare networks and layers with the kernels and without; runs where Triton does."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     usable = normalization.is_usable
     for network in (start_of("resnet18"), Residuals()):
         swap_norms(network)
-        found = step(deepcopy(network), 16)
-        assert equal(found, step(deepcopy(network), 16))
+        found = step(deepcopy(network), DEVICE)
+        assert equal(found, step(deepcopy(network), DEVICE))
         normalization.is_usable = lambda device: False
-        right = step(network, 16)
+        right = step(network, DEVICE)
         normalization.is_usable = usable
         for ours, expected in zip(found, right, strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)

@@ -1,6 +1,5 @@
 """The GPU's upsampling, in Triton's interpreter where there is no GPU, against the CPU's."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 from triton_tools import DEVICE, compile_for_gpu, run_with_triton
 
-from atrous.infer.upsample import logits_to_labels
-from atrous.train.validation import labels_of, triton_labels
+from atrous.infer.upsample import logits_to_labels_confidence
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
 
@@ -19,17 +17,21 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 def compare(classes: int, small: tuple[int, int], stride: int, crop: int, dtype: str) -> None:
     """Check the labels of two photos; they may differ where classes tie but for rounding."""
-    from atrous.kernels.triton.upsample import gpu_labels
+    from atrous.kernels.triton.upsample import gpu_labels, gpu_labels_confidence
 
     generator = torch.Generator().manual_seed(0)
     logits = 5 * torch.randn(2, classes, *small, generator=generator).to(getattr(torch, dtype))
     logits = logits.contiguous(memory_format=torch.channels_last)
     size = small[0] * stride - crop, small[1] * stride - crop
     labels = gpu_labels(logits.to(DEVICE), stride, size)
+    again, confidence = gpu_labels_confidence(logits.to(DEVICE), stride, size)
     assert labels.dtype == (torch.uint8 if classes <= 256 else torch.int32)
+    assert torch.equal(labels, again)
     for index, photo in enumerate(logits.float().numpy()):
-        found, expected = labels[index].cpu().numpy(), logits_to_labels(photo, stride, size)
+        found, sure = labels[index].cpu().numpy(), confidence[index].cpu().numpy()
+        expected, theirs = logits_to_labels_confidence(photo, stride, size)
         assert (found == expected).mean() > 0.9999
+        np.testing.assert_allclose(sure, theirs, rtol=0, atol=2e-6)
         values = torch.from_numpy(photo)[None]
         whole = [n * stride for n in small]
         values = interpolate(values, whole, mode="bilinear")[0, :, : size[0], : size[1]]
@@ -44,29 +46,17 @@ def compare_all() -> None:
     compare(1, (2, 2), 2, 0, "float32")
 
 
-def use_in_validation() -> None:
-    in_triton = triton_labels(DEVICE)
-    assert in_triton is not None
-    logits = torch.randn(6, 3, 4, generator=torch.manual_seed(0))
-    labels = in_triton(logits[None].to(DEVICE), 4, (11, 15))[0].cpu()
-    assert np.array_equal(labels, labels_of(logits, 4, (11, 15)))
-
-
 def test_equals_the_cpu() -> None:
-    code = "from test_triton_upsample import *; compare_all(); use_in_validation()"
+    code = "from test_triton_upsample import compare_all; compare_all()"
     run_with_triton(code, Path(__file__).parent)
 
 
-def test_machine_without_triton_goes_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "atrous.kernels.triton.upsample", raising=False)
-    assert triton_labels.__wrapped__(DEVICE) is None
-
-
 @pytest.mark.parametrize("capability", [80, 90])
-def test_compiles_for_a_gpu(capability: int) -> None:
+@pytest.mark.parametrize("with_confidence", [False, True])
+def test_compiles_for_a_gpu(with_confidence: bool, capability: int) -> None:
     from atrous.kernels.triton.upsample import _upsample
 
-    kinds = {"logits": "*bf16", "labels": "*u8", "scale": "fp32"}
-    found = compile_for_gpu(_upsample, kinds, {"block": 128}, capability=capability)
-    assert found.spilled == 0
+    kinds = {"logits": "*bf16", "labels": "*u8", "confidence": "*fp32", "scale": "fp32"}
+    constants = {"with_confidence": with_confidence, "block": 128}
+    found = compile_for_gpu(_upsample, kinds, constants, capability=capability)
+    assert found.spilled == 0 and found.registers <= 64

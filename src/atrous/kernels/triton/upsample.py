@@ -25,15 +25,37 @@ def gpu_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     Returns:
         uint8 for up to 256 classes and int32 above. The lower class wins a tie.
     """
+    labels = _empty_labels(logits, stride, size)
+    _start(logits, labels, labels, stride, with_confidence=False)  # no confidence is written
+    return labels
+
+
+def gpu_labels_confidence(
+    logits: Tensor, stride: int, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return `gpu_labels`, and the largest value of each pixel's softmax, float32 (B, H, W)."""
+    labels = _empty_labels(logits, stride, size)
+    confidence = torch.empty(labels.shape, dtype=torch.float32, device=logits.device)
+    _start(logits, labels, confidence, stride, with_confidence=True)
+    return labels, confidence
+
+
+def _empty_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     batch, classes, height, width = logits.shape
     assert size[0] <= height * stride and size[1] <= width * stride
     dtype = torch.uint8 if classes <= 256 else torch.int32
-    labels = torch.empty(batch, *size, dtype=dtype, device=logits.device)
-    grid = triton.cdiv(size[1], _BLOCK), size[0], batch
+    return torch.empty(batch, *size, dtype=dtype, device=logits.device)
+
+
+def _start(
+    logits: Tensor, labels: Tensor, confidence: Tensor, stride: int, *, with_confidence: bool
+) -> None:
+    batch, rows, columns = labels.shape
+    grid = triton.cdiv(columns, _BLOCK), rows, batch
     _upsample[grid](
-        logits, labels, *logits.stride(), classes, height, width, *size, 1 / stride, block=_BLOCK
-    )
-    return labels
+        logits, labels, confidence, *logits.stride(), *logits.shape[1:], rows, columns, 1 / stride,
+        with_confidence=with_confidence, block=_BLOCK,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -44,10 +66,11 @@ def _source(pixel, scale, length):  # type: ignore[no-untyped-def]
     return before, tl.minimum(before + 1, length - 1), position - before
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Sizes are not specialised: images of another size need no other kernel.
+@triton.jit(do_not_specialize=["classes", "height", "width", "rows", "columns"])  # type: ignore[untyped-decorator]
 def _upsample(  # type: ignore[no-untyped-def]
-    logits, labels, stride_b, stride_k, stride_y, stride_x, classes, height, width,
-    rows, columns, scale, block: tl.constexpr,
+    logits, labels, confidence, stride_b, stride_k, stride_y, stride_x, classes, height, width,
+    rows, columns, scale, with_confidence: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Compute `block` pixels of one row of one photo."""
     x = tl.program_id(0) * block + tl.arange(0, block)
@@ -56,6 +79,7 @@ def _upsample(  # type: ignore[no-untyped-def]
     left, right, across = _source(x, scale, width)
     best = tl.full([block], float("-inf"), tl.float32)
     winner = tl.zeros([block], tl.int32)
+    total = tl.zeros([block], tl.float32)  # of exp(value - best), over the classes so far
     plane = logits + photo * stride_b
     for k in range(classes):
         upper, lower = plane + top * stride_y, plane + bottom * stride_y
@@ -66,8 +90,13 @@ def _upsample(  # type: ignore[no-untyped-def]
         above = upper_left * (1 - across) + upper_right * across
         below = lower_left * (1 - across) + lower_right * across
         value = above * (1 - down) + below * down
+        if with_confidence:
+            power = tl.exp(-tl.abs(value - best))
+            total = tl.where(value > best, total * power + 1, total + power)
         winner = tl.where(value > best, k, winner)
         best = tl.maximum(value, best)
         plane += stride_k
     at = (photo * rows + y) * columns + x
     tl.store(labels + at, winner.to(labels.dtype.element_ty), mask=x < columns)
+    if with_confidence:
+        tl.store(confidence + at, 1 / total, mask=x < columns)

@@ -29,6 +29,7 @@ from side_by_side import measure, print_environment
 
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.raster.segment import segment_raster
+from atrous.infer.runtimes.base import Runtime
 from atrous.infer.segmenter import Segmenter, load
 from atrous.infer.tiling import TiledRuntime
 from atrous.kernels import usable_cores
@@ -64,7 +65,7 @@ def parse():
     return parser.parse_args()
 
 
-class Stub:
+class Stub(Runtime):
     """A network that costs nothing: K shades of one pixel in sixteen."""
 
     name, model_name, precision, threads = "stub", "stub", "fp32", usable_cores()

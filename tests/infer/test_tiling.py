@@ -12,6 +12,7 @@ from torch import nn
 
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
+from atrous.infer.runtimes.base import Runtime
 from atrous.infer.tiling import WHOLE_PIXELS, TiledRuntime, label_rows
 from atrous.infer.upsample import logits_to_labels
 from atrous.models.layers import crop, pad_image, upsample
@@ -25,7 +26,7 @@ REACH = 8
 
 
 @dataclass
-class Fake:
+class Fake(Runtime):
     """What runtimes share."""
 
     name: str = "fake"

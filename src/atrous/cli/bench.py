@@ -67,11 +67,13 @@ def _lines(bench: timing.Bench) -> Iterator[str]:
         "ms": [f"{1000 * each.seconds:8.1f}" for each in bench.runtimes],
         "photos/s": [f"{1 / each.seconds:8.1f}" for each in bench.runtimes],
         "start s": [f"{each.start:7.2f}" for each in bench.runtimes],
-        "same labels": [f"{100 * each.agreement:6.2f} %" for each in bench.runtimes],
+        "same labels": [f"{100 * each.same_labels:6.2f} %" for each in bench.runtimes],
         "": ["<- fastest" * (each.runtime == bench.fastest) for each in bench.runtimes],
     }
     names = [each.runtime for each in bench.runtimes]
     yield Table(names=names, columns=columns, heading="runtime", left=[""]).to_text()
+    plain = bench.runtimes[0]
+    yield f"  same labels: of all pixels, as {plain.runtime} in {plain.precision} labels them"
     for name, reason in bench.missing.items():
         yield f"  {name}: {shorten(reason, 76 - len(name))}"
     steps = {"ms": [f"{1000 * seconds:8.1f}" for seconds in bench.steps.values()]}

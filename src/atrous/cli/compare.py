@@ -4,8 +4,9 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,7 @@ def compare(
     split: str = "val",
     out: Path = Path("runs/compare"),
     protocol: str = "pooled",
+    score_runtime: tuple[str, ...] = (),
     cost: CostOptions = _COST_DEFAULTS,
     json_output: Json = False,
 ) -> None:
@@ -81,17 +83,26 @@ def compare(
         out: Folder for the results, and for the runs of recipes.
         protocol: Definition of the scores: pooled, mmseg, detectron2, kazuto, torchvision or
             per-image.
+        score_runtime: Runtimes that label the images: each model takes the first that fits its
+            file. By default onnxruntime for bundles; for runs torch:cuda where torch finds CUDA,
+            and torch elsewhere.
         cost: How costs are counted and measured.
         json_output: Print the JSON document instead of the tables.
     """
     # torch's threads wait asleep: spinning threads would slow the runtime that is timed next.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     check_protocol(protocol)
-    for name in cost.runtime:
+    for name in (*cost.runtime, *score_runtime):
         check_name(name, (*OF_BUNDLES, *OF_RUNS))
     truth = Truth.of(Dataset.open(data, root), split)
     say_fourth_band(truth.dataset)
-    models = _open_models(items, truth, data, root, out, cost.threads or usable_cores())
+    open_model = partial(
+        comparing.open_model,
+        truth=truth,
+        threads=cost.threads or usable_cores(),
+        runtimes=score_runtime,
+    )
+    models = _open_models(items, open_model, truth, data, root, out)
     with tempfile.TemporaryDirectory() as folder:
         paths = {model.name: model.path for model in models}
         runtimes = cost.runtime if cost.latency else ()
@@ -115,20 +126,23 @@ def compare(
 
 
 def _open_models(
-    items: Sequence[str], truth: Truth, data: str, root: Path | None, out: Path, threads: int
+    items: Sequence[str],
+    open_model: Callable[[str, Path], comparing.Model],
+    truth: Truth,
+    data: str,
+    root: Path | None,
+    out: Path,
 ) -> list[comparing.Model]:
     """Open all models, then train recipes without a finished run."""
     wanted = _wanted(items)
     models = {
-        name: comparing.open_model(name, item, truth, threads)
-        for name, item in wanted.items()
-        if isinstance(item, Path)
+        name: open_model(name, item) for name, item in wanted.items() if isinstance(item, Path)
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, item in wanted.items():
         if not isinstance(item, Path):
             run = _trained(item, truth, data, root, out / name)
-            models[name] = comparing.open_model(name, run, truth, threads)
+            models[name] = open_model(name, run)
     return list(models.values())
 
 

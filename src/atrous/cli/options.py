@@ -30,8 +30,9 @@ class ModelOptions:
     """How a model is run."""
 
     runtime: str = "auto"
-    """Runtime: auto, onnxruntime, openvino, openvino:bf16, torch, ...; auto is the one that was
-    fastest here in `atrous bench`."""
+    """Runtime: auto; onnxruntime, onnxruntime:cuda (or :tensorrt, :coreml, :directml), openvino,
+    openvino:bf16 for bundles; torch, torch:cuda, torch:cuda-bf16, ... for run folders. auto is the
+    one that was fastest here in `atrous bench`."""
     threads: int | None = None
     """Threads to use; by default as many as this process may run on."""
     flip: Flag = False

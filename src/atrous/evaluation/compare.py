@@ -21,7 +21,8 @@ from atrous.evaluation.evaluate import Evaluation, Truth, evaluate, from_model
 from atrous.evaluation.score import Labels, Predict, check_same_classes
 from atrous.evaluation.timing import Place, Speed, measure
 from atrous.images.photos import resized
-from atrous.infer.runtime_selection import plain_runtime, processor, versions
+from atrous.infer.runtime_selection import default_runtime, processor, versions
+from atrous.infer.runtimes.open import runtimes_of
 from atrous.infer.segmenter import Segmenter, load
 from atrous.metrics import Scores
 from atrous.metrics.boundary import BoundaryScores
@@ -203,9 +204,16 @@ class Comparison:
         return without_nan(document)
 
 
-def open_model(name: str, path: Path, truth: Truth, threads: int) -> Model:
-    """Open a model that knows the classes of the truth, in its plain runtime."""
-    segmenter = load(path, threads, plain_runtime(path))
+def open_model(
+    name: str, path: Path, truth: Truth, threads: int, runtimes: Sequence[str] = ()
+) -> Model:
+    """Open a model that knows the classes of the truth.
+
+    It labels in the first of `runtimes` that takes its file; by default in `default_runtime`, so
+    that no score depends on what `atrous bench` found fastest.
+    """
+    fitting = (runtime for runtime in runtimes if runtime in runtimes_of(path))
+    segmenter = load(path, threads, next(fitting, default_runtime(path)))
     classes = segmenter.metadata.taxonomy.classes
     check_same_classes(classes, truth.classes, name, truth.dataset.name)
     return Model(name, path, segmenter)

@@ -9,6 +9,7 @@ In Python:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ from atrous.data.split import Split
 from atrous.decode import read_json
 from atrous.errors import InputError, about
 from atrous.evaluation.predictions import find_predictions, read_predictions
-from atrous.evaluation.score import Predicted, Tally, check_same_classes, count, predict_samples
+from atrous.evaluation.score import Predicted, Tally, check_same_classes, count, predict_batches
 from atrous.infer.segmenter import Segmenter
 from atrous.metrics import Boundary, Calibration, Confusion, Scores
 from atrous.metrics.boundary import BoundaryScores
@@ -222,8 +223,8 @@ def from_model(
     """
     classes = segmenter.metadata.taxonomy.classes
     check_same_classes(classes, truth.classes, name, truth.dataset.name)
-    predict = segmenter.predict_with_confidence if confidence else segmenter.predict
-    images = predict_samples(predict, truth.samples, truth.indices)
+    label = partial(segmenter.label, with_confidence=confidence)
+    images = predict_batches(label, segmenter.batch_size, truth.samples, truth.indices)
     return Source(segmenter.description, images)
 
 

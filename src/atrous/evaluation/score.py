@@ -1,7 +1,8 @@
 """Predictions and truth in, exact counts out.
 
 Predictions are a stream of `Predicted`, one for each image. Two threads read the next images, and
-another one counts the previous image, so only a few images are in memory.
+another one counts the previous image, so only a few images are in memory. On a GPU images are
+labelled in batches, and all cores read.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from atrous.data.sample import Sample
 from atrous.errors import InputError, about
+from atrous.infer.batches import BatchSize, Label, label_stream
 from atrous.infer.ordered_map import in_order
+from atrous.kernels import usable_cores
 from atrous.metrics import Boundary, Calibration, Confusion
 from atrous.progress import Progress, silent
 
@@ -23,7 +26,7 @@ Labels = NDArray[np.integer[Any]]
 Predict = Callable[[NDArray[np.uint8]], Labels]
 """An image, (H, W, C) uint8, to its labels, (H, W) train ids."""
 
-PredictWithConfidence = Callable[[NDArray[np.uint8]], tuple[Labels, NDArray[np.float32]]]
+PredictWithConfidence = Callable[[NDArray[np.uint8]], tuple[Labels, NDArray[np.float32] | None]]
 """An image to its labels and the probability of each label, (H, W)."""
 
 
@@ -87,6 +90,40 @@ def predict_samples(
                 result = predict(sample.image)
             labels, confidence = result if isinstance(result, tuple) else (result, None)
             yield Predicted(sample.key, labels, sample.label, confidence)
+
+
+def predict_batches(
+    label: Label, batch_size: BatchSize, samples: Sequence[Sample], indices: Sequence[int]
+) -> Iterator[Predicted]:
+    """Predict the samples of `indices`, in order, as many at a time as `batch_size` says.
+
+    Args:
+        label: images (B, H, W, C) to their labels, (B, H, W) train ids, and perhaps probabilities;
+            called in this thread for single images, and in another one for batches.
+        batch_size: size (H, W) to the number of images in a batch; 1 for the smallest: no batches.
+        samples: images with their truth.
+        indices: of the samples.
+    """
+    if batch_size((1, 1)) == 1:
+
+        def predict(image: NDArray[np.uint8]) -> tuple[Labels, NDArray[np.float32] | None]:
+            labels, confidence = label(image[None])
+            return labels[0], None if confidence is None else confidence[0]
+
+        yield from predict_samples(predict, samples, indices)
+        return
+    stream = label_stream(
+        indices,
+        samples.__getitem__,
+        lambda sample: sample.image,
+        label,
+        batch_size,
+        usable_cores(),
+    )
+    for sample, result, _ in stream:
+        if isinstance(result, InputError):
+            raise InputError(f"{sample.key}: {result}")
+        yield Predicted(sample.key, result[0], sample.label, result[1])
 
 
 def count(

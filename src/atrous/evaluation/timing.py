@@ -23,7 +23,7 @@ from atrous.errors import InputError
 from atrous.images.photos import read_image, resized, shown
 from atrous.images.pixels import read_pixels
 from atrous.infer.runtime_selection import plain_runtime, processor, remember
-from atrous.infer.runtimes.open import runtimes_of
+from atrous.infer.runtimes.open import installed_runtimes_of
 from atrous.infer.segmenter import Segmenter, load
 from atrous.infer.upsample import logits_to_labels
 from atrous.kernels import usable_cores
@@ -41,8 +41,8 @@ in the worst image), and its int8 99.7 % as onnxruntime's int8; mIoU changes by 
 _CONFIDENT = 0.6
 """Probability above which a pixel of the plain runtime is confident; close calls may differ."""
 
-_SLOW_START = "compile"
-"""Part of the names of runtimes that take a minute to start; `auto` never selects these."""
+_SLOW_START = ("compile", "tensorrt")
+"""Parts of the names of runtimes that take a minute to start; `auto` never selects these."""
 
 _STEP_ROUNDS = 7
 _NOISE_SIZE = (360, 480)
@@ -62,6 +62,8 @@ class Timing:
     """Seconds to load the model and to label the first photo."""
     agreement: float
     """Share of the confident pixels of the plain runtime that have the same label."""
+    same_labels: float
+    """Share of all pixels that have the plain runtime's label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,11 @@ def bench(
     """
     threads = usable_cores() if threads is None else threads
     image = _image(load(model, threads, plain_runtime(model)), photo, size)
-    names = runtimes or [name for name in runtimes_of(model) if _SLOW_START not in name]
+    names = runtimes or [
+        name
+        for name in installed_runtimes_of(model)
+        if not any(part in name for part in _SLOW_START)
+    ]
     timings, missing = time_runtimes(
         model, names, image, threads=threads, rounds=rounds, progress=progress
     )
@@ -173,13 +179,15 @@ def time_runtimes(
     confident = confidence >= min(_CONFIDENT, float(np.median(confidence)))
     calls = {place: partial(segmenter.predict, image) for place, segmenter in opened.items()}
     seconds = _interleaved(calls, rounds, progress)
+    same = {place: segmenter.predict(image) == expected for place, segmenter in opened.items()}
     timings = [
         Timing(
             runtime=place.runtime,
             precision=segmenter.runtime.precision,
             seconds=median(seconds[place]),
             start=starts[place],
-            agreement=float(np.mean((segmenter.predict(image) == expected)[confident])),
+            agreement=float(np.mean(same[place][confident])),
+            same_labels=float(np.mean(same[place])),
         )
         for place, segmenter in opened.items()
     ]

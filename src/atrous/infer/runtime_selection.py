@@ -1,11 +1,13 @@
-"""Selection of the runtime `auto`: the fastest in `atrous bench` here, by default the plain one.
+"""Selection of the runtime `auto`: the fastest in `atrous bench` here, or else the default one.
 
 Only `atrous bench` measures, since that takes seconds. Without a measurement, `auto` is the plain
-runtime of the model: it starts fastest, and the certificate was made with it. A measurement holds
-for one processor, model, number of threads and set of library versions.
+runtime of a bundle, which starts fastest, and whose labels the certificate is about; and torch of a
+run folder, on the GPU if torch finds CUDA. A measurement holds for one processor, GPU, model,
+number of threads and set of library versions.
 """
 
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +23,11 @@ def plain_runtime(path: Path) -> str:
     return "torch" if path.is_dir() else "onnxruntime"
 
 
+def default_runtime(path: Path) -> str:
+    """Return the runtime that `auto` is without a measurement."""
+    return "torch:cuda" if path.is_dir() and _finds_cuda() else plain_runtime(path)
+
+
 def remembered(path: Path, threads: int) -> str | None:
     """Return the runtime that was measured as the fastest for this model, if there is one."""
     choices = _choices()
@@ -34,13 +41,20 @@ def remember(path: Path, threads: int, runtime: str) -> bool:
 
 
 def processor() -> str:
-    """Return the processor's name."""
+    """Return the processor's name, and those of GPUs."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return ", ".join([next(names, platform.processor() or platform.machine()), *_gpus()])
+
+
+def _gpus() -> list[str]:
+    """Return the names of NVIDIA's GPUs, which its driver lists on Linux."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text("utf-8", "replace").splitlines()]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 
 
 def versions() -> dict[str, str]:
@@ -60,7 +74,17 @@ def _key(path: Path, threads: int) -> str:
     """Return the conditions of a measurement, as text."""
     weights = path / "best.safetensors" if path.is_dir() else path
     libraries = [f"{name} {number}" for name, number in versions().items()]
-    return ", ".join([processor(), f"{threads} threads", *libraries, file_hash(weights)])
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [] if hidden is None else [f"CUDA_VISIBLE_DEVICES={hidden}"]
+    return ", ".join([processor(), *devices, f"{threads} threads", *libraries, file_hash(weights)])
+
+
+def _finds_cuda() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
 
 
 def _version(package: str) -> str:

@@ -1,14 +1,19 @@
 """Segmenter: a photo, an array or a stream of files to Segmentations.
 
-In a stream, `calls + 1` workers each decode, segment and save one photo; order is preserved. Two
-photos in the network with one thread each are faster than one photo with two threads, and while one
-worker waits for the disk another uses the processor. The memory holds at most the photos in work,
-and as many finished ones that wait for an earlier photo.
+In a stream on the CPU, `calls + 1` workers each decode, segment and save one photo; order is
+preserved. Two photos in the network with one thread each are faster than one photo with two
+threads, and while one worker waits for the disk another uses the processor. The memory holds at
+most the photos in work, and as many finished ones that wait for an earlier photo.
+
+On a GPU the stream is labelled in batches (`batches`), between threads that decode and threads that
+save.
 """
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
@@ -22,14 +27,15 @@ from atrous.errors import InputError, about
 from atrous.images.bands import Bands
 from atrous.images.photos import photo_array, shown
 from atrous.images.pixels import fourth_is_alpha, read_pixels
+from atrous.infer.batches import label_stream
 from atrous.infer.crf import Crf, crf_labels, crf_named
 from atrous.infer.ordered_map import in_order
 from atrous.infer.result import Segmentation
-from atrous.infer.runtimes.base import Runtime
+from atrous.infer.runtimes.base import Labelled, Runtime, stacked
 from atrous.infer.runtimes.open import open_runtime
 from atrous.infer.tiling import TiledRuntime
 from atrous.infer.tta import AugmentedRuntime
-from atrous.infer.upsample import Labels, logits_to_labels, logits_to_labels_confidence
+from atrous.infer.upsample import Labels
 from atrous.infer.video.frames import Frame, Video
 from atrous.kernels import usable_cores
 from atrous.taxonomy import IGNORE_INDEX
@@ -41,7 +47,21 @@ __all__ = ["Outcome", "Photo", "Segmentation", "Segmenter", "load"]
 Photo = str | Path | Image.Image | NDArray[np.uint8]
 Outcome = tuple[Path, Segmentation | InputError]
 
+Item = TypeVar("Item")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """A photo or a frame to be labelled."""
+
+    pixels: NDArray[np.uint8] | InputError  # (H, W, C)
+    source: Path | None = None
+    time: Fraction | None = None
+    has_data: NDArray[np.bool_] | None = None  # (H, W)
+
+
+Finish = Callable[[_Image, Segmentation | InputError], T]
 
 
 class Segmenter:
@@ -62,10 +82,10 @@ class Segmenter:
     def __call__(self, photo: Photo) -> Segmentation:
         """Segment a file, a Pillow image, or an array uint8 (H, W, C), in sRGB or in its bands."""
         if isinstance(photo, str | Path):
-            return self._file(Path(photo))
+            return self._segment(self._read(Path(photo)))
         if isinstance(photo, Image.Image):
-            return self._segment(photo_array(photo))
-        return self._segment(_checked(photo, self.metadata.channels))
+            return self._segment(_Image(photo_array(photo)))
+        return self._segment(_Image(_checked(photo, self.metadata.channels)))
 
     def reading(
         self,
@@ -94,30 +114,37 @@ class Segmenter:
 
     def predict(self, image: NDArray[np.uint8]) -> Labels:
         """Return the labels (H, W) of one image (H, W, C)."""
-        if self.crf is not None:
-            return self.predict_with_confidence(image)[0]
-        size = image.shape[0], image.shape[1]
-        return logits_to_labels(self._logits(image), self.metadata.stride, size, self._threads)
+        labels: Labels = self.label(image[None])[0][0]
+        return labels
 
     def predict_with_confidence(
         self, image: NDArray[np.uint8]
     ) -> tuple[Labels, NDArray[np.float32]]:
         """Return the labels (H, W) of one image (H, W, C), and their probabilities (H, W)."""
-        logits, stride = self._logits(image), self.metadata.stride
-        if self.crf is not None:
-            return crf_labels(logits, stride, image, self.crf, self._threads)
-        size = image.shape[0], image.shape[1]
-        return logits_to_labels_confidence(logits, stride, size, self._threads)
+        labels, confidence = self.label(image[None], with_confidence=True)
+        assert confidence is not None
+        return labels[0], confidence[0]
 
-    def _logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:  # (K, h, w)
+    def label(self, images: NDArray[np.uint8], *, with_confidence: bool = False) -> Labelled:
+        """Return the labels of images (B, H, W, C), and their probabilities if asked for."""
         channels = self.metadata.channels
-        if image.shape[2] != channels:
+        if images.shape[3] != channels:
             raise InputError(
-                f"{image.shape[2]} bands, where {self.runtime.model_name} takes {channels}; give "
+                f"{images.shape[3]} bands, where {self.runtime.model_name} takes {channels}; give "
                 f"images of these, or bands in dataset.toml if their files have {channels} or more"
             )
-        logits: NDArray[np.float32] = self.runtime(image[None])[0]
-        return logits
+        if self.crf is None:
+            return self.runtime.label(images, self._threads, with_confidence=with_confidence)
+        stride = self.metadata.stride
+        pairs = [
+            crf_labels(logits, stride, image, self.crf, self._threads)
+            for logits, image in zip(self.runtime(images), images, strict=True)
+        ]
+        return stacked([labels for labels, _ in pairs]), stacked([sure for _, sure in pairs])
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """Return how many images of `size` (H, W) to label at a time."""
+        return 1 if self.crf else self.runtime.batch_size(size)
 
     def stream(self, paths: Iterable[Path | str]) -> Iterator[Outcome]:
         """Yield each path, in order, with its Segmentation or its error."""
@@ -135,16 +162,19 @@ class Segmenter:
         `bands` is a result of `reading`, by default of each file.
         """
 
-        def work(path: Path | str) -> T:
-            result: Segmentation | InputError
+        def read(path: Path | str) -> _Image:
             try:
-                result = self._file(Path(path), bands)
+                return self._read(Path(path), bands)
             except InputError as error:
-                result = error
-            return function((Path(path), result))
+                return _Image(error, Path(path))
 
-        with ThreadPoolExecutor(self.calls + 1) as threads:
-            yield from in_order(threads, work, paths, ahead=2 * self.calls + 2)
+        def finish(image: _Image, result: Segmentation | InputError) -> T:
+            assert image.source is not None
+            return function((image.source, result))
+
+        if self.batch_size((1, 1)) == 1:
+            return self._one_by_one(paths, read, finish, ahead=2 * self.calls + 2)
+        return self._in_batches(paths, read, finish)
 
     def video(self, source: str | Path | Video) -> Iterator[Segmentation]:
         """Yield the Segmentation of each frame of a video file, a camera or a stream, in order.
@@ -154,14 +184,15 @@ class Segmenter:
         video extra.
         """
         with source if isinstance(source, Video) else Video(source) as video:
-            yield from self.map_frames(lambda frame: frame, video)
+            yield from self.map_frames(lambda frame: frame, video, live=video.live)
 
     def map_frames(
-        self, function: Callable[[Segmentation], T], frames: Iterable[Frame]
+        self, function: Callable[[Segmentation], T], frames: Iterable[Frame], *, live: bool = False
     ) -> Generator[T, None, None]:
         """Yield the results of `function` for each frame's Segmentation, in order, as `map` does.
 
-        An error of `frames` is raised after the results of the frames before it.
+        Frames of a source that is `live` never wait for others to fill a batch. An error of
+        `frames` is raised after the results of the frames before it.
         """
         errors: list[InputError] = []
 
@@ -171,39 +202,88 @@ class Segmenter:
             except InputError as error:
                 errors.append(error)
 
-        def work(frame: Frame) -> T:
-            return function(self._segment(frame.image, time=frame.time))
+        def read(frame: Frame) -> _Image:
+            return _Image(frame.image, time=frame.time)
 
-        with ThreadPoolExecutor(self.calls + 1) as threads:
-            yield from in_order(threads, work, readable(), ahead=self.calls + 1)
+        def finish(_: _Image, result: Segmentation | InputError) -> T:
+            if isinstance(result, InputError):
+                raise result
+            return function(result)
+
+        if live or self.batch_size((1, 1)) == 1:
+            yield from self._one_by_one(readable(), read, finish, ahead=self.calls + 1)
+        else:
+            yield from self._in_batches(readable(), read, finish)
         if errors:
             raise errors[0]
 
-    def _file(self, path: Path, bands: Bands | None = None) -> Segmentation:
-        image, has_data = read_pixels(path, bands or self.reading([path])[0])
-        return self._segment(image, path, has_data=has_data)
-
-    def _segment(
+    def _one_by_one(
         self,
-        image: NDArray[np.uint8],
-        source: Path | None = None,
-        time: Fraction | None = None,
-        has_data: NDArray[np.bool_] | None = None,
-    ) -> Segmentation:
-        with self._free_calls, about(source or "image"):
+        items: Iterable[Item],
+        read: Callable[[Item], _Image],
+        finish: Finish[T],
+        *,
+        ahead: int,
+    ) -> Generator[T, None, None]:
+        """Yield what `finish` makes of each item, which one thread reads, labels and finishes."""
+
+        def work(item: Item) -> T:
+            image = read(item)
+            result: Segmentation | InputError
+            try:
+                result = self._segment(image)
+            except InputError as error:
+                result = error
+            return finish(image, result)
+
+        with ThreadPoolExecutor(self.calls + 1) as threads:
+            yield from in_order(threads, work, items, ahead=ahead)
+
+    def _in_batches(
+        self, items: Iterable[Item], read: Callable[[Item], _Image], finish: Finish[T]
+    ) -> Generator[T, None, None]:
+        """As `_one_by_one`, labelled in batches."""
+        threads = self.runtime.threads
+
+        def complete(labelled: tuple[_Image, Labelled | InputError, float]) -> T:
+            image, result, seconds = labelled
+            if not isinstance(result, InputError):
+                return finish(image, self._segmentation(image, result[0], seconds))
+            if result is not image.pixels:  # an error of the network does not name the photo
+                result = InputError(f"{image.source or 'image'}: {result}")
+            return finish(image, result)
+
+        stream = label_stream(
+            items, read, lambda image: image.pixels, self.label, self.batch_size, threads
+        )
+        with closing(stream), ThreadPoolExecutor(threads) as savers:
+            yield from in_order(savers, complete, stream, ahead=self.batch_size((1, 1)))
+
+    def _read(self, path: Path, bands: Bands | None = None) -> _Image:
+        pixels, has_data = read_pixels(path, bands or self.reading([path])[0])
+        return _Image(pixels, path, has_data=has_data)
+
+    def _segment(self, image: _Image) -> Segmentation:
+        if isinstance(image.pixels, InputError):
+            raise image.pixels
+        with self._free_calls, about(image.source or "image"):
             start = perf_counter()
-            labels = self.predict(image)
+            labels = self.predict(image.pixels)
             seconds = perf_counter() - start
-        if has_data is not None:
-            labels[~has_data] = IGNORE_INDEX
+        return self._segmentation(image, labels, seconds)
+
+    def _segmentation(self, image: _Image, labels: Labels, seconds: float) -> Segmentation:
+        assert not isinstance(image.pixels, InputError)
+        if image.has_data is not None:
+            labels[~image.has_data] = IGNORE_INDEX
         return Segmentation(
-            image=shown(image),
+            image=shown(image.pixels),
             labels=labels,
             taxonomy=self.metadata.taxonomy,
             seconds=seconds,
             model=self.description,
-            source=source,
-            time=time,
+            source=image.source,
+            time=image.time,
         )
 
 

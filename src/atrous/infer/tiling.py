@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.infer.ordered_map import in_order
-from atrous.infer.runtimes.base import Runtime
+from atrous.infer.runtimes.base import Labelled, Runtime
 from atrous.infer.upsample import Labels, logits_to_labels
 from atrous.progress import Progress, silent
 
@@ -41,7 +41,7 @@ ReadRows = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 Neither number ever decreases from call to call."""
 
 
-class TiledRuntime:
+class TiledRuntime(Runtime):
     """A runtime that takes large images in tiles, so that the network's memory is bounded."""
 
     def __init__(self, runtime: Runtime, tile: int | None = None):
@@ -58,9 +58,28 @@ class TiledRuntime:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        if images.shape[1] * images.shape[2] <= self._whole_pixels:
+        if self._is_whole(images.shape[1:3]):
             return self.runtime(images)
         return np.stack([self._blend(image) for image in images])
+
+    def label(
+        self,
+        images: NDArray[np.uint8],
+        threads: int | None = None,
+        *,
+        with_confidence: bool = False,
+    ) -> Labelled:
+        """Return the labels of images (B, H, W, C), of whole ones by the inner runtime."""
+        if self._is_whole(images.shape[1:3]):
+            return self.runtime.label(images, threads, with_confidence=with_confidence)
+        return super().label(images, threads, with_confidence=with_confidence)
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """Return how many images of `size` (H, W) to label at a time."""
+        return self.runtime.batch_size(size) if self._is_whole(size) else 1
+
+    def _is_whole(self, size: Sequence[int]) -> bool:
+        return size[0] * size[1] <= self._whole_pixels
 
     def _blend(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         size = image.shape[0], image.shape[1]

@@ -19,7 +19,7 @@ _GRID = 32
 """A multiple of every output stride, to which a network pads at the right and at the bottom."""
 
 
-class AugmentedRuntime:
+class AugmentedRuntime(Runtime):
     """A runtime whose logits are the mean over scales and, with `flip`, over mirror images."""
 
     def __init__(self, runtime: Runtime, flip: bool, scales: Sequence[float] = ()):

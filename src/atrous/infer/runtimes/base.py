@@ -1,5 +1,6 @@
-"""The interface of all runtimes, images -> logits, and the base class of those of bundles."""
+"""The interface of all runtimes, images -> logits or labels, and the base class for bundles."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,11 +9,15 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
+from atrous.infer.upsample import Labels, logits_to_labels, logits_to_labels_confidence
 from atrous.kernels import usable_cores
+
+Labelled = tuple[Labels, NDArray[np.float32] | None]
+"""Labels of images, and their probabilities if these were asked for, (B, H, W) each."""
 
 
 class Runtime(Protocol):
-    """Images to low-resolution logits, by any library."""
+    """Images to low-resolution logits, by any library; a subclass may label on its device."""
 
     name: str
     """The name of the library."""
@@ -27,8 +32,54 @@ class Runtime(Protocol):
         """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
         ...
 
+    def label(
+        self,
+        images: NDArray[np.uint8],
+        threads: int | None = None,
+        *,
+        with_confidence: bool = False,
+    ) -> Labelled:
+        """Return the labels of images (B, H, W, C).
 
-class BundleRuntime:
+        Args:
+            images: all of one size.
+            threads: for the upsampling, where it runs on the CPU.
+            with_confidence: return the probability of each label, too.
+        """
+        return label_logits(
+            self(images), self.metadata.stride, images, threads, with_confidence=with_confidence
+        )
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """Return how many images of `size` (H, W) to label at a time; small images have the most.
+
+        It depends on nothing else, so that the labels of an image do not either.
+        """
+        return 1
+
+
+def label_logits(
+    logits: NDArray[np.float32],  # (B, K, h, w)
+    stride: int,
+    images: NDArray[np.uint8],  # (B, H, W, C)
+    threads: int | None = None,
+    *,
+    with_confidence: bool = False,
+) -> Labelled:
+    """Return the labels of `images` from their logits, on the CPU."""
+    size = images.shape[1], images.shape[2]
+    if not with_confidence:
+        return stacked([logits_to_labels(each, stride, size, threads) for each in logits]), None
+    pairs = [logits_to_labels_confidence(each, stride, size, threads) for each in logits]
+    return stacked([labels for labels, _ in pairs]), stacked([sure for _, sure in pairs])
+
+
+def stacked(arrays: Sequence[NDArray[Any]]) -> Any:
+    """Return arrays of one shape as one array; a single one is not copied."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+
+
+class BundleRuntime(Runtime):
     """A bundle in a library, which a subclass calls in `run`."""
 
     name: str

@@ -1,7 +1,7 @@
 """The runtimes by name: onnxruntime, OpenVINO and torch.
 
 onnxruntime and OpenVINO load bundles, torch loads run folders. A name is that of the library; its
-arithmetic or device may follow a colon: "openvino:bf16".
+arithmetic or device may follow a colon: "openvino:bf16", "onnxruntime:cuda".
 """
 
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from atrous.errors import InputError
-from atrous.infer.runtime_selection import plain_runtime, remembered
+from atrous.infer.runtime_selection import default_runtime, remembered
 from atrous.infer.runtimes.base import Runtime
-from atrous.infer.runtimes.onnx import OnnxRuntime
+from atrous.infer.runtimes.onnx import PROVIDERS, OnnxRuntime, has_provider
 from atrous.infer.runtimes.openvino import OpenvinoRuntime
 from atrous.infer.runtimes.torch import MODES, TorchRuntime
 from atrous.kernels import usable_cores
@@ -19,6 +19,10 @@ from atrous.text import did_you_mean
 
 _BUNDLES: dict[str, Callable[[Path, int, int], Runtime]] = {
     "onnxruntime": OnnxRuntime,
+    **{
+        f"onnxruntime:{name}": partial(OnnxRuntime, provider=provider)
+        for name, provider in PROVIDERS.items()
+    },
     "openvino": OpenvinoRuntime,
     "openvino:bf16": partial(OpenvinoRuntime, bf16=True),
 }
@@ -39,7 +43,8 @@ def open_runtime(
         path: an existing .onnx file or run folder, as `weights.hub.resolve` returns it.
         threads: by default as many as this process may run on.
         runtime: a name of `OF_BUNDLES` or `OF_RUNS`; "auto" is the fastest that `atrous bench`
-            found here, or else "onnxruntime" or "torch".
+            found here, or else "onnxruntime", and for run folders "torch:cuda" where torch finds
+            CUDA and "torch" elsewhere.
         calls: calls at a time from the caller's threads; they share `threads`.
     """
     if threads is not None and not 1 <= threads <= _MAX_THREADS:
@@ -47,7 +52,7 @@ def open_runtime(
     threads = threads or usable_cores()
     if runtime == "auto":
         best = remembered(path, threads)
-        runtime = best if best in runtimes_of(path) else plain_runtime(path)
+        runtime = best if best in runtimes_of(path) else default_runtime(path)
     check_name(runtime, ("auto", *OF_BUNDLES, *OF_RUNS))
     if runtime not in runtimes_of(path):
         fix = f"make one with: atrous export {path}" if path.is_dir() else "take onnxruntime"
@@ -59,6 +64,16 @@ def open_runtime(
 def runtimes_of(path: Path) -> tuple[str, ...]:
     """Return the runtimes for the bundle or the run folder `path`, the plain one first."""
     return OF_RUNS if path.is_dir() else OF_BUNDLES
+
+
+def installed_runtimes_of(path: Path) -> tuple[str, ...]:
+    """Return those of `runtimes_of` without onnxruntime's providers that its build lacks."""
+
+    def is_built(name: str) -> bool:
+        provider = PROVIDERS.get(name.removeprefix("onnxruntime:"))
+        return provider is None or has_provider(provider)
+
+    return tuple(filter(is_built, runtimes_of(path)))
 
 
 def check_name(runtime: str, names: Sequence[str]) -> None:

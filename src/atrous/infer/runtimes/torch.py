@@ -1,6 +1,5 @@
 """A run folder in torch: on the CPU or a GPU, eager or compiled."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
+from atrous.infer.runtimes.base import Labelled, Runtime
+from atrous.infer.runtimes.torch_network import TorchNetwork
 from atrous.kernels import usable_cores
 from atrous.run import Run, load_run
 
@@ -35,7 +36,7 @@ MODES = {
 """Modes by the name of the runtime."""
 
 
-class TorchRuntime:
+class TorchRuntime(Runtime):
     """The best weights of a run folder in torch; channels last, as convolutions are fastest."""
 
     def __init__(
@@ -50,8 +51,7 @@ class TorchRuntime:
         Run.read(run_folder)  # refuses other folders, even where torch is not installed
         import torch
 
-        backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(mode.device)
-        if backend is not None and not backend.is_available():
+        if not has_device(mode.device):
             raise InputError(f"torch finds no {mode.device} device here; take the runtime torch")
         run = load_run(Path(run_folder))
         self.model_name = Path(run_folder).resolve().name
@@ -61,29 +61,48 @@ class TorchRuntime:
         self.threads = threads or usable_cores()
         torch.set_num_threads(max(1, self.threads // calls))  # of each thread that calls
         self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
-        self._mode = mode
         self.network = run.network.to(mode.device).to(memory_format=torch.channels_last)
+        forward: torch.nn.Module = self.network
+        on_cuda = mode.device == "cuda"
+        if mode.bf16 and on_cuda:
+            from atrous.models.bf16 import Bf16
+
+            forward = Bf16(self.network)
+        if mode.compiled:
+            forward = torch.compile(forward, dynamic=True)  # type: ignore[assignment]
+        self._on_device = TorchNetwork(
+            forward,
+            self.network.stride,
+            torch.device(mode.device),
+            autocast=mode.bf16 and not on_cuda,
+            graphs=on_cuda and not mode.compiled,
+        )
         if mode.compiled:
             self._compile()
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images (B, H, W, C) to logits (B, K, ceil(H / stride), ceil(W / stride))."""
-        import torch
+        return self._on_device.logits(images)
 
-        batch = torch.tensor(images).to(self._mode.device)
-        narrow = torch.autocast(self._mode.device, torch.bfloat16) if self._mode.bf16 else None
-        with torch.inference_mode(), narrow or nullcontext():
-            logits = self.network(batch)
-        return np.ascontiguousarray(logits.cpu().numpy(), np.float32)
+    def label(
+        self,
+        images: NDArray[np.uint8],
+        threads: int | None = None,
+        *,
+        with_confidence: bool = False,
+    ) -> Labelled:
+        """Return the labels of images (B, H, W, C); on CUDA they are computed there by Triton."""
+        return self._on_device.label(images, threads, with_confidence=with_confidence)
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """Return how many images of `size` (H, W) to label at a time: up to 16 on CUDA."""
+        return self._on_device.batch_size(size)
 
     def _compile(self) -> None:
-        """Compile for all sizes, and run once, so that errors are raised now.
+        """Compile for all sizes by running once, so that errors are raised now.
 
         The usual error is a missing C++ compiler.
         """
-        import torch
-
-        self.network = torch.compile(self.network, dynamic=True)  # type: ignore[assignment]
         try:
             self(np.zeros((1, 70, 101, self.metadata.channels), np.uint8))
         except Exception as error:  # of many kinds
@@ -91,3 +110,11 @@ class TorchRuntime:
             raise InputError(
                 f"torch cannot compile the network ({reason}); take the runtime torch"
             ) from None
+
+
+def has_device(kind: str) -> bool:
+    """Return whether torch finds a device of this kind: "cpu", "cuda" or "mps"."""
+    import torch
+
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(kind)
+    return backend is None or bool(backend.is_available())

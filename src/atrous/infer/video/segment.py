@@ -133,7 +133,8 @@ def segment_video(
     endings = (".overlay.mp4", ".labels.mkv", ".json")
     files = [target.with_name(target.name + ending) for ending in endings]
     total = min(filter(None, (most, video.num_frames)), default=0)
-    drawn = segmenter.map_frames(_drawing(segmenter.metadata.taxonomy), islice(video, most))
+    draw = _drawing(segmenter.metadata.taxonomy)
+    drawn = segmenter.map_frames(draw, islice(video, most), live=video.live)
     start, times, shares, problem = perf_counter(), list[Fraction](), [], None
     with (
         closing(drawn),

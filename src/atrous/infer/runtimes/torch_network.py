@@ -1,0 +1,216 @@
+"""A network in torch between NumPy arrays: logits or labels of images, computed on its device.
+
+On CUDA each function of each shape of images becomes a CUDA graph, since launching the kernels of a
+small network takes longer than running them.
+"""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.infer.runtimes.base import Labelled, label_logits
+from atrous.infer.tiling import WHOLE_PIXELS
+from atrous.kernels.triton import is_usable
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+    Function = Callable[[Tensor], Sequence[Tensor]]
+    """Images, uint8 (B, H, W, C), to contiguous results, all on the device."""
+    Capture = Callable[[Function, Tensor], tuple[Callable[[], None], Sequence[Tensor]]]
+    """A function and its static input to what computes it anew, and its static results."""
+
+_BATCH = 16
+"""Most images at a time on a GPU; and no more pixels than in the largest image without tiles."""
+
+_MAX_GRAPHS = 16
+
+_CUDA = Lock()
+"""Held by each call on CUDA: graphs share memory, and are captured while no other thread works."""
+
+
+class TorchNetwork:
+    """A network on its device."""
+
+    def __init__(
+        self,
+        forward: "Callable[[Tensor], Tensor]",
+        stride: int,
+        device: "device",
+        *,
+        autocast: bool = False,
+        graphs: bool = False,
+    ):
+        """Take a network that is on its device.
+
+        Args:
+            forward: uint8 (B, H, W, C) to logits, float32 (B, K, h, w).
+            stride: of the logits.
+            device: where images are moved to.
+            autocast: compute in bfloat16 by autocast.
+            graphs: capture CUDA graphs.
+        """
+        self._forward, self._stride, self._device = forward, stride, device
+        self._autocast = autocast
+        self._on_cuda = device.type == "cuda"
+        self._labels_here = is_usable(device.type)
+        self._graphs = Graphs(device, cuda_capture(device)) if graphs else None
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map images (B, H, W, C) to logits (B, K, h, w)."""
+        (logits,) = self._run(self._logits, images)
+        return logits
+
+    def label(
+        self,
+        images: NDArray[np.uint8],
+        threads: int | None = None,
+        *,
+        with_confidence: bool = False,
+    ) -> Labelled:
+        """Return the labels of images; on the device where Triton's kernels run there."""
+        if not self._labels_here:
+            logits = self.logits(images)
+            return label_logits(
+                logits, self._stride, images, threads, with_confidence=with_confidence
+            )
+        function = self._labels_confidence if with_confidence else self._labels
+        labels, *confidence = self._run(function, images)
+        if labels.dtype != np.uint8:
+            labels = labels.astype(np.uint16)
+        return labels, confidence[0] if with_confidence else None
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """Return how many images of `size` (H, W) to take at a time."""
+        if not self._on_cuda:
+            return 1
+        return max(1, min(_BATCH, WHOLE_PIXELS // (size[0] * size[1])))
+
+    def _logits(self, images: "Tensor") -> "Sequence[Tensor]":
+        return (self._forward(images).contiguous(),)
+
+    def _labels(self, images: "Tensor") -> "Sequence[Tensor]":
+        from atrous.kernels.triton.upsample import gpu_labels
+
+        size = images.shape[1], images.shape[2]
+        return (gpu_labels(self._forward(images), self._stride, size),)
+
+    def _labels_confidence(self, images: "Tensor") -> "Sequence[Tensor]":
+        from atrous.kernels.triton.upsample import gpu_labels_confidence
+
+        size = images.shape[1], images.shape[2]
+        return gpu_labels_confidence(self._forward(images), self._stride, size)
+
+    def _run(self, function: "Function", images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        import torch
+
+        narrow = torch.autocast(self._device.type, torch.bfloat16) if self._autocast else None
+        alone = _CUDA if self._on_cuda else nullcontext()
+        with alone, torch.inference_mode(), narrow or nullcontext():
+            if self._graphs is not None:
+                return self._graphs(function, images)
+            return _eager(function, images, self._device)
+
+
+class Graphs:
+    """CUDA graphs of functions of one batch of images, one for each function and shape.
+
+    The first call with a shape runs eagerly, since many shapes come once; the second one captures a
+    graph, which later ones replay. Of many shapes the one that was not used for longest is dropped.
+    """
+
+    def __init__(self, device: "device", capture: "Capture"):
+        """Use `capture`, which is `cuda_capture` but in tests."""
+        self._device, self._capture = device, capture
+        self._graphs: OrderedDict[Any, _Graph | None] = OrderedDict()  # None: seen once
+        self._works = True
+
+    def __call__(self, function: "Function", images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """Return the results of `function`; one thread at a time, in inference mode."""
+        key = function, images.shape
+        seen = key in self._graphs
+        graph = self._graphs.pop(key, None)
+        if seen and graph is None and self._works:
+            graph = self._captured(function, images.shape)
+        self._graphs[key] = graph
+        if len(self._graphs) > _MAX_GRAPHS:
+            self._graphs.popitem(last=False)
+        return _eager(function, images, self._device) if graph is None else graph(images)
+
+    def _captured(self, function: "Function", shape: tuple[int, ...]) -> "_Graph | None":
+        try:
+            return _Graph(function, shape, self._device, self._capture)
+        except RuntimeError as error:  # what torch raises, also for lack of memory
+            self._works = False
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"no CUDA graph ({reason}): the network runs more slowly", stacklevel=2)
+            return None
+
+
+class _Graph:
+    """A graph with its static images and results, and the memory to copy these to and from."""
+
+    def __init__(
+        self, function: "Function", shape: tuple[int, ...], device: "device", capture: "Capture"
+    ):
+        import torch
+
+        pin = device.type == "cuda"  # pinned memory is copied without waiting
+        self._device = device
+        self._upload = torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)
+        self._images = self._upload.to(device, copy=True)
+        self._replay, self._results = capture(function, self._images)
+        self._downloads = [
+            torch.empty(result.shape, dtype=result.dtype, pin_memory=pin)
+            for result in self._results
+        ]
+
+    def __call__(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        import torch
+
+        self._upload.numpy()[:] = images
+        self._images.copy_(self._upload, non_blocking=True)
+        self._replay()
+        for download, result in zip(self._downloads, self._results, strict=True):
+            download.copy_(result, non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        return [download.numpy().copy() for download in self._downloads]
+
+
+def cuda_capture(device: "device") -> "Capture":
+    """Return what captures CUDA graphs that share one pool of memory.
+
+    They may: one runs at a time, and its results, which stay allocated, are copied before the next.
+    """
+    import torch
+
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def capture(
+        function: "Function", images: "Tensor"
+    ) -> "tuple[Callable[[], None], Sequence[Tensor]]":
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):  # libraries choose and allocate before the capture
+            for _ in range(2):
+                function(images)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            results = function(images)
+        return graph.replay, results
+
+    return capture
+
+
+def _eager(function: "Function", images: NDArray[np.uint8], device: "device") -> list[NDArray[Any]]:
+    import torch
+
+    results = function(torch.tensor(images).to(device))
+    return [result.cpu().numpy() for result in results]

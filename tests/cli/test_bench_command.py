@@ -10,7 +10,7 @@ from PIL import Image
 
 from atrous.cli import main
 from atrous.data.shapes import write_shapes
-from atrous.infer.runtimes.open import OF_BUNDLES
+from atrous.infer.runtimes.open import installed_runtimes_of
 from atrous.weights.cache import cache_folder
 
 
@@ -29,7 +29,9 @@ def test_a_table_and_a_choice(
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80 + len(str(tiny_bundle))
     assert "paint (fp32), one photo of 480x360" in text
-    assert all(name in text for name in OF_BUNDLES)
+    assert all(name in text for name in installed_runtimes_of(tiny_bundle))
+    assert "onnxruntime:directml" not in text
+    assert "same labels: of all pixels, as onnxruntime in fp32 labels them" in text
     for step in ("decode", "network", "upsample and argmax", "encode and write"):
         assert f"  {step} " in text
     assert "<- fastest" in text

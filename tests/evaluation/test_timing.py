@@ -1,6 +1,7 @@
 """Runtimes measured beside each other, and the runtime that `auto` remembers."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from onnx import numpy_helper
 
 from atrous.errors import InputError
 from atrous.evaluation.timing import Timing, fastest, time_runtimes
-from atrous.infer.runtime_selection import remember, remembered
+from atrous.infer import runtime_selection
+from atrous.infer.runtime_selection import default_runtime, remember, remembered
 from atrous.infer.runtimes.open import OF_BUNDLES, open_runtime
 
 
@@ -23,7 +25,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def timing_of(name: str, seconds: float, agreement: float) -> Timing:
-    return Timing(runtime=name, precision="fp32", seconds=seconds, start=0.1, agreement=agreement)
+    return Timing(
+        runtime=name,
+        precision="fp32",
+        seconds=seconds,
+        start=0.1,
+        agreement=agreement,
+        same_labels=1,
+    )
 
 
 def test_the_fastest_must_agree() -> None:
@@ -44,7 +53,7 @@ def test_timings_in_turn(tiny_bundle: Path, paint: np.ndarray) -> None:
     )
     assert {t.runtime for t in timings} | missing.keys() == set(OF_BUNDLES)
     assert timings[0].runtime == "onnxruntime"
-    assert all(t.agreement == 1 and 0 < t.seconds < t.start < 60 for t in timings)
+    assert all(t.agreement == t.same_labels == 1 and 0 < t.seconds < t.start < 60 for t in timings)
     assert done == [(n + 1, 3 * len(timings)) for n in range(3 * len(timings))]
 
 
@@ -80,6 +89,30 @@ def test_auto_takes_what_is_remembered(tiny_bundle: Path, tmp_path: Path, own_ca
     assert remember(other, 1, "onnxruntime")
     assert len(json.loads((own_cache / "runtimes.json").read_text())) == 2
     assert open_runtime(tiny_bundle, 1).name == "openvino"
+
+
+def test_auto_takes_the_gpu_for_runs(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for found, runtime in ((True, "torch:cuda"), (False, "torch")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda found=found: found)
+        assert default_runtime(tmp_path) == runtime
+        assert default_runtime(tiny_bundle) == "onnxruntime"
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert default_runtime(tmp_path) == "torch"
+
+
+def test_a_choice_holds_for_one_gpu(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    remember(tiny_bundle, 1, "onnxruntime:cuda")
+    for change in (
+        lambda: monkeypatch.setattr(runtime_selection, "_gpus", lambda: ["NVIDIA Something"]),
+        lambda: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ""),
+    ):
+        change()
+        assert remembered(tiny_bundle, 1) is None
+        remember(tiny_bundle, 1, "onnxruntime")
+    assert runtime_selection.processor().endswith(", NVIDIA Something")
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,12 @@ from safetensors.torch import save_file
 from atrous.errors import InputError
 from atrous.infer.bundle import BundleMetadata
 from atrous.infer.runtimes.base import Runtime
-from atrous.infer.runtimes.open import OF_BUNDLES, open_runtime
+from atrous.infer.runtimes.onnx import PROVIDERS, has_provider
+from atrous.infer.runtimes.open import OF_BUNDLES, installed_runtimes_of, open_runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.kernels import usable_cores
+
+ON_THE_CPU = [name for name in OF_BUNDLES if not name.startswith("onnxruntime:")]
 
 MODEL = {
     "name": "deeplabv3plus",
@@ -92,7 +95,7 @@ def write_heavy_bundle(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", OF_BUNDLES)
+@pytest.mark.parametrize("name", ON_THE_CPU)
 def test_bundle_maps_images_to_logits(name: str, tiny_bundle: Path, paint: np.ndarray) -> None:
     runtime = open_or_skip(tiny_bundle, name)
     library, _, precision = name.partition(":")
@@ -123,7 +126,7 @@ def float_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_heavy_bundle(tmp_path_factory.mktemp("heavy") / "heavy.onnx")
 
 
-@pytest.mark.parametrize("name", OF_BUNDLES)
+@pytest.mark.parametrize("name", ON_THE_CPU)
 def test_calls_from_many_threads_return_their_own(name: str, tiny_bundle: Path) -> None:
     runtime = open_or_skip(tiny_bundle, name, threads=2, calls=2)
     random = np.random.default_rng(0)
@@ -136,7 +139,7 @@ def test_calls_from_many_threads_return_their_own(name: str, tiny_bundle: Path) 
         assert np.array_equal(logits, runtime(image))
 
 
-@pytest.mark.parametrize("name", OF_BUNDLES)
+@pytest.mark.parametrize("name", ON_THE_CPU)
 def test_threads_change_no_bit(name: str, float_network: Path) -> None:
     image = np.random.default_rng(1).integers(0, 256, (1, 70, 101, 3), np.uint8)
     expected = open_or_skip(float_network, name)(image)
@@ -144,7 +147,7 @@ def test_threads_change_no_bit(name: str, float_network: Path) -> None:
         assert np.array_equal(open_runtime(float_network, threads, name, calls)(image), expected)
 
 
-@pytest.mark.parametrize("name", OF_BUNDLES)
+@pytest.mark.parametrize("name", ON_THE_CPU)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_one_thread_computes(name: str, float_network: Path) -> None:
     image = np.zeros((1, 96, 96, 3), np.uint8)
@@ -198,6 +201,68 @@ def test_runtimes_that_do_not_fit(tiny_bundle: Path, tmp_path: Path) -> None:
         open_runtime(tmp_path, runtime="onnxruntime")
     with pytest.raises(InputError, match=r"no run folder: it holds no run\.json"):
         open_runtime(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda", r"no CUDAExecutionProvider; pip uninstall onnxruntime, then .* onnxruntime-gpu$"),
+        ("tensorrt", r"no TensorrtExecutionProvider; .* pip install onnxruntime-gpu$"),
+        ("coreml", r"no CoreMLExecutionProvider; only builds for macOS have it$"),
+        ("directml", r"no DmlExecutionProvider; on Windows: .* onnxruntime-directml$"),
+    ],
+)
+def test_a_provider_that_the_build_lacks(name: str, message: str, tiny_bundle: Path) -> None:
+    if has_provider(PROVIDERS[name]):
+        pytest.skip("this build has it")
+    assert f"onnxruntime:{name}" not in installed_runtimes_of(tiny_bundle)
+    with pytest.raises(InputError, match=f"^onnxruntime:{name}: the installed .* {message}"):
+        open_runtime(tiny_bundle, 1, f"onnxruntime:{name}")
+
+
+def with_cuda(monkeypatch: pytest.MonkeyPatch, opened: list[str], printed: str = "") -> None:
+    """Let onnxruntime claim CUDA, and open sessions on the providers `opened`."""
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+
+    class Session:
+        def __init__(self, *arguments, providers, **options) -> None:
+            assert providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            self.session = real(*arguments, providers=providers[1:], **options)
+            self.get_modelmeta, self.run = self.session.get_modelmeta, self.session.run
+
+        def get_providers(self) -> list[str]:
+            return opened
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print(printed))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+
+
+def test_a_provider_that_the_build_has(
+    tiny_bundle: Path, paint: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = open_runtime(tiny_bundle, 1, "onnxruntime")(paint[None])
+    with_cuda(monkeypatch, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert installed_runtimes_of(tiny_bundle)[:2] == ("onnxruntime", "onnxruntime:cuda")
+    runtime = open_runtime(tiny_bundle, 1, "onnxruntime:cuda")
+    assert runtime.name == "onnxruntime cuda"
+    assert np.array_equal(runtime(paint[None]), expected)
+
+
+def test_a_silent_fall_back_to_the_cpu_is_an_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_cuda(monkeypatch, ["CPUExecutionProvider"], "\033[33mFailed to load\nlibcudnn.so.9")
+    with pytest.raises(
+        InputError,
+        match=r"^onnxruntime:cuda: CUDAExecutionProvider did not start \(.*Failed to load "
+        r"libcudnn\.so\.9\); it needs an NVIDIA GPU with its driver, and the CUDA and cuDNN",
+    ):
+        open_runtime(tiny_bundle, 1, "onnxruntime:cuda")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_folder_in_torch(tmp_path: Path, paint: np.ndarray) -> None:

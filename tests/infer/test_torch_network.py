@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -128,21 +129,54 @@ class Shades(nn.Module):
         return torch.cat([cells, 255 - cells[:, :2]], 1)
 
 
-def test_threads_that_share_a_network_with_graphs() -> None:
+def test_threads_that_share_a_network_with_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The double is as unsafe as CUDA: static images are overwritten by the next call."""
+    monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     network = TorchNetwork(Shades(), 4, CPU)
-    expected = [network.label(random_images(1, 8, 12 + i % 3, 3, seed=i)) for i in range(30)]
+    batches = [random_images(1, 8, 12 + i % 3, 3, seed=i) for i in range(60)]
+    expected = [network.label(images) for images in batches]
     network._graphs, network._on_cuda = Graphs(CPU, Double()), True  # so that it locks
     with ThreadPoolExecutor(4) as pool:
-        images = [random_images(1, 8, 12 + i % 3, 3, seed=i) for i in range(30)]
-        found = list(pool.map(network.label, images))
+        found = list(pool.map(network.label, batches))
     for (labels, _), (wanted, _) in zip(found, expected, strict=True):
         assert np.array_equal(labels, wanted)
+
+
+@pytest.mark.parametrize("with_confidence", [False, True])
+def test_a_batch_too_large_for_the_memory_is_labelled_in_halves(with_confidence: bool) -> None:
+    shades, sizes = Shades(), []
+
+    def forward(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return shades(images)
+
+    network = TorchNetwork(forward, 4, CPU)
+    network._most = 16
+    images = random_images(16, 8, 12, 3)
+    labels, confidence = network.label(images, with_confidence=with_confidence)
+    wanted, sure = TorchNetwork(shades, 4, CPU).label(images, with_confidence=with_confidence)
+    assert np.array_equal(labels, wanted)
+    assert (confidence is not None) == with_confidence
+    if with_confidence:
+        assert np.array_equal(confidence, sure)
+    assert network.batch_size((8, 12)) == 2
+    assert sizes[:4] == [16, 8, 4, 2]
+
+
+def test_an_image_too_large_for_the_memory_is_an_error() -> None:
+    def forward(images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        TorchNetwork(forward, 4, CPU).label(random_images(2, 8, 12, 3))
 
 
 def test_a_batch_has_at_most_the_pixels_of_the_largest_whole_image() -> None:
     network = TorchNetwork(Shades(), 4, CPU)
     assert network.batch_size((1, 1)) == 1
-    network._on_cuda = True
+    network._most = 16
     sizes = {(1, 1): 16, (360, 480): 16, (512, 512): 16, (1024, 2048): 2, (4000, 4000): 1}
     assert {size: network.batch_size(size) for size in sizes} == sizes
 

@@ -324,13 +324,18 @@ def _steps(segmenter: Segmenter, image: NDArray[np.uint8]) -> dict[str, float]:
         Image.fromarray(shown(image)).save(path, quality=95)
         logits = segmenter.runtime(image[None])[0]
         result = segmenter(image)
+        network: dict[str, Callable[[], object]] = {
+            "network": lambda: segmenter.runtime(image[None]),
+            "upsample and argmax": lambda: logits_to_labels(
+                logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
+            ),
+        }
+        if segmenter.batch_size((1, 1)) > 1:  # on a GPU, which makes the labels as well
+            network = {"network and labels": lambda: segmenter.predict(image)}
         seconds = _interleaved(
             {
                 "decode": lambda: read_image(path),
-                "network": lambda: segmenter.runtime(image[None]),
-                "upsample and argmax": lambda: logits_to_labels(
-                    logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
-                ),
+                **network,
                 "encode and write": lambda: result.save(folder),
             },
             _STEP_ROUNDS,

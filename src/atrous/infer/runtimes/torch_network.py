@@ -7,7 +7,7 @@ small network takes longer than running them.
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class TorchNetwork:
         self._on_cuda = device.type == "cuda"
         self._labels_here = is_usable(device.type)
         self._graphs = Graphs(device, cuda_capture(device)) if graphs else None
+        self._most = _BATCH if self._on_cuda else 1
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images (B, H, W, C) to logits (B, K, h, w)."""
@@ -74,7 +75,34 @@ class TorchNetwork:
         *,
         with_confidence: bool = False,
     ) -> Labelled:
-        """Return the labels of images; on the device where Triton's kernels run there."""
+        """Return the labels of images; on the device where Triton's kernels run there.
+
+        A batch that does not fit into the device's memory is labelled in halves, and later ones are
+        as small.
+        """
+        import torch
+
+        try:
+            return self._label(images, threads, with_confidence=with_confidence)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        self._most = len(images) // 2
+        halves = [
+            self.label(half, threads, with_confidence=with_confidence)
+            for half in (images[: self._most], images[self._most :])
+        ]
+        labels = np.concatenate([labels for labels, _ in halves])
+        sure = [confidence for _, confidence in halves if confidence is not None]
+        return labels, np.concatenate(sure) if sure else None
+
+    def batch_size(self, size: tuple[int, int]) -> int:
+        """Return how many images of `size` (H, W) to take at a time."""
+        return max(1, min(self._most, WHOLE_PIXELS // (size[0] * size[1])))
+
+    def _label(
+        self, images: NDArray[np.uint8], threads: int | None, *, with_confidence: bool
+    ) -> Labelled:
         if not self._labels_here:
             logits = self.logits(images)
             return label_logits(
@@ -85,12 +113,6 @@ class TorchNetwork:
         if labels.dtype != np.uint8:
             labels = labels.astype(np.uint16)
         return labels, confidence[0] if with_confidence else None
-
-    def batch_size(self, size: tuple[int, int]) -> int:
-        """Return how many images of `size` (H, W) to take at a time."""
-        if not self._on_cuda:
-            return 1
-        return max(1, min(_BATCH, WHOLE_PIXELS // (size[0] * size[1])))
 
     def _logits(self, images: "Tensor") -> "Sequence[Tensor]":
         return (self._forward(images).contiguous(),)
@@ -110,9 +132,14 @@ class TorchNetwork:
     def _run(self, function: "Function", images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         import torch
 
-        narrow = torch.autocast(self._device.type, torch.bfloat16) if self._autocast else None
-        alone = _CUDA if self._on_cuda else nullcontext()
-        with alone, torch.inference_mode(), narrow or nullcontext():
+        with ExitStack() as contexts:
+            contexts.enter_context(torch.inference_mode())
+            if self._on_cuda:
+                contexts.enter_context(_CUDA)
+                # Triton starts its kernels on the current device, which is each thread's own.
+                contexts.enter_context(torch.cuda.device(self._device))
+            if self._autocast:
+                contexts.enter_context(torch.autocast(self._device.type, torch.bfloat16))
             if self._graphs is not None:
                 return self._graphs(function, images)
             return _eager(function, images, self._device)

@@ -212,6 +212,23 @@ def test_scores_are_those_of_evaluate(
     assert {name: model[name] for name in shared} == {name: alone[name] for name in shared}
 
 
+def test_models_are_scored_in_a_named_runtime(
+    paint_data: Path, two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino")
+    command = ["compare", *two, "--data", str(paint_data), "--out", str(tmp_path / "out")]
+    command += ["--no-latency", "--threads", "1", "--json", "--score-runtime"]
+    for names, library in ((["torch", "openvino"], "openvino"), (["torch"], "onnxruntime")):
+        assert main([*command, *names]) == 0
+        models = json.loads(capsys.readouterr().out)["models"]
+        assert [model["model"].partition(" ")[2] for model in models] == [
+            f"(fp32, {library}, 1 thread)"
+        ] * 2
+        assert f"(fp32, {library}, 1 thread)" in (tmp_path / "out/compare.html").read_text("utf-8")
+    assert main([*command, "openvin"]) == 2
+    assert "--runtime openvin: no such runtime. Did you mean openvino?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,7 +5,6 @@ small network takes longer than running them.
 """
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from threading import Lock
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _BATCH = 16
 """Most images at a time on a GPU; and no more pixels than in the largest image without tiles."""
 
-_MAX_GRAPHS = 16
+_MAX_GRAPHS, _MAX_SEEN = 16, 64
 
 _CUDA = Lock()
 """Held by each call on CUDA: graphs share memory, and are captured while no other thread works."""
@@ -155,29 +154,39 @@ class Graphs:
     def __init__(self, device: "device", capture: "Capture"):
         """Use `capture`, which is `cuda_capture` but in tests."""
         self._device, self._capture = device, capture
-        self._graphs: OrderedDict[Any, _Graph | None] = OrderedDict()  # None: seen once
+        self._graphs: dict[Any, _Graph] = {}  # the one that was used last stands last
+        self._seen: dict[Any, None] = {}  # functions and shapes of the latest eager calls
         self._works = True
 
     def __call__(self, function: "Function", images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Return the results of `function`; one thread at a time, in inference mode."""
         key = function, images.shape
-        seen = key in self._graphs
         graph = self._graphs.pop(key, None)
-        if seen and graph is None and self._works:
+        if graph is None and key in self._seen and self._works:
             graph = self._captured(function, images.shape)
-        self._graphs[key] = graph
-        if len(self._graphs) > _MAX_GRAPHS:
-            self._graphs.popitem(last=False)
-        return _eager(function, images, self._device) if graph is None else graph(images)
+        if graph is None:
+            _put(self._seen, key, None, _MAX_SEEN)
+            return _eager(function, images, self._device)
+        _put(self._graphs, key, graph, _MAX_GRAPHS)
+        return graph(images)
 
     def _captured(self, function: "Function", shape: tuple[int, ...]) -> "_Graph | None":
         try:
             return _Graph(function, shape, self._device, self._capture)
         except RuntimeError as error:  # what torch raises, also for lack of memory
             self._works = False
-            reason = str(error).strip().partition("\n")[0]
+            # The end of a capture fails, too: the reason is the error before it.
+            reason = str(error.__context__ or error).strip().partition("\n")[0]
             warnings.warn(f"no CUDA graph ({reason}): the network runs more slowly", stacklevel=2)
             return None
+
+
+def _put(latest: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Make `key` the last one of `latest`; drop the first if there are over `most`."""
+    latest.pop(key, None)
+    latest[key] = value
+    if len(latest) > most:
+        del latest[next(iter(latest))]
 
 
 class _Graph:

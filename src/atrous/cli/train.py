@@ -115,9 +115,10 @@ def _headline(recipe: Recipe, data: str) -> str:
     if recipe.accumulation_steps > 1:
         batch += f" x {recipe.accumulation_steps}"
     output_stride = recipe.model_options(0)["output_stride"]
+    exact = "" if recipe.deterministic else ", not deterministic"
     return (
         f"{recipe.model} on {recipe.backbone} ({start}), output stride {output_stride}, "
-        f"{recipe.num_steps:,} steps of {batch}, {recipe.precision}, on {data}"
+        f"{recipe.num_steps:,} steps of {batch}, {recipe.precision}{exact}, on {data}"
     )
 
 

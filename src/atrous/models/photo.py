@@ -31,7 +31,7 @@ class PhotoNetwork(nn.Module):
         output: Output = self.network(self.normalize(image))
         return output.logits.float()
 
-    def normalize(self, image: Tensor) -> Tensor:  # uint8 (B, H, W, C)
-        """Return the network's input, float32 (B, C, H, W)."""
+    def normalize(self, image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the network's input, (B, C, H, W), from uint8 (B, H, W, C)."""
         # Planes first: onnxruntime is much slower at multiplying along a last axis of three.
-        return image.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return (image.permute(0, 3, 1, 2).float() * self.scale + self.shift).to(dtype)

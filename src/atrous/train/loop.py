@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
@@ -31,11 +30,15 @@ from atrous.models.photo import PhotoNetwork
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
+from atrous.train.average import Average
 from atrous.train.data_check import checked_labels, splits_of
+from atrous.train.determinism import algorithms
+from atrous.train.graph import CudaGraph, GraphedStep, Lead
 from atrous.train.loader import batches, mixed_seed
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
-from atrous.train.optim import build_optimizer, learning_rate
+from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
+from atrous.train.precision import CastNetwork
 from atrous.train.provenance import claim, describe
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
@@ -94,7 +97,9 @@ def train(
     accelerator = _accelerator(recipe, out)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     fresh = state is None  # a resumed run needs no initial weights
-    training = Training(recipe, taxonomy.num_classes, colors, accelerator, network, fresh=fresh)
+    training = Training(
+        recipe, taxonomy.num_classes, colors, accelerator, network, fresh=fresh, notify=notify
+    )
     if accelerator.is_main_process:  # here, so that a failed start leaves no folder
         run = describe(recipe, dataset, data, root, training.left_over)
         count = partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track)
@@ -102,7 +107,9 @@ def train(
     if state is not None:
         training.restore(state, out)
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
-    _take_steps(training, samples, held_out, record, on_step)
+    exact = algorithms(deterministic=recipe.deterministic)
+    with exact, checkpoint.Writer(out, accelerator.device) as writer:
+        _take_steps(training, samples, held_out, record, writer, on_step)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
@@ -113,6 +120,7 @@ def _take_steps(
     samples: Sequence[Sample],
     held_out: Sequence[Sample] | None,
     record: Record,
+    writer: checkpoint.Writer,
     on_step: Callable[[StepInfo], None] | None,
 ) -> None:
     """Take the remaining steps; log, validate and save in between."""
@@ -124,14 +132,16 @@ def _take_steps(
     for step in range(first_step + 1, recipe.num_steps + 1):
         loss, lr = training.advance(loader)
         losses.append(loss)
-        seconds = (time.perf_counter() - started) / (step - first_step)
         mean_loss = scores = None
         logs, validates, saves = (
             step % every == 0 or step == recipe.num_steps
             for every in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every)
         )
         if logs:
-            mean_loss, losses = record.steps(step, losses, lr, seconds), []
+            logged, losses = torch.stack(losses).cpu(), []  # waits for the device: the time is true
+        seconds = (time.perf_counter() - started) / (step - first_step)
+        if logs:
+            mean_loss = record.steps(step, logged, lr, seconds)
         if validates or saves:
             training.check_finite()
         if validates and held_out is not None:
@@ -144,7 +154,7 @@ def _take_steps(
         elif step == recipe.num_steps:
             record.best(step, training.photo.network, None)
         if saves and accelerator.is_main_process:
-            checkpoint.save_state(record.out, training.state())
+            writer.save(training.state())
         if on_step:
             on_step(StepInfo(step, recipe.num_steps, seconds, mean_loss, lr, scores))
 
@@ -156,6 +166,11 @@ def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
         log_with="tensorboard",
         project_dir=str(out),
     )
+
+
+def is_capturable(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Return whether the step never waits for the device: fp16's scaler decides on the host."""
+    return accelerator.device.type == "cuda" and recipe.precision != "fp16"
 
 
 class Training:
@@ -170,24 +185,32 @@ class Training:
         network: nn.Module | None = None,
         *,
         fresh: bool = True,
+        notify: Notify = unheard,
     ) -> None:
         """Start before the first step; see `start_network`."""
         if len(recipe.class_weights) not in (0, num_classes):
             given = len(recipe.class_weights)
             raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
+        self.notify = notify
         self.step, self.best = 0, -math.inf
         torch.manual_seed(recipe.seed)
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
         self.auxiliary_stride = int(network.auxiliary_stride)  # type: ignore[arg-type]
         self.network = network.to(accelerator.device).to(memory_format=torch.channels_last)
-        decay = recipe.ema_decay
-        self.average = ModelEmaV3(self.network, decay, use_warmup=True) if decay else None
-        self.optimizer = build_optimizer(self.network, recipe)
-        self.wrapped, self.stepper = accelerator.prepare(self.network, self.optimizer)
+        self.average = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        capturable = is_capturable(recipe, accelerator)
+        self.optimizer = build_optimizer(self.network, recipe, capturable=capturable)
+        casts = capturable and recipe.precision == "bf16" and not recipe.compile
+        self.dtype = torch.bfloat16 if casts else torch.float32  # of the network's input
+        trained = CastNetwork(self.network) if casts else self.network
+        self.wrapped, self.stepper = accelerator.prepare(trained, self.optimizer)
         self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
-        kept = self.average.module if self.average else self.network
+        self.uses_graph = capturable and recipe.cuda_graph and accelerator.num_processes == 1
+        self.graph = self._new_graph()
+        self.lead = Lead() if accelerator.device.type == "cuda" else None
+        kept = self.average.network if self.average else self.network
         mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
         self.photo = PhotoNetwork(kept, mean, std).to(accelerator.device)
 
@@ -198,19 +221,20 @@ class Training:
             "step": self.step,
             "best": self.best,
             "network": self.network.state_dict(),
-            "average": self.average.module.state_dict() if self.average else None,
+            "average": self.average.network.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
         }
 
     def restore(self, state: Mapping[str, Any], out: Path) -> None:
         """Restore the result of `state`; `out` is the run folder, for messages."""
+        self.graph = self._new_graph()  # the optimiser's tensors will lie elsewhere
         try:
             self.step, self.best = state["step"], state["best"]
             self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             if self.average:
-                self.average.module.load_state_dict(state["average"])
+                self.average.network.load_state_dict(state["average"])
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
@@ -225,16 +249,39 @@ class Training:
             (2,), on the device: the loss, and 1 if any pixel has a label, otherwise 0; and the
             learning rate.
         """
-        recipe, accelerator = self.recipe, self.accelerator
-        torch.manual_seed(mixed_seed(recipe.seed, self.step, accelerator.process_index))
+        recipe = self.recipe
+        parts = [part for _ in range(recipe.accumulation_steps) for part in next(loader)]
+        # after the loader, whose augmentation seeds the generator of a GPU, too
+        torch.manual_seed(mixed_seed(recipe.seed, self.step, self.accelerator.process_index))
         lr = learning_rate(self.step, recipe)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_factor"]
+        set_learning_rate(self.optimizer, lr)
+        result = self.graph(parts) if self.graph else self._step(parts)
+        self.step += 1
+        if self.average:
+            self.average.update(self.step)
+        if self.lead:
+            self.lead.step_taken()
+        return result, lr
+
+    def _step(self, parts: Sequence[Tensor]) -> Tensor:
+        """Change the weights by a step; what it does in Python is not repeated in a CUDA graph.
+
+        Args:
+            parts: image, target of each batch, one after the other.
+
+        Returns:
+            As `advance`.
+        """
+        recipe, accelerator = self.recipe, self.accelerator
         self.wrapped.train()
+        self.stepper.zero_grad()
         total = torch.zeros((), device=accelerator.device)
         labelled = torch.zeros((), dtype=torch.bool, device=accelerator.device)
         for batch in range(recipe.accumulation_steps):
-            image, target = (part.to(accelerator.device) for part in next(loader))
+            image, target = (
+                part.to(accelerator.device, non_blocking=True)
+                for part in parts[2 * batch : 2 * batch + 2]
+            )
             last = batch == recipe.accumulation_steps - 1
             with nullcontext() if last else accelerator.no_sync(self.wrapped):
                 loss = self._loss(image, target) / recipe.accumulation_steps
@@ -244,20 +291,23 @@ class Training:
         if recipe.clip_norm:
             accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.clip_norm)
         self.stepper.step()
-        self.stepper.zero_grad()
-        self.step += 1
-        if self.average:
-            self.average.update(self.network, self.step)
-        return torch.stack((total, labelled.float())), lr
+        return torch.stack((total, labelled.float()))
 
     def check_finite(self) -> None:
         """Refuse weights that have become infinite or NaN."""
-        for name, tensor in self.network.state_dict().items():
-            if not tensor.isfinite().all():
+        state = self.network.state_dict()
+        finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
+        for name, is_finite in zip(state, finite, strict=True):
+            if not is_finite:
                 raise InputError(f"after step {self.step}, {name} is not finite; {STABILIZE}")
 
+    def _new_graph(self) -> GraphedStep | None:
+        if not self.uses_graph:
+            return None
+        return GraphedStep(self._step, CudaGraph(), self.accelerator.device, self.notify)
+
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
-        output = self.forward(self.photo.normalize(image))
+        output = self.forward(self.photo.normalize(image, self.dtype))
         loss = upsampled_loss(output.logits, target, self.stride, self.recipe)
         if output.auxiliary is not None:
             loss = loss + self.recipe.auxiliary_weight * upsampled_loss(

@@ -1,24 +1,33 @@
 """Optimisers and learning-rate schedules."""
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from atrous.train.recipe import Recipe
 
 
-def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(
+    network: nn.Module, recipe: Recipe, *, capturable: bool = False
+) -> torch.optim.Optimizer:
     """Return the optimiser; each group's `lr_factor` scales the scheduled learning rate.
 
     Norms and biases, tensors of one dimension, have no weight decay.
+
+    Args:
+        network: the parameters.
+        recipe: names the optimiser.
+        capturable: for a GPU: fused into few kernels, which read the learning rate from the device
+            and can be captured in a CUDA graph.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             key = name.startswith("backbone."), parameter.ndim > 1
             groups.setdefault(key, []).append(parameter)
-    tables = [
+    tables: list[dict[str, Any]] = [
         {
             "params": parameters,
             "lr_factor": recipe.backbone_lr_factor if in_backbone else 1.0,
@@ -26,16 +35,43 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
         }
         for (in_backbone, decays), parameters in groups.items()
     ]
-    lr, momentum = recipe.base_lr, recipe.momentum
+    if capturable:
+        for table in tables:
+            table["lr"] = torch.zeros((), device=table["params"][0].device)
+    lr, momentum, betas = recipe.base_lr, recipe.momentum, (recipe.momentum, 0.999)
+    fused = capturable or None  # None: torch's default
     match recipe.optimizer:
         case "sgd":
-            return torch.optim.SGD(tables, lr, momentum=momentum)
+            return torch.optim.SGD(tables, lr, momentum=momentum, fused=fused)
         case "adam":
-            return torch.optim.Adam(tables, lr, betas=(momentum, 0.999))
+            return torch.optim.Adam(tables, lr, betas, fused=fused, capturable=capturable)
         case "adamw":
-            return torch.optim.AdamW(tables, lr, betas=(momentum, 0.999))
-        case "rmsprop":
-            return torch.optim.RMSprop(tables, lr, momentum=momentum)
+            return torch.optim.AdamW(tables, lr, betas, fused=fused, capturable=capturable)
+        case "rmsprop":  # has no fused form
+            return torch.optim.RMSprop(
+                tables, lr, momentum=momentum, capturable=capturable, foreach=capturable or None
+            )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the scheduled learning rate; a group's tensor stays where it is."""
+    for group in optimizer.param_groups:
+        scaled = lr * group["lr_factor"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the moments of `state`; the options stay, which may be of another device."""
+    options = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group |= own
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

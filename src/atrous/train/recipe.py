@@ -131,6 +131,10 @@ class Recipe:
     """Arithmetic of the forward and backward passes; fp16 needs a GPU."""
     compile: bool = False
     """Compile the network (torch.compile): slower to start, faster to run."""
+    cuda_graph: bool = True
+    """Capture the training step as a CUDA graph; on one GPU, in fp32 and bf16."""
+    deterministic: bool = True
+    """On a GPU, use algorithms that give the same bits each time, so that a resume is exact."""
     num_workers: Natural = 1
     """Processes that read and augment images; 0 for the training process itself."""
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0

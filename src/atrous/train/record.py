@@ -1,11 +1,10 @@
 """Record of a training in its run folder: log, events, best weights and their scores."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -41,8 +40,15 @@ class Record:
         self.warned = False
         accelerator.init_trackers("events")
 
-    def steps(self, step: int, losses: Sequence[Tensor], lr: float, seconds: float) -> float | None:
-        """Write the steps since the last line; return the mean loss of those that had labels."""
+    def steps(self, step: int, losses: Tensor, lr: float, seconds: float) -> float | None:
+        """Write the steps since the last line; return the mean loss of those that had labels.
+
+        Args:
+            step: the last of them.
+            losses: (n, 2), on the CPU: loss, and 1 for a step with labels, otherwise 0.
+            lr: learning rate of the last.
+            seconds: per step.
+        """
         loss, unlabelled = _mean_loss(losses, step)
         values = {"loss": loss, "lr": lr, "seconds_per_step": round(seconds, 4)}
         if unlabelled:
@@ -106,14 +112,12 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return kept
 
 
-def _mean_loss(losses: Sequence[Tensor], step: int) -> tuple[float | None, int]:
+def _mean_loss(losses: Tensor, step: int) -> tuple[float | None, int]:
     """Return the mean loss of the steps with labels (None: no such step), and the number without.
 
-    Args:
-        losses: (2,) each: loss, and 1 for a step with labels, otherwise 0.
-        step: the last step, for the message.
+    `losses` and `step` are those of `Record.steps`.
     """
-    values, labelled = torch.stack(list(losses)).unbind(1)  # (n,) each
+    values, labelled = losses.unbind(1)  # (n,) each
     highest = float(values.max())
     if not highest <= _DIVERGED:  # or NaN
         raise InputError(f"the loss at step {step} is {highest:.3g}; {STABILIZE}")

@@ -1,0 +1,377 @@
+"""The step of a GPU on a CPU: graphs by a double that calls what was captured, casts, averages."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+import torch
+from networks import build
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.backends import cudnn
+
+from atrous.data.shapes import write_shapes
+from atrous.models.catalogue import MODELS, backbones_of
+from atrous.train import Recipe, StepInfo, checkpoint, loop, train
+from atrous.train.average import Average
+from atrous.train.checkpoint import Writer, load_state
+from atrous.train.determinism import algorithms
+from atrous.train.graph import WARM_UP, GraphedStep, Lead
+from atrous.train.optim import build_optimizer, load_optimizer, set_learning_rate
+from atrous.train.precision import CastNetwork
+
+CPU = torch.device("cpu")
+SMALL = Recipe(
+    backbone="mobilenetv3_small_050",
+    pretrained=False,
+    aspp_channels=16,
+    decoder_channels=16,
+    atrous_rates=(2,),
+    crop_size=(64, 64),
+    batch_size=2,
+    num_steps=8,
+    warmup_steps=2,
+    num_workers=0,
+    validate_every=4,
+    checkpoint_every=3,
+    log_every=2,
+    dropout=0.5,
+    ema_decay=0.9,
+)
+
+
+class Double:
+    """Stands in for a `CudaGraph`: a capture keeps the function, a replay calls it."""
+
+    def run(self, function: Callable[[], Tensor]) -> Tensor:
+        return function()
+
+    def capture(self, function: Callable[[], Tensor]) -> None:
+        self.function, self.result = function, torch.zeros(2)
+
+    def replay(self) -> Tensor:
+        return self.result.copy_(self.function())  # always in the same place
+
+    def drop(self) -> None:
+        pass
+
+
+class Failing(Double):
+    def capture(self, function: Callable[[], Tensor]) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 6, 2, size=(64, 96))
+
+
+@pytest.fixture
+def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the way of a GPU on the CPU: fused optimiser, tensors as rates, casts, a graph."""
+    monkeypatch.setattr(loop, "is_capturable", lambda recipe, accelerator: True)
+    monkeypatch.setattr(loop, "CudaGraph", Double)
+
+
+def state_of(run: Path) -> dict[str, dict[str, Tensor]]:
+    state = load_state(run, CPU)
+    assert state is not None
+    return state
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    states = [state_of(run) for run in (first, second)]
+    for part in ("network", "average"):
+        assert same(states[0][part], states[1][part])
+    logs = [
+        [json.loads(line) | {"seconds_per_step": 0} for line in (run / "log.jsonl").open()]
+        for run in (first, second)
+    ]
+    assert logs[0] == logs[1]
+
+
+CHANGES = (
+    {"precision": "bf16", "auxiliary_weight": 0.4},
+    {"optimizer": "sgd", "accumulation_steps": 2, "clip_norm": 1.0},
+)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_graph_changes_no_bit_nor_does_a_resume(
+    shapes: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    assert_graph_and_resume_are_exact(replace(SMALL, **change), shapes, tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+@pytest.mark.parametrize("change", [*CHANGES, {"optimizer": "rmsprop", "separable": True}])
+def test_so_it_is_on_a_gpu(shapes: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    assert_graph_and_resume_are_exact(replace(SMALL, **change), shapes, tmp_path)
+
+
+def assert_graph_and_resume_are_exact(recipe: Recipe, shapes: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(recipe, str(shapes), tmp_path / "graph", notify=lines.append)
+    assert not [line for line in lines if "graph" in line]  # it was captured
+    train(replace(recipe, cuda_graph=False), str(shapes), tmp_path / "eager")
+    assert_same_run(tmp_path / "graph", tmp_path / "eager")
+
+    def stop(info: StepInfo) -> None:
+        if info.step == 7:  # replayed after the checkpoint at 6
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, str(shapes), tmp_path / "cut", on_step=stop)
+    assert state_of(tmp_path / "cut")["step"] == 6
+    train(recipe, str(shapes), tmp_path / "cut", resume=True)
+    assert_same_run(tmp_path / "graph", tmp_path / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_on_gpu")
+def test_a_step_that_cannot_be_captured_goes_on(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CudaGraph", Failing)
+    lines: list[str] = []
+    recipe = replace(SMALL, num_steps=5)
+    train(recipe, str(shapes), tmp_path / "failing", notify=lines.append)
+    assert [line for line in lines if "graph" in line] == [
+        "no CUDA graph of the step (operation not permitted when stream is capturing); "
+        "each step is launched, slower"
+    ]
+    train(replace(recipe, cuda_graph=False), str(shapes), tmp_path / "eager")
+    assert_same_run(tmp_path / "failing", tmp_path / "eager")
+
+
+def test_a_graphed_step_reads_its_inputs_where_they_were_captured() -> None:
+    places, calls = set(), []
+
+    def step(inputs: list[Tensor]) -> Tensor:
+        places.add(inputs[0].data_ptr())
+        calls.append(inputs[0].item())
+        return torch.stack([inputs[0], inputs[0]])
+
+    graph = Double()
+    graphed = GraphedStep(step, graph, CPU, lambda line: None)
+    results = [graphed([torch.tensor(float(n))]) for n in range(6)]
+    assert len(places) == 1 and calls == list(range(6))
+    assert [result[0].item() for result in results] == calls  # each a tensor of its own
+    assert hasattr(graph, "function") and graphed.calls == 6 > WARM_UP
+
+
+def test_the_host_is_at_most_four_steps_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+
+    class Event:
+        def __init__(self, *, blocking: bool) -> None:
+            assert blocking
+
+        def record(self) -> None:
+            self.step = step
+
+        def synchronize(self) -> None:
+            done.append(self.step)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    lead = Lead()
+    for step in range(1, 11):
+        lead.step_taken()
+        assert done == list(range(1, step - 3))
+
+
+class OnMeta:
+    """An accelerator of a device whose values nobody can read: what waits for one raises."""
+
+    device, num_processes, process_index, scaler = torch.device("meta"), 1, 0, None
+
+    def prepare(self, network: nn.Module, optimizer: object) -> tuple[nn.Module, object]:
+        return network, optimizer
+
+    def no_sync(self, network: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def clip_grad_norm_(self, parameters: Iterator[Tensor], norm: float) -> None:
+        nn.utils.clip_grad_norm_(parameters, norm)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+    rates: list[Tensor] = []
+    for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):  # not made for this device
+        monkeypatch.setattr(torch, name, lambda *lists, lr, **others: rates.append(lr))
+    for module, name in (  # torch.optim hides its modules
+        ("torch.optim.rmsprop", "_get_capturable_supported_devices"),
+        ("torch.optim.optimizer", "_get_fused_kernels_supported_devices"),
+    ):
+        monkeypatch.setattr(sys.modules[module], name, lambda *_, **__: ["meta"])
+    monkeypatch.setattr(loop, "upsampled_loss", lambda logits, *_: logits.float().mean())
+    recipe = replace(SMALL, optimizer=optimizer, precision="bf16", clip_norm=1.0, cuda_graph=False)
+    training = loop.Training(recipe, 4, (0, 1, 2), OnMeta(), fresh=False)  # type: ignore[arg-type]
+    image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    losses, _ = training.advance(repeat((image, image[..., 0])))
+    assert losses.device.type == "meta"
+    assert all(isinstance(rate, Tensor) and rate.device.type == "meta" for rate in rates)
+
+
+def test_cudas_algorithms_are_chosen_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen() -> tuple[bool, bool, bool, bool]:
+        filled = torch.utils.deterministic.fill_uninitialized_memory
+        exact = torch.are_deterministic_algorithms_enabled()
+        return exact, cudnn.deterministic, cudnn.benchmark, filled
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = chosen()
+    if not torch.cuda.is_available():
+        with algorithms(deterministic=True):
+            assert chosen() == before and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with algorithms(deterministic=True):
+        assert chosen() == (True, True, False, False)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    with pytest.raises(KeyboardInterrupt), algorithms(deterministic=False):
+        assert chosen() == (False, False, True, False)
+        raise KeyboardInterrupt
+    assert chosen() == before
+
+
+def test_learning_rates_stay_in_their_tensors_and_old_states_load() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    for optimizer in ("sgd", "adam", "adamw"):
+        recipe = Recipe(optimizer=optimizer)
+        old = build_optimizer(network, recipe)
+        new = build_optimizer(network, recipe, capturable=True)
+        for each in (old, new):
+            set_learning_rate(each, 0.5)
+            each.zero_grad()
+            network(torch.ones(2, 3, 4, 4)).square().sum().backward()
+            each.step()
+        rates = [group["lr"] for group in new.param_groups]
+        load_optimizer(new, old.state_dict())
+        assert all(group["fused"] for group in new.param_groups)
+        set_learning_rate(new, 0.25)
+        kept = zip(rates, new.param_groups, strict=True)
+        assert all(group["lr"] is rate and rate == 0.25 for rate, group in kept)
+        load_optimizer(old, new.state_dict())
+        set_learning_rate(old, 0.125)
+        assert [group["lr"] for group in old.param_groups] == [0.125] * len(old.param_groups)
+
+
+def test_an_average_is_timms_to_the_bit() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    theirs, ours = ModelEmaV3(network, 0.98, use_warmup=True), Average(network, 0.98)
+    for step in range(1, 400, 7):
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.add_(torch.randn_like(weight))
+        network(torch.randn(2, 3, 5, 5))
+        theirs.update(network, step)
+        ours.update(step)
+        assert same(ours.network.state_dict(), theirs.module.state_dict())
+    without_counts = Average(nn.Conv2d(1, 1, 1), 0.5)
+    without_counts.update(1)
+
+
+OPTIONS = {"aspp_channels": 16, "decoder_channels": 16, "atrous_rates": (2,)}
+
+
+def gradients(
+    network: nn.Module, image: Tensor, *, cast: bool
+) -> tuple[Tensor, dict[str, Tensor | None]]:
+    network.zero_grad()
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = CastNetwork(network) if cast else network
+        output = trained(image)
+    logits = output.logits.float()
+    (logits * torch.linspace(-1, 1, logits.numel()).reshape(logits.shape)).sum().backward()
+    return logits, {name: weight.grad for name, weight in network.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "backbone"),
+    [
+        *((model, backbones_of(model)[0]) for model in MODELS),
+        *(("deeplabv3plus", name) for name in backbones_of("deeplabv3plus")[1:]),
+    ],
+)
+def test_weights_cast_at_once_give_what_autocast_gives(model: str, backbone: str) -> None:
+    torch.manual_seed(0)
+    options = OPTIONS if model == "deeplabv3plus" else {}
+    network = build(model, num_classes=3, backbone=backbone, **options)
+    network = network.train().to(memory_format=torch.channels_last)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    image = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    expected, wanted = gradients(network, image, cast=False)
+    wanted = {name: None if grad is None else grad.clone() for name, grad in wanted.items()}
+    network.load_state_dict(before)
+    logits, grads = gradients(network, image, cast=True)
+    assert logits.dtype == torch.float32
+    for name, grad in grads.items():
+        assert (grad is None) == (wanted[name] is None), name
+        assert grad is None or grad.dtype == torch.float32, name
+    if backbone.startswith("convnext"):
+        torch.testing.assert_close(logits, expected, rtol=0.1, atol=0.1)
+        return
+    assert torch.equal(logits, expected)
+    for name, grad in grads.items():
+        assert grad is None or torch.equal(grad, wanted[name]), name
+
+
+def test_a_checkpoint_is_that_of_the_moment_and_written_beside_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, writes = threading.Event(), []
+
+    def slowly(folder: Path, state: dict[str, object]) -> None:
+        assert may_write.wait(10)
+        writes.append(threading.current_thread())
+        torch.save(state, folder / "last.pt")
+
+    monkeypatch.setattr(checkpoint, "save_state", slowly)
+    weight = torch.zeros(3)
+    with Writer(tmp_path, CPU) as writer:
+        writer.save({"step": 1, "network": {"weight": weight}})
+        weight += 1  # the training goes on
+        may_write.set()
+    assert state_of(tmp_path)["network"]["weight"].tolist() == [0, 0, 0]
+    assert writes[0] is not threading.current_thread()
+
+
+def test_an_error_of_the_writer_is_raised_at_the_next_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, state: dict[str, object]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_state", full)
+    with pytest.raises(OSError, match="No space left"), Writer(tmp_path, CPU) as writer:
+        writer.save({"step": 1})
+    with pytest.raises(OSError, match="No space left"), Writer(tmp_path, CPU) as writer:
+        writer.save({"step": 1})
+        writer.save({"step": 2})
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path, CPU) as writer:  # which matters more
+        writer.save({"step": 1})
+        raise KeyboardInterrupt

@@ -10,9 +10,11 @@ import pytest
 from msgspec import structs
 
 from atrous.cli import main
+from atrous.cli.train import _headline
 from atrous.errors import InputError
 from atrous.export.pipeline import dataset_of_run
 from atrous.run import Run, RunData
+from atrous.train import Recipe
 
 TINY = [
     "--backbone", "mobilenetv3_small_050", "--no-pretrained", "--crop-size", "32", "48",
@@ -136,3 +138,8 @@ def test_without_the_extra_the_mend_is_named(here: Path) -> None:
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert "torch" in last and 'pip install "atrous[train]"' in last
+
+
+def test_the_first_line_says_if_the_training_is_not_deterministic() -> None:
+    assert _headline(Recipe(deterministic=False), "x").endswith("fp32, not deterministic, on x")
+    assert _headline(Recipe(), "x").endswith("fp32, on x")

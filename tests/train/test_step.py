@@ -1,4 +1,4 @@
-"""The step of a GPU on a CPU: graphs by a double that calls what was captured, casts, averages."""
+"""The step of a GPU on a CPU, with a graph that calls what was captured; averages, checkpoints."""
 
 import json
 import os
@@ -12,20 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import build
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.backends import cudnn
 
 from atrous.data.shapes import write_shapes
-from atrous.models.catalogue import MODELS, backbones_of
 from atrous.train import Recipe, StepInfo, checkpoint, loop, train
 from atrous.train.average import Average
 from atrous.train.checkpoint import Writer, load_state
 from atrous.train.determinism import algorithms
 from atrous.train.graph import WARM_UP, GraphedStep, Lead
 from atrous.train.optim import build_optimizer, load_optimizer, set_learning_rate
-from atrous.train.precision import CastNetwork
 
 CPU = torch.device("cpu")
 SMALL = Recipe(
@@ -291,53 +288,6 @@ def test_an_average_is_timms_to_the_bit() -> None:
         assert same(ours.network.state_dict(), theirs.module.state_dict())
     without_counts = Average(nn.Conv2d(1, 1, 1), 0.5)
     without_counts.update(1)
-
-
-OPTIONS = {"aspp_channels": 16, "decoder_channels": 16, "atrous_rates": (2,)}
-
-
-def gradients(
-    network: nn.Module, image: Tensor, *, cast: bool
-) -> tuple[Tensor, dict[str, Tensor | None]]:
-    network.zero_grad()
-    torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16):
-        trained = CastNetwork(network) if cast else network
-        output = trained(image)
-    logits = output.logits.float()
-    (logits * torch.linspace(-1, 1, logits.numel()).reshape(logits.shape)).sum().backward()
-    return logits, {name: weight.grad for name, weight in network.named_parameters()}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "backbone"),
-    [
-        *((model, backbones_of(model)[0]) for model in MODELS),
-        *(("deeplabv3plus", name) for name in backbones_of("deeplabv3plus")[1:]),
-    ],
-)
-def test_weights_cast_at_once_give_what_autocast_gives(model: str, backbone: str) -> None:
-    torch.manual_seed(0)
-    options = OPTIONS if model == "deeplabv3plus" else {}
-    network = build(model, num_classes=3, backbone=backbone, **options)
-    network = network.train().to(memory_format=torch.channels_last)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    image = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
-    expected, wanted = gradients(network, image, cast=False)
-    wanted = {name: None if grad is None else grad.clone() for name, grad in wanted.items()}
-    network.load_state_dict(before)
-    logits, grads = gradients(network, image, cast=True)
-    assert logits.dtype == torch.float32
-    for name, grad in grads.items():
-        assert (grad is None) == (wanted[name] is None), name
-        assert grad is None or grad.dtype == torch.float32, name
-    if backbone.startswith("convnext"):
-        torch.testing.assert_close(logits, expected, rtol=0.1, atol=0.1)
-        return
-    assert torch.equal(logits, expected)
-    for name, grad in grads.items():
-        assert grad is None or torch.equal(grad, wanted[name]), name
 
 
 def test_a_checkpoint_is_that_of_the_moment_and_written_beside_the_training(

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Resources(NamedTuple):
 
     registers: int
     spilled: int
-    """Bytes of local memory."""
+    """Bytes of local memory: the stack, where ptxas also puts what it spills."""
     shared: int
     """Bytes of shared memory, of a program."""
 
@@ -49,6 +49,7 @@ def compile_for_gpu(
     kinds: Mapping[str, str],
     constants: Mapping[str, Any],
     *,
+    aligned: Sequence[str] = (),
     num_warps: int = 4,
     capability: int = 90,
 ) -> Resources:
@@ -58,6 +59,7 @@ def compile_for_gpu(
         kernel: decorated by `triton.jit`.
         kinds: the type of each argument that is no "i32", such as "*fp32", "*u8", "fp32".
         constants: values of the arguments that are `tl.constexpr`.
+        aligned: arguments that are multiples of 16, as pointers to tensors mostly are.
         num_warps: as at its start.
         capability: 80 for A100, 90 for H100.
     """
@@ -68,7 +70,8 @@ def compile_for_gpu(
     names = [name for name in kernel.arg_names if name not in constants]
     signature = {name: kinds.get(name, "i32") for name in names}
     signature |= dict.fromkeys(constants, "constexpr")
-    source = ASTSource(kernel, signature, dict(constants))
+    hints = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(kernel, signature, dict(constants), hints)
     target = GPUTarget("cuda", capability, 32)
     compiled = compile_for(source, target=target, options={"num_warps": num_warps})
     return _resources(compiled.asm["cubin"])
@@ -83,5 +86,5 @@ def _resources(cubin: bytes) -> Resources:
         file.flush()
         command = [str(tool), "--dump-resource-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [re.findall(rf"{name}:(\d+)", text)[-1] for name in ("REG", "LOCAL", "SHARED")]
+    found = [re.findall(rf"{name}:(\d+)", text)[-1] for name in ("REG", "STACK", "SHARED")]
     return Resources(*map(int, found))

@@ -1,4 +1,4 @@
-"""Convolutions that export better, or train faster on a CPU, than torch's.
+"""Convolutions that export better, or run faster, than torch's.
 
 A built `nn.Conv2d` becomes a `StaticSameConv` or a `DepthwiseConv` by a change of its class, so
 that a network from timm keeps its state dict.
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from atrous import kernels
 from atrous.kernels.depthwise import LARGEST_KERNEL, Geometry
 from atrous.kernels.depthwise import weight_gradient as compiled_gradient
+from atrous.kernels.triton import is_usable
 
 
 class StaticSameConv(nn.Conv2d):
@@ -33,11 +34,13 @@ class StaticSameConv(nn.Conv2d):
         ):
             total = max(0, (k - 1) * d + 1 - s)
             pads += [total // 2, total - total // 2]
+        if runs_in_triton(input) and fits_triton(self):
+            return _in_triton(self, input, pads)
         return convolve(self, F.pad(input, pads), padding=0)
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A convolution of each channel by itself that trains several times faster on a CPU."""
+    """A convolution of each channel by itself that trains several times faster."""
 
     def forward(self, input: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H/s, W/s)
         """Convolve."""
@@ -45,14 +48,29 @@ class DepthwiseConv(nn.Conv2d):
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, padding: int) -> Tensor:  # (B, C, H, W) -> (B, C', h, w)
-    """Apply `conv` to `x`, by `_CpuDepthwise` where a depthwise `conv` trains on a CPU."""
+    """Apply `conv` to `x`: a depthwise `conv` by `_TritonDepthwise`, or as it trains on a CPU."""
     weight = conv.weight
+    if runs_in_triton(x) and fits_triton(conv):
+        return _in_triton(conv, x, [padding] * 4)
     if not (conv.training and x.device.type == "cpu" and is_depthwise(conv)):
         return F.conv2d(x, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(dtype), weight.to(dtype)
+    x, weight = _autocast(x), _autocast(weight)
     return cast(Tensor, _CpuDepthwise.apply(x, weight, conv.stride[0], padding, conv.dilation[0]))
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """Do for a custom function what autocast does for torch's."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def runs_in_triton(x: Tensor) -> bool:
+    """Return whether kernels in Triton take `x`: not within torch.compile and not in an export."""
+    if torch.compiler.is_compiling() or not is_usable(x.device.type):
+        return False
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    return x.numel() > 0 and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:
@@ -96,6 +114,65 @@ class _CpuDepthwise(torch.autograd.Function):
             grad_weight = weight_gradient(x, grad, geometry).to(weight.dtype)
         elif wants_weight:
             grad_weight = _by_torch(x, weight, grad, geometry, of_weight=True).to(weight.dtype)
+        return grad_x, grad_weight, None, None, None
+
+
+def fits_triton(conv: nn.Conv2d) -> bool:
+    """Return whether `conv` is a depthwise convolution that kernels in Triton compute."""
+    return is_depthwise(conv) and conv.kernel_size[0] <= LARGEST_KERNEL
+
+
+def _in_triton(
+    conv: nn.Conv2d, x: Tensor, pads: list[int]
+) -> Tensor:  # (B, C, H, W) -> (B, C, h, w)
+    """Apply a depthwise `conv` with zeros at the left, at the right, above and below."""
+    x, weight = _autocast(x), _autocast(conv.weight)
+    return cast(
+        Tensor, _TritonDepthwise.apply(x, weight, conv.stride[0], conv.dilation[0], tuple(pads))
+    )
+
+
+class _TritonDepthwise(torch.autograd.Function):
+    """Depthwise convolution on a GPU; pads by `pads` without a copy of its input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        stride: int,
+        dilation: int,
+        pads: tuple[int, int, int, int],
+    ) -> Tensor:
+        from atrous.kernels.triton import depthwise
+
+        left, right, top, bottom = pads
+        (height, width), kernel = x.shape[2:], weight.shape[-1]
+        beyond = dilation * (kernel - 1) + 1
+        size = (
+            (height + top + bottom - beyond) // stride + 1,
+            (width + left + right - beyond) // stride + 1,
+        )
+        geometry = depthwise.Geometry(kernel, stride, dilation, top, left)
+        x, taps = x.contiguous(memory_format=torch.channels_last), depthwise.taps_of(weight)
+        ctx.save_for_backward(x, taps)
+        ctx.geometry, ctx.dtype = geometry, weight.dtype
+        return depthwise.convolve(x, taps, geometry, size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from atrous.kernels.triton import depthwise
+
+        x, taps = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        grad_x = grad_weight = None
+        if wants_x:
+            size = x.shape[2], x.shape[3]
+            grad_x = depthwise.input_gradient(grad, taps, ctx.geometry, size)
+        if wants_weight:
+            grad_weight = depthwise.weight_gradient(x, grad, ctx.geometry, ctx.dtype)
         return grad_x, grad_weight, None, None, None
 
 

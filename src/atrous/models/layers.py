@@ -9,13 +9,14 @@ value.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from atrous.models.convolution import DepthwiseConv, TransposedUpsample
+from atrous.models.convolution import DepthwiseConv, TransposedUpsample, runs_in_triton
 from atrous.models.normalization import FusedNorm, fused, is_fusible
 
 
@@ -152,7 +153,16 @@ def upsampler(channels: int, factor: int, upsampling: Upsampling) -> nn.Module:
         return nn.Identity()
     if upsampling == "transposed":
         return TransposedUpsample(channels, factor)
-    return nn.Upsample(scale_factor=float(factor), mode=upsampling)
+    kind = BilinearUpsample if upsampling == "bilinear" else nn.Upsample
+    return kind(scale_factor=float(factor), mode=upsampling)
+
+
+class BilinearUpsample(nn.Upsample):
+    """`resize` as a module."""
+
+    def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
+        """Enlarge `input`."""
+        return resize(input, cast(float, self.scale_factor))
 
 
 class Classifier(nn.Sequential):
@@ -198,6 +208,8 @@ def resize(
     x: Tensor, factor: float, *, align_corners: bool = False
 ) -> Tensor:  # (B, C, h, w) -> (B, C, factor h, factor w)
     """Resize bilinearly between pixel areas; `align_corners` is for weights trained with it."""
+    if runs_in_triton(x):
+        return cast(Tensor, _Resize.apply(x, None, float(factor), align_corners))
     return F.interpolate(
         x, scale_factor=float(factor), mode="bilinear", align_corners=align_corners
     )
@@ -207,7 +219,42 @@ def resize_to(
     x: Tensor, size: Sequence[int], *, align_corners: bool = False
 ) -> Tensor:  # (B, C, h, w) -> (B, C, *size)
     """As `resize`, to any size."""
+    if runs_in_triton(x):
+        return cast(Tensor, _Resize.apply(x, list(size), None, align_corners))
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)
+
+
+class _Resize(torch.autograd.Function):
+    """`F.interpolate` with a deterministic backward pass in Triton.
+
+    torch's forward pass is taken below `F.interpolate`, which under deterministic algorithms would
+    replace it by many small operations.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, size: list[int] | None, factor: float | None, align_corners: bool
+    ) -> Tensor:
+        factors = None if factor is None else [factor, factor]
+        result: Tensor = torch.ops.aten.upsample_bilinear2d.vec(x, size, align_corners, factors)
+        ctx.size, ctx.align_corners = (x.shape[2], x.shape[3]), align_corners
+        if align_corners:
+            pairs = zip(x.shape[2:], result.shape[2:], strict=True)
+            ctx.scales = tuple((cells - 1) / max(pixels - 1, 1) for cells, pixels in pairs)
+        elif factor is not None:
+            ctx.scales = 1 / factor, 1 / factor
+        else:
+            ctx.scales = x.shape[2] / result.shape[2], x.shape[3] / result.shape[3]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from atrous.kernels.triton.resize import resize_gradient
+
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad = resize_gradient(grad, ctx.size, ctx.scales, align_corners=ctx.align_corners)
+        return grad, None, None, None
 
 
 def upsample_nearest(

@@ -1,9 +1,9 @@
 """Depthwise convolution of channels-last tensors on a GPU, in Triton, with both its gradients.
 
-cuDNN's are slow in channels-last, above all the weight's gradient. A depthwise convolution is bound
-by memory: here each tensor comes from it about once, since neighbouring taps hit the caches, and
-nothing is padded beforehand. Sums are in float32 and in a fixed order, without atomics: the same
-input gives the same bits. The readable reference is torch's F.conv2d with its gradients.
+A depthwise convolution is bound by memory. These kernels read each tensor from it about once, since
+neighbouring taps hit the caches, and pad nothing beforehand. Sums are in float32 and in a fixed
+order, without atomics: the same input gives the same bits. The readable reference is torch's
+F.conv2d with its gradients.
 """
 
 from typing import NamedTuple

@@ -1,126 +1,144 @@
-"""Augmentation: Sample -> training crop, with torchvision.transforms.v2.
+"""Augmentation: the random numbers of a crop, and the crop that they make on the CPU.
 
 Each crop has its own seed, so crop number n is the same in any process, and in a resumed training.
+On a GPU `atrous.kernels.triton.augment` cuts whole batches from the same numbers.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from atrous.data.dataset import Sample
+from atrous.data.sample import Sample
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train.recipe import Recipe
 
-_FILL = {tv_tensors.Image: 127, tv_tensors.Mask: IGNORE_INDEX}
+PADDING = 127
+"""Grey of the pixels outside of the image; their label is ignored."""
+
+_ADJUST = {
+    "brightness": F.adjust_brightness,
+    "contrast": F.adjust_contrast,
+    "saturation": F.adjust_saturation,
+    "hue": F.adjust_hue,
+}
 
 
-class RandomScale(v2.Transform):  # type: ignore[misc]
-    """Resize by a log-uniform factor: half the size is as likely as twice the size."""
+@dataclass(frozen=True)
+class Crop:
+    """How a training crop is made from an image."""
 
-    def __init__(self, scale: tuple[float, float]) -> None:
-        super().__init__()
-        self.low, self.high = torch.tensor(scale, dtype=torch.float64).log().tolist()
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the new (height, width)."""
-        height, width = F.get_size(flat_inputs[0])
-        factor = torch.empty((), dtype=torch.float64).uniform_(self.low, self.high).exp().item()
-        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize: bilinear for images, nearest for masks."""
-        return F.resize(inpt, params["size"], antialias=True)
+    size: tuple[int, int]
+    """(height, width) to which the image is resized: bilinear with antialias, labels nearest."""
+    corner: tuple[int, int]
+    """(top, left) of the crop in the resized image; negative where it begins with padding."""
+    flip: bool
+    """Flip the crop horizontally."""
+    jitter: tuple[tuple[str, float], ...]
+    """Operations on the colours in their order, each with its factor."""
+    gamma: float | None
+    """Power to which intensities are raised at last."""
 
 
-class RandomGamma(v2.Transform):  # type: ignore[misc]
-    """Raise intensities to a power between 1 / (1 + gamma) and 1 + gamma."""
+def draw(size: Sequence[int], recipe: Recipe, seed: int) -> Crop:
+    """Draw the random numbers of a crop.
 
-    _transformed_types = (tv_tensors.Image,)
-
-    def __init__(self, gamma: float) -> None:
-        super().__init__()
-        self.limit = torch.tensor(1 + gamma).log().item()
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the exponent."""
-        return {"gamma": torch.empty(()).uniform_(-self.limit, self.limit).exp().item()}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Adjust the gamma of images."""
-        return F.adjust_gamma(inpt, params["gamma"])
-
-
-class ColorJitter(v2.ColorJitter):  # type: ignore[misc]
-    """torchvision's ColorJitter for RGB; brightness and contrast only for other bands."""
-
-    _transformed_types = (tv_tensors.Image,)
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Jitter images."""
-        if inpt.shape[-3] == 3:
-            return super().transform(inpt, params)
-        values = inpt.as_subclass(Tensor).float()
-        if (contrast := params["contrast_factor"]) is not None:
-            mean = values.mean()
-            values = mean + (values - mean) * contrast
-        if (brightness := params["brightness_factor"]) is not None:
-            values = values * brightness
-        return tv_tensors.wrap(values.round().clamp(0, 255).to(inpt.dtype), like=inpt)
-
-
-def augmentation(recipe: Recipe) -> v2.Compose:
-    """Return the transforms of (tv_tensors.Image (C, H, W), tv_tensors.Mask (H, W))."""
-    size = list(recipe.crop_size)
-    if recipe.center_crop:
-        # CenterCrop pads with zeros, which would be class 0: pad with the ignored label first.
-        steps: list[v2.Transform] = [_PadTo(recipe.crop_size), v2.CenterCrop(size)]
-    else:
-        steps = [
-            RandomScale(recipe.scale),
-            v2.RandomCrop(size, pad_if_needed=True, fill=_FILL),
-            v2.RandomHorizontalFlip(recipe.flip),
-        ]
-    steps.append(ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue))
-    if recipe.gamma:
-        steps.append(RandomGamma(recipe.gamma))
-    return v2.Compose(steps)
-
-
-def augment(sample: Sample, transforms: v2.Compose, seed: int) -> tuple[Tensor, Tensor]:
-    """Return a training crop.
+    They are those of torchvision's RandomCrop, RandomHorizontalFlip and ColorJitter after
+    `torch.manual_seed(seed)`, but from a generator of their own, so that threads may draw.
 
     Args:
-        sample: the image and its label.
-        transforms: from `augmentation`.
-        seed: of all draws; the global random state is not changed.
+        size: (height, width) of the image.
+        recipe: its crop size and the ranges of the augmentation.
+        seed: of all draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    (height, width), (rows, columns), flip = size, recipe.crop_size, False
+    corner = _middle(height, rows), _middle(width, columns)
+    if not recipe.center_crop:
+        # Log-uniform: half the size is as likely as twice the size.
+        low, high = torch.tensor(recipe.scale, dtype=torch.float64).log().tolist()
+        drawn = torch.empty((), dtype=torch.float64).uniform_(low, high, generator=generator)
+        factor = drawn.exp().item()
+        height, width = max(1, round(height * factor)), max(1, round(width * factor))
+        corner = _corner(height, rows, generator), _corner(width, columns, generator)
+        flip = bool(torch.rand(1, generator=generator) < recipe.flip)
+    order = torch.randperm(4, generator=generator).tolist()
+    factors = {
+        name: _factor(center, spread, generator)
+        for name, center, spread in (
+            ("brightness", 1, recipe.brightness),
+            ("contrast", 1, recipe.contrast),
+            ("saturation", 1, recipe.saturation),
+            ("hue", 0, recipe.hue),
+        )
+        if spread
+    }
+    names = [name for name in map(list(_ADJUST).__getitem__, order) if name in factors]
+    jitter = tuple((name, factors[name]) for name in names)
+    gamma = None
+    if recipe.gamma:
+        limit = torch.tensor(1 + recipe.gamma).log().item()
+        gamma = torch.empty(()).uniform_(-limit, limit, generator=generator).exp().item()
+    return Crop((height, width), corner, flip, jitter, gamma)
+
+
+def augment(sample: Sample, crop: Crop, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return a training crop of (height, width) `size`, made on the CPU.
 
     Returns:
         image (h, w, C) uint8 and target (h, w) uint8 with 255 = ignored.
     """
-    image = tv_tensors.Image(torch.tensor(sample.image).permute(2, 0, 1))  # (C, H, W)
-    mask = tv_tensors.Mask(torch.tensor(sample.label))  # (H, W)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        image, mask = transforms(image, mask)
-    return image.as_subclass(Tensor).permute(1, 2, 0).contiguous(), mask.as_subclass(Tensor)
+    image = torch.tensor(sample.image).permute(2, 0, 1)  # (C, H, W)
+    mask = torch.tensor(sample.label)[None]  # (1, H, W)
+    image = F.resize(image, list(crop.size), antialias=True)
+    mask = F.resize(mask, list(crop.size), InterpolationMode.NEAREST)
+    image, mask = _cut(image, crop, size, PADDING), _cut(mask, crop, size, IGNORE_INDEX)
+    if len(image) == 3:
+        for name, factor in crop.jitter:
+            image = _ADJUST[name](image, factor)
+    else:
+        image = _jitter_bands(image, dict(crop.jitter))
+    if crop.gamma is not None:
+        image = F.adjust_gamma(image, crop.gamma)
+    return image.permute(1, 2, 0).contiguous(), mask[0]
 
 
-class _PadTo(v2.Transform):  # type: ignore[misc]
-    """Pad evenly to at least `size`, images with grey and masks with the ignored label."""
+def _middle(length: int, wanted: int) -> int:
+    """Return where the middle part of `wanted` pixels begins in `length` pixels."""
+    missing = wanted - length
+    return -(missing // 2) if missing > 0 else round(-missing / 2)
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = F.get_size(flat_inputs[0])
-        missing = max(self.size[0] - height, 0), max(self.size[1] - width, 0)
-        top, left = missing[0] // 2, missing[1] // 2
-        return {"padding": [left, top, missing[1] - left, missing[0] - top]}
+def _corner(length: int, wanted: int, generator: torch.Generator) -> int:
+    """Draw where `wanted` of `length` pixels begin; a short image lies anywhere in the crop."""
+    missing = max(wanted - length, 0)
+    places = length + 2 * missing - wanted + 1
+    return int(torch.randint(0, places, (), generator=generator)) - missing if places > 1 else 0
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return F.pad(inpt, params["padding"], fill=_FILL[type(inpt)])
+
+def _factor(center: int, spread: float, generator: torch.Generator) -> float:
+    low = max(center - spread, 0.0) if center else -spread
+    return torch.empty(()).uniform_(low, center + spread, generator=generator).item()
+
+
+def _cut(values: Tensor, crop: Crop, size: tuple[int, int], fill: int) -> Tensor:
+    """Cut a crop (C, h, w) from a resized image (C, H, W)."""
+    above, left = (max(want - have, 0) for want, have in zip(size, crop.size, strict=True))
+    if above or left:
+        values = F.pad(values, [left, above, left, above], fill=fill)
+    values = F.crop(values, crop.corner[0] + above, crop.corner[1] + left, *size)
+    return F.horizontal_flip(values) if crop.flip else values
+
+
+def _jitter_bands(image: Tensor, factors: dict[str, float]) -> Tensor:
+    """Change contrast, then brightness, of an image (C, h, w) of other bands than RGB."""
+    values = image.float()
+    if (contrast := factors.get("contrast")) is not None:
+        mean = values.mean()
+        values = mean + (values - mean) * contrast
+    if (brightness := factors.get("brightness")) is not None:
+        values = values * brightness
+    return values.round().clamp(0, 255).to(image.dtype)

@@ -1,6 +1,11 @@
-"""The stream of training crops: crop number n depends on the seed and n alone."""
+"""The stream of training crops: crop number n depends on the seed and n alone.
 
-from collections.abc import Iterator, Sequence
+Where Triton's kernels run, the processor decodes images (once, if the set can be kept) and draws
+random numbers, and the GPU cuts the crops; elsewhere the processor cuts them.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,26 +16,72 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from atrous.data.sample import Sample
 from atrous.data.shards.read import Shards
 from atrous.errors import InputError
-from atrous.train.augment import augment, augmentation
+from atrous.kernels import usable_cores
+from atrous.kernels.triton import is_usable
+from atrous.progress import Notify, Track, unheard, untracked
+from atrous.train.augment import Crop, augment, draw
+from atrous.train.decoded import Decoded, keep_decoded
 from atrous.train.recipe import Recipe
 
-Item = tuple[Tensor, Tensor] | InputError
+CPU = torch.device("cpu")
+_MOST_WORKERS = 16
 
 
-class Stream(Dataset[Item]):
-    """An endless list of crops: epoch after epoch, each a new permutation of the samples."""
+def batches(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    first_step: int,
+    rank: int,
+    world_size: int,
+    device: torch.device = CPU,
+    notify: Notify = unheard,
+    track: Track = untracked,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the batches of one process from `first_step` to the end, `accumulation_steps` a step.
 
-    def __init__(self, samples: Sequence[Sample], recipe: Recipe) -> None:
-        self.samples = samples
-        self.seed = recipe.seed
-        self.transforms = augmentation(recipe)
+    Args:
+        samples: of the training.
+        recipe: its augmentation, batches and seed.
+        first_step: steps that were done before.
+        rank: of this process.
+        world_size: number of processes.
+        device: where the training runs.
+        notify: called with a line on a set that could be kept decoded.
+        track: shows the progress of decoding such a set.
+
+    Returns:
+        image (B, h, w, C) uint8 and target (B, h, w) uint8: on a GPU if Triton's kernels run on it,
+        else in memory.
+    """
+    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
+    positions = [
+        range((batch * world_size + rank) * size, (batch * world_size + rank + 1) * size)
+        for batch in range(first_step * recipe.accumulation_steps, total)
+    ]
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # set by torchrun
+    # By the device alone: were it by free memory, a resume might go another way.
+    in_triton = is_usable(device.type)
+    kept = None
+    if recipe.keep_decoded and len(positions) * size >= 2 * len(samples):
+        home = device if in_triton else CPU
+        kept = keep_decoded(samples, home, neighbours, notify, track)
+    source = samples if kept is None else kept
+    order, workers = Order(samples, recipe.seed), _workers(recipe, device, neighbours)
+    if in_triton:
+        return _cut_by_triton(source, order, recipe, positions, device, workers)
+    loaded = _loaded(Stream(source, order, recipe, cut), positions, workers)
+    return ((moved(image, device), moved(target, device)) for image, target in loaded)
+
+
+class Order:
+    """Which sample each position shows: epoch after epoch, each a new permutation."""
+
+    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
+        self.samples, self.seed = samples, seed
         self.epoch, self.order = -1, np.empty(0, np.int64)  # of the latest epoch
 
-    def __getitem__(self, position: int) -> Item:
-        """Return image (h, w, C) uint8 and target (h, w) uint8, or the error of damaged files.
-
-        Raised in a worker process, an error would print a page of text.
-        """
+    def __call__(self, position: int) -> int:
+        """Return the index of a sample."""
         epoch, place = divmod(position, len(self.samples))
         if epoch != self.epoch:
             rng = np.random.default_rng([self.seed, epoch])
@@ -38,11 +89,45 @@ class Stream(Dataset[Item]):
                 self.epoch, self.order = epoch, self.samples.order(rng)
             else:
                 self.epoch, self.order = epoch, rng.permutation(len(self.samples))
+        return int(self.order[place])
+
+
+class Stream(Dataset[Any]):
+    """An endless list of batches, each given by the positions of its crops."""
+
+    def __init__(
+        self,
+        source: Sequence[Sample] | Decoded,
+        order: Order,
+        recipe: Recipe,
+        make: Callable[[Iterable[tuple[Sample, Crop]], tuple[int, int]], Any],
+    ) -> None:
+        """Read samples from `source`; `make` takes them, their crops and the size of crops."""
+        self.source, self.order, self.recipe, self.make = source, order, recipe, make
+
+    def __getitem__(self, positions: range) -> Any:
+        """Return what `make` returns, or the error of damaged files.
+
+        Raised in a worker process, an error would print a page of text.
+        """
         try:
-            sample = self.samples[int(self.order[place])]
+            return self.make(map(self._drawn, positions), self.recipe.crop_size)
         except InputError as error:
             return error
-        return augment(sample, self.transforms, mixed_seed(self.seed, position))
+
+    def _drawn(self, position: int) -> tuple[Sample, Crop]:
+        sample = self.source[self.order(position)]
+        return sample, draw_at(position, sample.label.shape, self.recipe)
+
+
+def draw_at(position: int, size: Sequence[int], recipe: Recipe) -> Crop:
+    """Draw the crop of a position from an image of (height, width) `size`."""
+    return draw(size, recipe, mixed_seed(recipe.seed, position))
+
+
+def cut(pairs: Iterable[tuple[Sample, Crop]], size: tuple[int, int]) -> Any:
+    """Cut a batch on the CPU."""
+    return default_collate([augment(sample, crop, size) for sample, crop in pairs])
 
 
 def mixed_seed(*parts: int) -> int:
@@ -50,35 +135,62 @@ def mixed_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def batches(
-    samples: Sequence[Sample], recipe: Recipe, first_step: int, rank: int, world_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of one process from `first_step` to the end, `accumulation_steps` a step.
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device, without waiting for a GPU."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    # Pinned here: a thread of the loader must not call CUDA while a step is captured as a graph.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
-    Yields:
-        image (B, h, w, C) uint8 and target (B, h, w) uint8.
-    """
-    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
-    positions = [
-        [(batch * world_size + rank) * size + i for i in range(size)]
-        for batch in range(first_step * recipe.accumulation_steps, total)
-    ]
+
+def _cut_by_triton(
+    source: Sequence[Sample] | Decoded,
+    order: Order,
+    recipe: Recipe,
+    positions: Sequence[range],
+    device: torch.device,
+    workers: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches that are cut on `device`; the next is prepared while it computes."""
+    from atrous.train.packed import Packed, cut_packed, pack, pack_kept
+
+    def on_device(kept: Decoded, batch: range) -> Packed:
+        indices = [order(position) for position in batch]
+        sizes = kept.sizes[indices].tolist()
+        crops = [draw_at(*pair, recipe) for pair in zip(batch, sizes, strict=True)]
+        return pack_kept(kept, zip(indices, crops, strict=True))
+
+    if not isinstance(source, Decoded):
+        loaded = _loaded(Stream(source, order, recipe, pack), positions, workers)
+    elif source.pixels.device.type != device.type:  # in memory: only copied, which needs no worker
+        loaded = _loaded(Stream(source, order, recipe, pack), positions, 0)
+    else:
+        loaded = (on_device(source, batch) for batch in positions)
+    for pixels, table, channels in loaded:
+        packed = Packed(moved(pixels, device), moved(table, device), channels)
+        yield cut_packed(packed, recipe)
+
+
+def _workers(recipe: Recipe, device: torch.device, neighbours: int) -> int:
+    """Return the number of processes that read images; they leave the CPU to a training on it."""
+    if recipe.num_workers is not None:
+        return recipe.num_workers
+    if device.type == "cpu":
+        return max(1, usable_cores() // 8)
+    return min(max(usable_cores() // neighbours - 1, 1), _MOST_WORKERS)
+
+
+def _loaded(stream: Stream, positions: Sequence[range], workers: int) -> Iterator[Any]:
+    """Yield the batches of a stream, read in processes; raise its first error."""
     loader = DataLoader(
-        Stream(samples, recipe),
-        batch_sampler=positions,
-        collate_fn=_collate,
+        stream,
+        batch_size=None,  # the stream makes whole batches
+        sampler=positions,
         generator=torch.Generator(),  # the global one would change the step's dropout
-        num_workers=recipe.num_workers,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if recipe.num_workers else None,
+        num_workers=workers,
+        prefetch_factor=None if not workers else 4 if workers == 1 else 2,
     )
     for batch in loader:
         if isinstance(batch, InputError):
             raise batch
         yield batch
-
-
-def _collate(items: list[Item]) -> Any:
-    """Return a batch, or the first error."""
-    errors = (item for item in items if isinstance(item, InputError))
-    return next(errors, None) or default_collate(items)

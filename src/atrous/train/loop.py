@@ -86,7 +86,7 @@ def train(
         network: trained instead of the recipe's; it has the interface of the networks of
             `atrous.models`. Its run can be scored and resumed, but not loaded by name.
         notify: called with lines on the data, and warnings.
-        track: shows the progress of counting the labels.
+        track: shows the progress of counting the labels, and of decoding the images.
 
     Returns:
         scores.json: the best validation, or the last step if there is no split val.
@@ -107,17 +107,28 @@ def train(
     if state is not None:
         training.restore(state, out)
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
+    loader = _loader(training, samples, notify, track)
     exact = algorithms(deterministic=recipe.deterministic)
     with exact, checkpoint.Writer(out, accelerator.device) as writer:
-        _take_steps(training, samples, held_out, record, writer, on_step)
+        _take_steps(training, loader, held_out, record, writer, on_step)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
 
 
+def _loader(
+    training: "Training", samples: Sequence[Sample], notify: Notify, track: Track
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the batches of this process; only the main process reports."""
+    accelerator = training.accelerator
+    place = accelerator.process_index, accelerator.num_processes, accelerator.device
+    reports = (notify, track) if accelerator.is_main_process else ()
+    return batches(samples, training.recipe, training.step, *place, *reports)
+
+
 def _take_steps(
     training: "Training",
-    samples: Sequence[Sample],
+    loader: Iterator[tuple[Tensor, Tensor]],
     held_out: Sequence[Sample] | None,
     record: Record,
     writer: checkpoint.Writer,
@@ -125,8 +136,6 @@ def _take_steps(
 ) -> None:
     """Take the remaining steps; log, validate and save in between."""
     recipe, accelerator = training.recipe, training.accelerator
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    loader = batches(samples, recipe, training.step, rank, world_size)
     losses: list[Tensor] = []  # (2,) each
     first_step, started = training.step, time.perf_counter()
     for step in range(first_step + 1, recipe.num_steps + 1):

@@ -27,6 +27,8 @@ from atrous.train.recipe import Recipe
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """Packages that a result depends on."""
+HOW_TO_READ = {"num_workers", "keep_decoded"}
+"""Fields of a recipe that change no crop, so that a resume may have others."""
 
 
 def describe(
@@ -94,7 +96,7 @@ def claim(
         raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
     theirs = Run.read(out)
     old, new = recipe_of(out, theirs).to_dict(), run.recipe
-    if changed := [name for name in new if new[name] != old[name]]:
+    if changed := [name for name in new if new[name] != old[name] and name not in HOW_TO_READ]:
         name = changed[0]
         raise InputError(
             f"{out}: was started with {name} {old[name]}, not {new[name]}; "

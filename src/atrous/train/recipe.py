@@ -85,7 +85,7 @@ class Recipe:
     saturation: Amount = 0.3
     """Saturation jitter, as a fraction up or down."""
     hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
-    """Hue jitter, 0 to 0.5; slow (40 ms an image)."""
+    """Hue jitter, 0 to 0.5; slow on a CPU (40 ms an image)."""
     gamma: Amount = 0.0
     """Gamma jitter: the exponent is drawn from 1 / (1 + gamma) to 1 + gamma."""
 
@@ -135,8 +135,12 @@ class Recipe:
     """Capture the training step as a CUDA graph; on one GPU, in fp32 and bf16."""
     deterministic: bool = True
     """On a GPU, use algorithms that give the same bits each time, so that a resume is exact."""
-    num_workers: Natural = 1
-    """Processes that read and augment images; 0 for the training process itself."""
+    keep_decoded: bool = True
+    """Decode the training images once and keep them, on the GPU or in memory, if they take no more
+    than a quarter of what is free there."""
+    num_workers: Natural | None = None
+    """Processes that read and augment images, 0 for the training process itself; left out, what
+    the machine has. Where a GPU augments images that are kept, none is started."""
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     """Seed of initial weights, order, augmentation and dropout."""
 

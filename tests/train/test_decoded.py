@@ -190,6 +190,10 @@ def resumed_training_is_exact(folder: str) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_resume_may_read_the_images_otherwise(tmp_path: Path) -> None:
+    resumed_training_is_exact(str(tmp_path))
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("check", ["triton_cuts_the_same_crops", "resumed_training_is_exact"])

@@ -50,8 +50,7 @@ def batches(
         track: shows the progress of decoding such a set.
 
     Returns:
-        image (B, h, w, C) uint8 and target (B, h, w) uint8: on a GPU if Triton's kernels run on it,
-        else in memory.
+        image (B, h, w, C) uint8 and target (B, h, w) uint8, on `device`.
     """
     size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
     positions = [

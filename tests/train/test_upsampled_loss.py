@@ -157,7 +157,10 @@ def test_what_is_not_a_number_is_not_hidden(way: str) -> None:
     assert upsampled_loss(logits, target, 4, Recipe()).isnan()
 
 
-def test_a_train_id_beyond_the_classes_is_an_error(way: str) -> None:
+def test_a_train_id_beyond_the_classes_is_an_error() -> None:
+    """On a CPU; asking for it would keep a GPU waiting."""
+    if kernel("upsampled_loss") is None:
+        pytest.skip("no library for this machine")
     logits, target = batch(5, (20, 30), 4)
     target[0, 0, 0] = 5
     with pytest.raises(AssertionError, match="train id"):

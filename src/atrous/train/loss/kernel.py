@@ -5,6 +5,7 @@ from torch import Tensor
 
 from atrous import kernels
 from atrous.kernels.loss import BAND_ROWS, sum_losses
+from atrous.taxonomy import IGNORE_INDEX
 from atrous.train.loss.strips import Batch, Factors
 
 
@@ -13,9 +14,16 @@ def is_available() -> bool:
     return kernels.is_available("upsampled_loss")
 
 
+def count(target: Tensor, classes: int) -> Tensor:
+    """Compute `strips.count`."""
+    counts = torch.bincount(target.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    assert not counts[classes:].any(), "a train id is not below the number of classes"
+    return counts[:classes]
+
+
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     """Compute `strips.measure`."""
-    losses = batch.logits.new_zeros(batch.target.shape)
+    losses = torch.zeros(batch.target.shape)
     _, probabilities, common = _run(batch, factors, losses=losses)
     return losses, probabilities, common
 
@@ -23,8 +31,8 @@ def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
 def differentiate(batch: Batch, factors: Factors, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """Compute `strips.differentiate`; the gradient is channels-last."""
     images, classes, height, width = batch.logits.shape
-    gradient = batch.logits.new_zeros(images, height, width, classes)
-    seams = batch.logits.new_zeros(images, (height - 1) // BAND_ROWS, width, classes)
+    gradient = torch.zeros(images, height, width, classes)
+    seams = torch.zeros(images, (height - 1) // BAND_ROWS, width, classes)
     loss, _, _ = _run(batch, factors, kept=kept, gradient=gradient, seams=seams)
     inner = gradient[:, BAND_ROWS::BAND_ROWS]  # rows that two bands add to
     inner += seams
@@ -41,9 +49,11 @@ def _run(
     seams: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fill the tensors that are given; return the three sums of `sum_losses`, float64."""
-    tables = (factors.own, factors.every, factors.dice_own, factors.dice_every)
+    none = torch.zeros_like(factors.own)
+    dice = (none if table is None else table for table in (factors.dice_own, factors.dice_every))
+    tables = (factors.own, factors.every, *dice)
     sums = sum_losses(
-        batch.logits.detach().permute(0, 2, 3, 1).contiguous().numpy(),
+        batch.logits.detach().float().permute(0, 2, 3, 1).contiguous().numpy(),
         batch.target.contiguous().numpy(),
         batch.stride,
         [table.numpy() for table in tables],

@@ -4,9 +4,8 @@ The sums are linear in the log-probabilities (cross-entropy) and in the probabil
 its derivatives are known), so the gradient of a strip does not depend on other strips.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ class Batch:
     """Logits of a network, and the targets at full size."""
 
     logits: Tensor
-    """(B, K, h, w) float32."""
+    """(B, K, h, w), any float type; computed in float32."""
     target: Tensor
     """(B, H, W) uint8 train ids; K and above is ignored."""
     stride: int
@@ -38,8 +37,14 @@ class Factors:
 
     own: Tensor
     every: Tensor
-    dice_own: Tensor
-    dice_every: Tensor
+    dice_own: Tensor | None = None
+    dice_every: Tensor | None = None
+
+
+def count(target: Tensor, classes: int) -> Tensor:  # uint8, any shape
+    """Return the pixels of each class, (K,)."""
+    # torch.bincount would wait for a GPU
+    return torch.stack([(target == k).sum() for k in range(classes)])
 
 
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,9 +55,9 @@ def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
         probabilities over the labelled pixels, (K,), and over the pixels of the class, (K,).
     """
     losses = torch.zeros_like(batch.target, dtype=torch.float32)
-    sums = batch.logits.new_zeros(2, batch.logits.shape[1])
+    sums = torch.zeros(2, batch.logits.shape[1], device=batch.logits.device)
     for cells, pixels in _strips(batch):
-        full, truth = _upsampled(batch.logits[:, :, cells], cells, pixels, batch)
+        full, truth = _upsampled(batch.logits[:, :, cells].float(), cells, pixels, batch)
         log_p = full.log_softmax(1)  # (B, K, n, W)
         losses[:, pixels] = _cross_entropy(log_p, truth, factors)
         p = log_p.exp() * truth.any(1, keepdim=True)  # (B, K, n, W)
@@ -60,45 +65,30 @@ def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     return losses, sums[0], sums[1]
 
 
-def differentiate(
-    batch: Batch, factors: Factors, kept: Tensor | None, *, compiled: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return the sum of the cross-entropy, and the gradient of both sums, (B, K, h, w).
+def differentiate(batch: Batch, factors: Factors, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the sum of the cross-entropy, and the gradient of both sums, (B, K, h, w) float32.
 
     Args:
         batch: the pixels.
         factors: of the two sums.
         kept: (B, H, W) bool, the pixels whose cross-entropy counts; None for all.
-        compiled: use torch.compile for a strip's arithmetic.
     """
-    sums = _compiled() if compiled else _sums
-    loss = batch.logits.new_zeros(())
-    gradient = torch.zeros_like(batch.logits)
+    loss = torch.zeros((), device=batch.logits.device)
+    gradient = torch.zeros_like(batch.logits, dtype=torch.float32)
     for cells, pixels in _strips(batch):
-        part = batch.logits[:, :, cells].detach().requires_grad_()
-        counted = None if kept is None else kept[:, pixels]
+        part = batch.logits[:, :, cells].detach().float().requires_grad_()
         with torch.enable_grad():
-            entropy, total = sums(*_upsampled(part, cells, pixels, batch), factors, counted)
+            full, truth = _upsampled(part, cells, pixels, batch)
+            log_p = full.log_softmax(1)  # (B, K, n, W)
+            each = _cross_entropy(log_p, truth, factors)  # (B, n, W)
+            entropy = total = (each if kept is None else each * kept[:, pixels]).sum()
+            if factors.dice_own is not None and factors.dice_every is not None:
+                dice = log_p.exp() * _factor(truth, factors.dice_own, factors.dice_every)
+                total = entropy + dice.sum()
             (slope,) = torch.autograd.grad(total, part)
         gradient[:, :, cells] += slope
         loss += entropy.detach()
     return loss, gradient
-
-
-def _sums(
-    full: Tensor, truth: Tensor, factors: Factors, kept: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return a strip's cross-entropy, and its sum with the strip's part of Dice."""
-    log_p = full.log_softmax(1)  # (B, K, n, W)
-    each = _cross_entropy(log_p, truth, factors)  # (B, n, W)
-    entropy = (each if kept is None else each * kept).sum()
-    dice = log_p.exp() * _factor(truth, factors.dice_own, factors.dice_every)
-    return entropy, entropy + dice.sum()
-
-
-@cache
-def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
-    return torch.compile(_sums)
 
 
 def _strips(batch: Batch) -> Iterator[tuple[slice, slice]]:

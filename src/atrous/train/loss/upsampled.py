@@ -6,16 +6,18 @@ forward pass computes both for each pixel, and keeps the gradient with respect t
 earlier pass computes the values that depend on all pixels: the losses, whose largest are the
 hardest pixels, and the sums over each class, for Dice.
 
-`kernel` computes the sums over pixels in C on a CPU, `strips` in torch on any device.
+`kernel` computes the sums over pixels in C on a CPU, `gpu` in Triton, `strips` in torch on any
+device. Nothing here waits for a GPU, so that a training step can be captured in a CUDA graph.
 """
 
-from functools import partial
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from atrous.kernels.triton import is_usable
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train.loss import kernel as loss_kernel
 from atrous.train.loss import strips
@@ -37,8 +39,7 @@ def upsampled_loss(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) 
         stride: the network's; h = ceil(H / stride).
         recipe: class_weights, label_smoothing, ohem_fraction, dice_weight.
     """
-    pixels = target.to(torch.uint8)
-    loss: Tensor = _UpsampledLoss.apply(logits.float(), pixels, stride, recipe)
+    loss: Tensor = _UpsampledLoss.apply(logits, target.to(torch.uint8), stride, recipe)
     return loss
 
 
@@ -47,63 +48,63 @@ class _UpsampledLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> Tensor:
         loss, gradient = loss_and_gradient(Batch(logits, target, stride), recipe)
         ctx.save_for_backward(gradient)
+        ctx.dtype = logits.dtype
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * factor, None, None, None
+        return (gradient * factor).to(ctx.dtype), None, None, None
 
 
 def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the loss and its gradient with respect to `batch.logits`."""
-    measure, differentiate = loss_kernel.measure, loss_kernel.differentiate
-    if batch.logits.device.type != "cpu" or not loss_kernel.is_available():
-        measure = strips.measure
-        differentiate = partial(strips.differentiate, compiled=recipe.compile)
-    classes, smoothing = batch.logits.shape[1], recipe.label_smoothing
-    counts = _counts(batch.target, classes)
-    weights = torch.tensor(recipe.class_weights or [1.0] * classes, dtype=torch.float64)
-    own, every = (1 - smoothing) * weights, smoothing / classes * weights
-    dice_own = dice_every = torch.zeros_like(weights)
-    share, kept, added = (counts * weights).sum(), None, torch.zeros(())
+    """Return the loss and its gradient with respect to `batch.logits`, both float32."""
+    device, classes, target = batch.target.device, batch.logits.shape[1], batch.target
+    sums = _backend(device.type)
+    weights, factors = _tables(recipe.class_weights, recipe.label_smoothing, classes, device)
+    counts, kept = sums.count(target, classes).to(weights.dtype), None
+    share = (counts * weights).sum()
     if recipe.dice_weight or recipe.ohem_fraction < 1:
-        factors = _factors(batch.logits.device, own, every, dice_own, dice_every)
-        losses, probabilities, common = measure(batch, factors)
+        losses, probabilities, common = sums.measure(batch, Factors(*factors.float()))
     if recipe.ohem_fraction < 1:
-        kept = hardest(losses, batch.target != IGNORE_INDEX, recipe.ohem_fraction)
-        share = (_counts(batch.target[kept], classes) * weights).sum()
+        kept = hardest(losses, target != IGNORE_INDEX, recipe.ohem_fraction)
+        share = (sums.count(target.where(kept, IGNORE_INDEX), classes) * weights).sum()
+    factors = factors / share.masked_fill(share <= 0, torch.inf)
     if recipe.dice_weight:
-        added, dice_own, dice_every = _dice_slopes(
-            probabilities, common, counts, recipe.dice_weight
-        )
-    share = share.where(share > 0, torch.inf)
-    factors = _factors(batch.logits.device, own / share, every / share, dice_own, dice_every)
-    loss, gradient = differentiate(batch, factors, kept)
-    return loss.float() + added.to(loss.device, torch.float32), gradient
+        dice, *slopes = weighted_dice(probabilities, common, counts, recipe.dice_weight)
+        factors = torch.stack((*factors, *slopes))
+    loss, gradient = sums.differentiate(batch, Factors(*factors.float()), kept)
+    return loss.float() + dice.float() if recipe.dice_weight else loss.float(), gradient
 
 
-def _counts(target: Tensor, classes: int) -> Tensor:
-    """Return the pixels of each class, (K,) float64, on the CPU."""
-    counts = torch.bincount(target.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX].cpu()
-    assert not counts[classes:].any(), "a train id is not below the number of classes"
-    return counts[:classes].double()
+class _Backend(Protocol):
+    """The functions of `strips`."""
+
+    def count(self, target: Tensor, classes: int) -> Tensor: ...
+    def measure(self, batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]: ...
+    def differentiate(
+        self, batch: Batch, factors: Factors, kept: Tensor | None
+    ) -> tuple[Tensor, Tensor]: ...
 
 
-def _factors(device: torch.device, *tables: Tensor) -> Factors:
-    return Factors(*(table.to(device, torch.float32) for table in tables))
+def _backend(device: str) -> _Backend:
+    if is_usable(device):
+        from atrous.train.loss import gpu
+
+        return gpu
+    return loss_kernel if device == "cpu" and loss_kernel.is_available() else strips
 
 
-def _dice_slopes(
-    probabilities: Tensor, common: Tensor, counts: Tensor, weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weighted Dice loss, and its derivatives by `common` and `probabilities`, (K,)."""
-    sums = [table.cpu().double().requires_grad_() for table in (common, probabilities)]
-    with torch.enable_grad():
-        value = weight * dice(sums[1], sums[0], counts)
-    own, every = torch.autograd.grad(value, sums)
-    return value.detach(), own, every
+@lru_cache  # so that nothing is copied to the device in a step
+def _tables(
+    class_weights: tuple[float, ...], smoothing: float, classes: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the weights, (K,), and `own` and `every` of `Factors` for a sum, (2, K)."""
+    precise = torch.float32 if device.type == "mps" else torch.float64  # which mps has not
+    weights = torch.tensor(class_weights or [1.0] * classes, dtype=torch.float64)
+    own, every = (1 - smoothing) * weights, smoothing / classes * weights
+    return weights.to(device, precise), torch.stack((own, every)).to(device, precise)
 
 
 def hardest(losses: Tensor, labelled: Tensor, fraction: float) -> Tensor:
@@ -117,22 +118,38 @@ def hardest(losses: Tensor, labelled: Tensor, fraction: float) -> Tensor:
     Returns:
         (B, H, W) bool.
     """
-    count = max(1, int(fraction * int(labelled.sum())))
-    chosen = losses.where(labelled, -1.0).flatten().topk(count).indices  # (count,)
-    mask = torch.zeros_like(labelled.flatten())
-    mask[chosen] = True
-    return mask.reshape(labelled.shape) & labelled
+    count: int | Tensor
+    if losses.is_cuda:  # whose count of labelled pixels is not known here
+        most = max(1, int(fraction * labelled.numel()))
+        count = (fraction * labelled.sum().double()).long().clamp(min=1)
+    else:
+        most = count = max(1, int(fraction * int(labelled.sum())))
+    return largest(losses.where(labelled, -1.0), count, most) & labelled
 
 
-def dice(probabilities: Tensor, common: Tensor, counts: Tensor, smooth: float = 1.0) -> Tensor:
-    """Return the Dice loss.
+def largest(values: Tensor, count: int | Tensor, most: int) -> Tensor:
+    """Mark the `count` largest values, up to `most`."""
+    chosen = values.flatten().topk(most).indices  # (most,), from the largest
+    counts = torch.arange(most, device=values.device) < count
+    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
+    return mask.scatter_(0, chosen, counts).reshape(values.shape)
+
+
+def weighted_dice(
+    probabilities: Tensor, common: Tensor, counts: Tensor, weight: float, smooth: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weighted Dice loss, and its derivatives by `common` and `probabilities`, (K,).
 
     Args:
         probabilities: (K,), sum of the class's probability over all labelled pixels.
         common: (K,), the same over the pixels of the class.
         counts: (K,), pixels of the class.
+        weight: of the Dice loss.
         smooth: pixels added to both sides of the fraction.
     """
-    present = counts > 0  # (K,)
-    values = 1 - (2 * common + smooth) / (probabilities + counts + smooth)  # (K,)
-    return (values * present).sum() / present.sum().clamp(min=1)
+    present = counts.sign()  # (K,)
+    share = present * weight / present.sum().clamp(min=1)  # (K,)
+    both = probabilities + counts + smooth  # (K,)
+    coefficient = (2 * common + smooth) / both  # (K,)
+    slope = share / both  # (K,)
+    return (share * (1 - coefficient)).sum(), -2 * slope, slope * coefficient

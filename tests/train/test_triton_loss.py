@@ -64,7 +64,7 @@ def compare_sizes() -> None:
     compare(19, (8, 8), 8, recipe(19))
     compare(182, (9, 7), 8, Recipe(label_smoothing=0.1), "bfloat16")
     compare(5, (17, 6), 16, recipe(5), "float16")
-    compare(64, (5, 3), 32, Recipe())
+    compare(12, (5, 3), 32, Recipe())
     compare(1, (5, 6), 4, Recipe(dice_weight=1.0, label_smoothing=0.1))
 
 

@@ -14,7 +14,7 @@ from timm.models._efficientnet_blocks import InvertedResidual
 from torch import Tensor, nn
 from triton_tools import DEVICE, run_with_triton
 
-from atrous.models import normalization
+from atrous.models import convolution
 from atrous.models.layers import ConvNormAct, Norm
 from atrous.models.normalization import FusedNorm, FusedNormAct, is_fusible, swap_norms
 
@@ -69,7 +69,7 @@ def test_activations_of_a_resnet_are_merged_with_the_norms_before_them() -> None
 def test_what_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     x, relu = torch.zeros(2, 4, 3, 3), nn.ReLU()
     assert not is_fusible(FusedNorm(4), relu, x)  # no Triton on the CPU
-    monkeypatch.setattr(normalization, "is_usable", lambda device: True)
+    monkeypatch.setattr(convolution, "is_usable", lambda device: True)
     assert is_fusible(FusedNorm(4), relu, x)
     assert not is_fusible(FusedNorm(4), nn.Tanh(), x)
     assert not is_fusible(FusedNorm(4), relu, x.double())
@@ -100,14 +100,14 @@ class Residuals(nn.Sequential):
 def compare_with_torch() -> None:
     """Compare networks and layers with the kernels and without; runs where Triton does."""
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
-    usable = normalization.is_usable
+    usable = convolution.is_usable
     for network in (start_of("resnet18"), Residuals()):
         swap_norms(network)
         found = step(deepcopy(network), DEVICE)
         assert equal(found, step(deepcopy(network), DEVICE))
-        normalization.is_usable = lambda device: False
+        convolution.is_usable = lambda device: False
         right = step(network, DEVICE)
-        normalization.is_usable = usable
+        convolution.is_usable = usable
         for ours, expected in zip(found, right, strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 

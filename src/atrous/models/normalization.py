@@ -13,7 +13,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from atrous.kernels.triton import is_usable
+from atrous.models.convolution import runs_in_triton
 
 if TYPE_CHECKING:
     from atrous.kernels.triton.norm import Activation
@@ -25,7 +25,6 @@ _ACTIVATIONS: dict[type[nn.Module], "Activation"] = {
     nn.Hardswish: "hardswish",
     nn.SiLU: "silu",
 }
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _NO_ACTIVATION = nn.Identity()
 
 
@@ -83,17 +82,14 @@ def is_fusible(norm: nn.BatchNorm2d, act: nn.Module, x: Tensor) -> bool:
     torch does the rest: torch.compile and exports, which do not see into the kernels; gradients
     through running statistics; other activations and options.
     """
-    if torch.compiler.is_compiling() or not is_usable(x.device.type):
+    if not runs_in_triton(x) or type(act) not in _ACTIVATIONS:
         return False
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return False
-    parameters = norm.weight, norm.bias, norm.running_mean
-    if type(act) not in _ACTIVATIONS or x.dtype not in _TYPES or any(p is None for p in parameters):
+    if any(part is None for part in (norm.weight, norm.bias, norm.running_mean)):
         return False
     if norm.training:
         return norm.momentum is not None and x.numel() > x.shape[1]
     needed = x.requires_grad or norm.weight.requires_grad or norm.bias.requires_grad
-    return x.numel() > 0 and not (needed and torch.is_grad_enabled())
+    return not (needed and torch.is_grad_enabled())
 
 
 def fused(norm: nn.BatchNorm2d, act: nn.Module, x: Tensor) -> Tensor:  # (B, C, h, w)

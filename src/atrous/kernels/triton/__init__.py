@@ -8,6 +8,9 @@ import os
 from functools import cache
 from subprocess import CalledProcessError
 
+# Multiplications and additions as one instruction: the default up to Triton 3.9, which warns.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
 
 @cache
 def is_usable(device: str) -> bool:

@@ -40,7 +40,8 @@ def main():
     start = time.perf_counter()
     rows = [*options.only, *["train"] * bool(options.minutes)]
     groups = [rows] if options.dry else [[row] for row in rows]
-    result = {"commit": commit(), "environment": {}, "rows": [], "errors": [], "seconds": {}}
+    result = {"commit": commit(), "environment": {}, "rows": []}
+    result |= {"errors": [], "warnings": [], "seconds": {}}
     with tempfile.TemporaryDirectory() as folder:
         following = [(group, Path(folder) / f"{'-'.join(group)}.json") for group in groups]
         child = begin(options, *following[0])
@@ -106,7 +107,7 @@ def merge(result, rows, path, fault):
     """Add what the process of some rows wrote before it ended."""
     part = json.loads(path.read_text()) if path.exists() else {}
     result["environment"] = result["environment"] or part.get("environment", {})
-    for name in ("rows", "errors"):
+    for name in ("rows", "errors", "warnings"):
         result[name] += part.get(name, [])
     result["seconds"] |= part.get("seconds", {})
     if fault:

@@ -14,8 +14,14 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+WARM_UP = 5
+"""Calls before the first timed one; a training captures its graph in the fourth."""
 BURST = 0.03
 """Seconds of calls between two events, so that the device does not wait for single launches."""
+
+
+class AbsentError(Exception):
+    """A peer that is not there; no error."""
 
 
 class Bench:
@@ -24,7 +30,7 @@ class Bench:
     def __init__(self, path, options):
         self.path, self.options, self.dry = Path(path), options, options["dry"]
         self.device = torch.device("cpu" if self.dry else "cuda")
-        self.row, self.kept = "", {"rows": [], "errors": [], "seconds": {}}
+        self.row, self.kept = "", {"rows": [], "errors": [], "warnings": [], "seconds": {}}
         self.generator = torch.Generator().manual_seed(0)
 
     @contextmanager
@@ -32,22 +38,35 @@ class Bench:
         """Keep an error, and go on after the block."""
         try:
             yield
+        except AbsentError as reason:
+            self.report(case, left_out=str(reason))
         except Exception as error:
             message = (str(error).strip().splitlines() or [""])[0]
-            place = f"{self.row} {case}".strip()
-            print(f"  {place}: {type(error).__name__}: {message}", flush=True)
-            entry = {"place": place, "error": f"{type(error).__name__}: {message}"}
-            self.kept["errors"].append(entry | {"trace": traceback.format_exc(limit=-4)[-1500:]})
-            self.save()
+            self.failed(case, f"{type(error).__name__}: {message}", traceback.format_exc(limit=-4))
 
-    def compare(self, case, builders, *, images=0, memory=False, **facts):
+    def failed(self, case, error, trace=""):
+        """Print and keep an error."""
+        place = f"{self.row}: {case}" if case else self.row
+        print(f"{place}: {error}", flush=True)
+        self.kept["errors"].append({"place": place, "error": error, "trace": trace[-1500:]})
+        self.save()
+
+    def notice(self, line):
+        """Take a line of a training; that it goes on without a graph is an error here."""
+        if line.startswith("no CUDA graph"):
+            self.failed("", line)
+        else:
+            print(line, flush=True)
+
+    def compare(self, case, builders, *, images=0, memory=(), **facts):
         """Time what each builder returns, and report it.
 
         Args:
             case: its name.
             builders: functions that return a call, by name; the first is ours.
             images: of one call, for rates.
-            memory: report the peak above what is held before a call.
+            memory: names of those whose peak above what is held before a call is reported; a
+                replayed graph has its memory before.
             facts: further values of the result.
         """
         calls = self.built(case, builders)
@@ -55,7 +74,8 @@ class Bench:
         result = {"ms": {name: short(ms) for name, (ms, _) in times.items()}}
         result["host_ms"] = {name: short(host) for name, (_, host) in times.items()}
         if memory and not self.dry:
-            result["peak_mib"] = {name: short(self._peak(call)) for name, call in calls.items()}
+            names = [name for name in memory if name in calls]
+            result["peak_mib"] = {name: short(self._peak(calls[name])) for name in names}
         if images:
             rates = {name: short(1000 * images / ms) for name, (ms, _) in times.items()}
             result["images_per_second"] = rates
@@ -69,7 +89,7 @@ class Bench:
         for name, build in builders.items():
             with self.surviving(f"{case}, {name}"):
                 call = build()
-                for _ in range(1 if self.dry else 3):
+                for _ in range(1 if self.dry else WARM_UP):
                     call()
                 self.synchronize()
                 calls[name] = call
@@ -77,10 +97,11 @@ class Bench:
 
     def check(self, case, bound, **values):
         """Report distances from a reference; one above the bound, or NaN, is an error."""
-        self.report(case, bound=bound, **{name: short(value) for name, value in values.items()})
+        far = {name: float(value) for name, value in values.items()}
+        self.report(case, bound=bound, **{name: short(value) for name, value in far.items()})
         with self.surviving(case):
-            far = {name: value for name, value in values.items() if not value <= bound}
-            assert not far, f"above {bound}: {far}"
+            above = {name: value for name, value in far.items() if not value <= bound}
+            assert not above, f"above {bound}: {above}"
 
     def report(self, case, **values):
         """Print and keep a result; values by name of the contender make a table."""
@@ -141,6 +162,11 @@ class Bench:
             print(f"    {kernel['ms']:8} ms {kernel['count']:5} x {kernel['kernel']}")
         self.kept["rows"][-1]["top"] = top
         self.save()
+
+    def warn(self, message, *rest):
+        """Keep a warning once; takes the place of `warnings.showwarning`."""
+        if (line := str(message)[:300]) not in self.kept["warnings"]:
+            self.kept["warnings"].append(line)
 
     def normal(self, *shape, dtype=torch.float32, scale=1.0):
         """Return the same random numbers on any device; four axes lie channels last."""

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from importlib import import_module
 
 import torch
@@ -27,6 +28,8 @@ MODULES = {
 def main():
     path, options = sys.argv[1], json.loads(sys.argv[2])
     bench = Bench(path, options)
+    warnings.showwarning = bench.warn
+    warnings.filterwarnings("error", message="no CUDA graph")  # of the runtimes
     functions = {}
     for name in options["rows"]:
         bench.row = name

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,23 +34,25 @@ ROWS = {
     "loader": "crops from the data path, and a training of 200 steps",
 }
 """In the order in which they run."""
+PARITY = ("parity-kernels", "parity-fp32", "parity-bf16", "parity-steps")
+"""Run at the same time, since nothing is timed, and Triton compiles for most of it."""
 
 
 def main():
     options = parse()
     start = time.perf_counter()
-    rows = [*options.only, *["train"] * bool(options.minutes)]
-    groups = [rows] if options.dry else [[row] for row in rows]
     result = {"commit": commit(), "environment": {}, "rows": []}
     result |= {"errors": [], "warnings": [], "seconds": {}}
     with tempfile.TemporaryDirectory() as folder:
-        following = [(group, Path(folder) / f"{'-'.join(group)}.json") for group in groups]
-        child = begin(options, *following[0])
-        for index, (group, path) in enumerate(following):
-            # The next process loads its packages meanwhile, and then waits for its turn.
-            coming = begin(options, *following[index + 1]) if group != groups[-1] else None
-            merge(result, group, path, finish(child, limit(options, group)))
-            child = coming
+        waiting = [[]]
+        for groups in [*stages(options), []]:
+            # The next processes load their packages meanwhile, and then wait for their turn.
+            waiting.append([Child(options, rows, Path(folder)) for rows in groups])
+            running = waiting.pop(0)
+            for child in running:
+                child.go()
+            for child in running:
+                child.finish(result)
     result["seconds"]["all"] = round(time.perf_counter() - start, 1)
     for error in result["errors"]:
         print(f"error: {error['place']}: {error['error']}")
@@ -67,51 +70,61 @@ def parse():
     parser.add_argument("--data", type=Path, help="folder with dataset.toml; else it is generated")
     parser.add_argument("--run", type=Path, help="run folder for the photos; else random weights")
     parser.add_argument("--out", type=Path, help="a file for the JSON, too")
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds for a row at most")
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds for a row at most")
     parser.add_argument("--dry", action="store_true", help="tiny, in Triton's interpreter")
     return parser.parse_args()
 
 
-def begin(options, rows, path):
-    """Start the process of some rows; it waits for a line before it begins."""
-    known = {"data": options.data, "run": options.run, "minutes": options.minutes}
-    known |= {"dry": options.dry, "rows": rows}
-    command = [sys.executable, str(HERE / "gpu_rows.py"), str(path), json.dumps(known, default=str)]
-    source = str(HERE.parent / "src")
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]),
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # a resume to the bit needs it before CUDA is used
-    }
+def stages(options):
+    """Return what runs one after the other: the rows of processes that run at the same time."""
+    rows = [*options.only, *["train"] * bool(options.minutes)]
+    split = [PARITY if row == "parity" else (row,) for row in rows]
     if options.dry:
-        environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True)
+        return [[[part for parts in split for part in parts]]]
+    return [[[part] for part in parts] for parts in split]
 
 
-def finish(child, seconds):
-    """Let the process begin; return what went wrong, or nothing."""
-    try:
-        child.communicate("go\n", timeout=seconds)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-        return f"did not end within {seconds:.0f} s"
-    return f"ended with code {child.returncode}" if child.returncode else ""
+class Child:
+    """A process of some rows; it waits for a line before it begins."""
 
+    def __init__(self, options, rows, folder):
+        self.rows, self.path = rows, folder / f"{rows[0]}.json"
+        self.seconds = len(rows) * options.limit + 60 * options.minutes * ("train" in rows)
+        known = {"data": options.data, "run": options.run, "minutes": options.minutes}
+        text = json.dumps(known | {"dry": options.dry, "rows": rows}, default=str)
+        source = str(HERE.parent / "src")
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]),
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # a resume to the bit needs it from the start
+        }
+        if options.dry:
+            environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, str(HERE / "gpu_rows.py"), str(self.path), text]
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True)
 
-def limit(options, rows):
-    """Return the seconds that rows may take."""
-    return len(rows) * options.limit + 60 * options.minutes * ("train" in rows)
+    def go(self):
+        self.end = time.monotonic() + self.seconds
+        with suppress(BrokenPipeError):  # it has failed already
+            self.process.stdin.write("go\n")
+            self.process.stdin.close()
 
-
-def merge(result, rows, path, fault):
-    """Add what the process of some rows wrote before it ended."""
-    part = json.loads(path.read_text()) if path.exists() else {}
-    result["environment"] = result["environment"] or part.get("environment", {})
-    for name in ("rows", "errors", "warnings"):
-        result[name] += part.get(name, [])
-    result["seconds"] |= part.get("seconds", {})
-    if fault:
-        result["errors"].append({"place": " ".join(rows), "error": fault})
+    def finish(self, result):
+        """Add what the process wrote before it ended, and what went wrong."""
+        fault = ""
+        try:
+            if code := self.process.wait(max(self.end - time.monotonic(), 0)):
+                fault = f"ended with code {code}"
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            fault = f"did not end within {self.seconds:.0f} s"
+        part = json.loads(self.path.read_text()) if self.path.exists() else {}
+        result["environment"] = result["environment"] or part.get("environment", {})
+        for name in ("rows", "errors", "warnings"):
+            result[name] += part.get(name, [])
+        result["seconds"] |= part.get("seconds", {})
+        if fault:
+            result["errors"].append({"place": " ".join(self.rows), "error": fault})
 
 
 def commit():

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import Counter
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -31,7 +32,11 @@ class Bench:
         self.path, self.options, self.dry = Path(path), options, options["dry"]
         self.device = torch.device("cpu" if self.dry else "cuda")
         self.row, self.kept = "", {"rows": [], "errors": [], "warnings": [], "seconds": {}}
-        self.generator = torch.Generator().manual_seed(0)
+
+    @cached_property
+    def generator(self):
+        """Of the random numbers on the device, which is not touched before."""
+        return torch.Generator(self.device).manual_seed(0)
 
     @contextmanager
     def surviving(self, case=""):
@@ -116,8 +121,10 @@ class Bench:
         self.save()
 
     def save(self):
-        """Write what is known so far."""
-        self.path.write_text(json.dumps(self.kept))
+        """Write what is known so far; a process that is killed leaves a whole file."""
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(json.dumps(self.kept))
+        temporary.replace(self.path)
 
     def captured(self, call, repeats=1):
         """Return a CUDA graph of `repeats` calls; where there is no GPU, the call itself."""
@@ -169,14 +176,15 @@ class Bench:
             self.kept["warnings"].append(line)
 
     def normal(self, *shape, dtype=torch.float32, scale=1.0):
-        """Return the same random numbers on any device; four axes lie channels last."""
-        values = (scale * torch.randn(shape, generator=self.generator)).to(self.device, dtype)
+        """Return random numbers on the device; four axes lie channels last."""
+        values = scale * torch.randn(shape, generator=self.generator, device=self.device)
+        values = values.to(dtype)
         return values.to(memory_format=torch.channels_last) if len(shape) == 4 else values
 
     def integers(self, high, *shape):
-        """Return random uint8 below `high`."""
-        values = torch.randint(0, high, shape, dtype=torch.uint8, generator=self.generator)
-        return values.to(self.device)
+        """Return random uint8 below `high`, on the device."""
+        place = {"generator": self.generator, "device": self.device}
+        return torch.randint(0, high, shape, dtype=torch.uint8, **place)
 
     def synchronize(self):
         """Wait for the device."""

@@ -13,7 +13,10 @@ import torch
 from gpu_bench import Bench
 
 MODULES = {
-    "parity": "gpu_parity",
+    "parity-kernels": "gpu_parity",
+    "parity-fp32": "gpu_parity",
+    "parity-bf16": "gpu_parity",
+    "parity-steps": "gpu_parity",
     "labels": "gpu_logits",
     "loss": "gpu_logits",
     "layers": "gpu_layers",
@@ -34,7 +37,7 @@ def main():
     for name in options["rows"]:
         bench.row = name
         with bench.surviving():
-            functions[name] = getattr(import_module(MODULES[name]), name)
+            functions[name] = getattr(import_module(MODULES[name]), name.replace("-", "_"))
     if not sys.stdin.readline():  # waits for the row before; at the end of the file, all ended
         return
     if not options["dry"] and not torch.cuda.is_available():
@@ -42,7 +45,8 @@ def main():
         with bench.surviving():
             raise RuntimeError("torch finds no GPU here; --dry needs none")
         return
-    bench.kept["environment"] = environment(bench)
+    with bench.surviving("environment"):
+        bench.kept["environment"] = environment(bench)
     for name, function in functions.items():
         bench.row, start = name, time.perf_counter()
         with bench.surviving():

@@ -26,7 +26,8 @@ def run(*arguments: object) -> tuple[int, str, dict[str, Any]]:
 def test_every_row(tmp_path: Path) -> None:
     code, printed, result = run("--minutes", 0.02, "--out", tmp_path / "result.json")
     assert code == 0 and not result["errors"], printed
-    rows = {"parity", "labels", "loss", "layers", "step", "photo", "loader", "train"}
+    rows = {"labels", "loss", "layers", "step", "photo", "loader", "train"}
+    rows |= {f"parity-{part}" for part in ("kernels", "fp32", "bf16", "steps")}
     assert {row["row"] for row in result["rows"]} == rows == result["seconds"].keys() - {"all"}
     assert json.loads((tmp_path / "result.json").read_text()) == result
 

@@ -1,6 +1,6 @@
 """Everything that a GPU is used for, beside its peers, in one run; the kernels' parity first.
 
-    PYTHONPATH=src python benchmarks/gpu.py                    # under four minutes
+    PYTHONPATH=src python benchmarks/gpu.py                    # all rows
     PYTHONPATH=src python benchmarks/gpu.py --only loss step   # some rows
     PYTHONPATH=src python benchmarks/gpu.py --minutes 10 --data CAMVID --run runs/camvid
     PYTHONPATH=src python benchmarks/gpu.py --dry              # tiny, on the processor

@@ -1,10 +1,12 @@
 """Networks in torch as they run on a GPU: graphs by a double, labels in Triton's interpreter."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from triton_tools import run_with_triton
 
 from atrous.infer.runtimes import torch_network
-from atrous.infer.runtimes.torch_network import Graphs, TorchNetwork
+from atrous.infer.runtimes.torch_network import Graphs, TorchNetwork, cuda_capture
 from atrous.models.bf16 import Bf16
 from atrous.models.catalogue import BACKBONES, MODELS
 from atrous.models.photo import PhotoNetwork
@@ -119,6 +121,72 @@ def test_a_capture_that_fails_is_said_once() -> None:
     [message] = [str(warning.message) for warning in caught]
     assert "\n" not in message
     assert message.startswith("no CUDA graph (operation not permitted): ")
+
+
+def test_after_a_capture_that_fails_no_graph_is_replayed() -> None:
+    double = Double()
+
+    def fail_the_second(*arguments: Any) -> Any:
+        if double.captured:
+            raise RuntimeError("operation not permitted")
+        return double(*arguments)
+
+    graphs = Graphs(CPU, fail_the_second)
+    with pytest.warns(UserWarning, match="no CUDA graph"):
+        for width in (1, 1, 2, 2):
+            assert_exact(graphs, random_images(1, 1, width, 3))
+    assert double.replays == 1
+    assert_exact(graphs, random_images(1, 1, 1, 3))
+    assert double.replays == 1
+
+
+def test_a_recording_begins_and_ends_outside_of_inference_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else torch's tensors for seeds, which graphs share, could not be changed by a training."""
+    modes: list[bool] = []
+
+    @contextmanager
+    def recording(*_: object, **__: object) -> Iterator[None]:
+        modes.append(torch.is_inference_mode_enabled())
+        yield
+        modes.append(torch.is_inference_mode_enabled())
+
+    def function(images: Tensor) -> Sequence[Tensor]:
+        modes.append(torch.is_inference_mode_enabled())
+        return (images + 1,)
+
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    for name in ("Stream", "CUDAGraph", "current_stream", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    with torch.inference_mode():
+        cuda_capture(CPU)(function, torch.ones(1))
+    assert modes == [True, True, False, True, False]  # twice to warm up, then recorded
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+def test_a_training_can_be_captured_after_a_photo() -> None:
+    from atrous.train.graph import CudaGraph
+
+    device = torch.device("cuda")
+    graphs = Graphs(device, cuda_capture(device))
+    images = random_images(1, 4, 6, 3)
+    with torch.inference_mode():
+        for _ in range(3):
+            found = graphs(darkness, images)
+    assert np.array_equal(found[1], 255 - images[..., 0])
+    graph = CudaGraph()
+    for _ in range(2):
+        graph.run(lambda: torch.rand(5, device=device))
+    graph.capture(lambda: torch.rand(5, device=device))
+    drawn = []
+    for replayed in (True, False):
+        torch.manual_seed(7)
+        drawn.append(graph.replay().clone() if replayed else torch.rand(5, device=device))
+    assert torch.equal(*drawn)
 
 
 class Shades(nn.Module):

@@ -21,7 +21,7 @@ from atrous.train import Recipe, StepInfo, checkpoint, loop, train
 from atrous.train.average import Average
 from atrous.train.checkpoint import Writer, load_state
 from atrous.train.determinism import algorithms
-from atrous.train.graph import WARM_UP, GraphedStep, Lead
+from atrous.train.graph import WARM_UP, CudaGraph, GraphedStep, Lead
 from atrous.train.optim import build_optimizer, load_optimizer, set_learning_rate
 
 CPU = torch.device("cpu")
@@ -154,6 +154,29 @@ def test_a_step_that_cannot_be_captured_goes_on(
     ]
     train(replace(recipe, cuda_graph=False), str(shapes), tmp_path / "eager")
     assert_same_run(tmp_path / "failing", tmp_path / "eager")
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+def test_a_capture_that_fails_on_a_gpu_changes_no_random_number() -> None:
+    waits, lines = False, []
+
+    def step(inputs: list[Tensor]) -> Tensor:
+        drawn = torch.rand(2, device="cuda") + inputs[0]
+        if waits and torch.cuda.is_current_stream_capturing():
+            drawn.cpu()  # which a capture forbids
+        return drawn
+
+    results = []
+    for waits in (True, False):
+        graphed = GraphedStep(step, CudaGraph(), torch.device("cuda"), lines.append)
+        for seed in range(6):
+            torch.manual_seed(seed)
+            results.append(graphed([torch.tensor(float(seed))]))
+        assert graphed.captured != waits
+    assert len(lines) == 1
+    assert torch.equal(torch.stack(results[:6]), torch.stack(results[6:]))
 
 
 def test_a_graphed_step_reads_its_inputs_where_they_were_captured() -> None:

@@ -53,10 +53,11 @@ class CudaGraph:
     def drop(self) -> None:
         """Clean up after a capture that failed."""
         del self.graph
-        # some versions of torch leave the generator as if the capture went on: give it a new state
-        device = torch.cuda.current_device()
-        fresh = torch.Generator(f"cuda:{device}").graphsafe_get_state()
-        torch.cuda.default_generators[device].graphsafe_set_state(fresh)
+        # some versions of torch leave the generator as if the capture went on: give it a new state,
+        # with the seed of the step, which is taken without a graph now
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+        generator.graphsafe_set_state(fresh)
 
 
 class GraphedStep:

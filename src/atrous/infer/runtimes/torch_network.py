@@ -175,6 +175,7 @@ class Graphs:
             return _Graph(function, shape, self._device, self._capture)
         except RuntimeError as error:  # what torch raises, also for lack of memory
             self._works = False
+            self._graphs.clear()  # torch may not replay them any more
             # The end of a capture fails, too: the reason is the error before it.
             reason = str(error.__context__ or error).strip().partition("\n")[0]
             warnings.warn(f"no CUDA graph ({reason}): the network runs more slowly", stacklevel=2)
@@ -238,7 +239,17 @@ def cuda_capture(device: "device") -> "Capture":
                 function(images)
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        recording = torch.cuda.graph(
+            graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+        )
+        with (
+            # the generator's tensors, made here, also serve a training, whose mode is another
+            torch.inference_mode(False),
+            # puts the stream back where the end of a recording fails
+            torch.cuda.stream(stream),
+            recording,
+            torch.inference_mode(),
+        ):
             results = function(images)
         return graph.replay, results
 

@@ -9,19 +9,24 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.backends import cudnn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from atrous.data.shapes import write_shapes
+from atrous.models import convolution
 from atrous.train import Recipe, StepInfo, checkpoint, loop, train
 from atrous.train.average import Average
 from atrous.train.checkpoint import Writer, load_state
 from atrous.train.determinism import algorithms
 from atrous.train.graph import WARM_UP, CudaGraph, GraphedStep, Lead
+from atrous.train.loss import upsampled
 from atrous.train.optim import build_optimizer, load_optimizer, set_learning_rate
 
 CPU = torch.device("cpu")
@@ -233,25 +238,59 @@ class OnMeta:
         nn.utils.clip_grad_norm_(parameters, norm)
 
 
+class OnDevice(TorchDispatchMode):
+    """Refuses the host's tensors: their copies would be wrong in a graph, or stop its capture."""
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            assert not isinstance(value, Tensor) or value.device == OnMeta.device, operation
+        return result
+
+
+@pytest.fixture
+def kernels_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the way of Triton's kernels, which do nothing."""
+    jit = pytest.importorskip("triton.runtime.jit", reason="comes with torch for CUDA on Linux")
+    monkeypatch.setattr(jit.KernelInterface, "__getitem__", lambda *_: lambda *_, **__: None)
+    for module in (convolution, upsampled):
+        monkeypatch.setattr(module, "is_usable", lambda device: device == "meta")
+    monkeypatch.setattr(convolution, "_autocast", lambda x: x)  # has no device "meta"
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.usefixtures("as_on_gpu", "kernels_on_meta")
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
 def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     rates: list[Tensor] = []
+
+    def fused(weights: list[Tensor], grads: list[Tensor], *_: Any, lr: Tensor, **__: Any) -> None:
+        rates.append(lr)
+        for weight, grad in zip(weights, grads, strict=True):  # CUDA refuses other layouts
+            lengths = zip(weight.shape, weight.stride(), grad.stride(), strict=True)
+            assert all(length == 1 or a == b for length, a, b in lengths)
+
     for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):  # not made for this device
-        monkeypatch.setattr(torch, name, lambda *lists, lr, **others: rates.append(lr))
+        monkeypatch.setattr(torch, name, fused)
     for module, name in (  # torch.optim hides its modules
         ("torch.optim.rmsprop", "_get_capturable_supported_devices"),
         ("torch.optim.optimizer", "_get_fused_kernels_supported_devices"),
     ):
         monkeypatch.setattr(sys.modules[module], name, lambda *_, **__: ["meta"])
-    monkeypatch.setattr(loop, "upsampled_loss", lambda logits, *_: logits.float().mean())
-    recipe = replace(SMALL, optimizer=optimizer, precision="bf16", clip_norm=1.0, cuda_graph=False)
+    options: dict[str, Any] = {"separable": True, "auxiliary_weight": 0.4, "dice_weight": 0.5}
+    options |= {"optimizer": optimizer, "precision": "bf16", "clip_norm": 1.0}
+    recipe = replace(SMALL, **options, accumulation_steps=2, cuda_graph=False)
     training = loop.Training(recipe, 4, (0, 1, 2), OnMeta(), fresh=False)  # type: ignore[arg-type]
-    image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
-    losses, _ = training.advance(repeat((image, image[..., 0])))
+    image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8, device="meta")
+    for _ in range(WARM_UP):  # constants and the optimiser's tensors are made
+        training.advance(repeat((image, image[..., 0])))
+    with OnDevice():
+        losses, _ = training.advance(repeat((image, image[..., 0])))
     assert losses.device.type == "meta"
     assert all(isinstance(rate, Tensor) and rate.device.type == "meta" for rate in rates)
+    assert bool(rates) == (optimizer != "rmsprop")
 
 
 def test_cudas_algorithms_are_chosen_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

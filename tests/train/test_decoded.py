@@ -1,5 +1,7 @@
 """Sets that are decoded once and kept, and batches that Triton cuts."""
 
+import multiprocessing
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from atrous.models.network import Output
 from atrous.progress import untracked
 from atrous.train.checkpoint import load_state
 from atrous.train.decoded import keep_decoded
-from atrous.train.loader import CPU, _workers, batches
+from atrous.train.loader import CPU, Stream, _workers, batches
 from atrous.train.loop import StepInfo, train
 from atrous.train.memory import available_memory
 from atrous.train.recipe import Recipe
@@ -64,6 +66,22 @@ def test_worker_processes_read_kept_sets_and_shards(tmp_path: Path) -> None:
     assert same(streamed, list(batches(shards, replace(RECIPE, num_workers=2), 0, 0, 1)))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others share memory without /dev/shm")
+def test_workers_inherit_a_kept_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.14 does not fork by default; the set would be copied to /dev/shm, often small."""
+    started = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)
+
+    def pickled(stream: Stream) -> None:
+        raise AssertionError("a kept set was pickled")
+
+    monkeypatch.setattr(Stream, "__getstate__", pickled)
+    try:
+        assert len(list(batches(shapes(tmp_path), replace(RECIPE, num_workers=1), 0, 0, 1))) == 6
+    finally:
+        multiprocessing.set_start_method(started, force=True)
+
+
 def test_a_set_that_is_read_once_is_not_kept(tmp_path: Path) -> None:
     lines: list[str] = []
     samples = shapes(tmp_path)
@@ -77,14 +95,15 @@ def test_a_set_that_is_too_large_is_streamed(
 ) -> None:
     """It is given up by the estimate, or while it is decoded."""
     lines: list[str] = []
-    need = 5 * 20 * 28 * 4
+    need, reason = 5 * 20 * 28 * 4, "more than 0.1 MB, and 5 of them promised 0.1 MB in all"
     if estimate:
+        reason = "about 0.1 MB, and 0.1 MB of memory may be taken"
         monkeypatch.setattr(atrous.train.decoded, "available_memory", lambda: 4 * need - 4)
     else:
         monkeypatch.setattr(atrous.train.decoded, "_MARGIN", 0.9)
     samples = shapes(tmp_path)
     assert len(list(batches(samples, RECIPE, 0, 0, 1, CPU, lines.append))) == 6
-    assert len(lines) == 1 and lines[0].startswith("5 training images decoded anew for each crop")
+    assert lines == [f"5 training images decoded anew for each crop: to keep them takes {reason}"]
 
 
 def test_a_damaged_file_is_an_error_of_one_line(tmp_path: Path) -> None:

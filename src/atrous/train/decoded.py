@@ -65,16 +65,18 @@ def keep_decoded(
     sizes = [_bytes(samples[index]) for index in chosen]
     expected = round(sum(sizes) / len(sizes) * len(samples))
     most = available_memory() // (_SHARE * processes)
-    kept = None
+    limit = min(most, round(expected * _MARGIN))
+    kept, needed = None, f"about {_gigabytes(expected)}"
     if expected <= most:
         with track("images decoded") as progress:
-            kept = _decode(samples, min(most, round(expected * _MARGIN)), progress)
+            kept = _decode(samples, limit, progress)
+        needed = f"more than {_gigabytes(limit)}"
     named = amount(len(samples), "training image")
     if kept is None:
-        notify(
-            f"{named} decoded anew for each crop: to keep about {_gigabytes(expected)}, "
-            f"{_gigabytes(most)} of memory may be taken"
-        )
+        why = f"{_gigabytes(most)} of memory may be taken"
+        if limit < most:
+            why = f"{len(chosen)} of them promised {_gigabytes(expected)} in all"
+        notify(f"{named} decoded anew for each crop: to keep them takes {needed}, and {why}")
         return None
     place, size = "in memory", len(kept.pixels)
     if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // _SHARE:

@@ -5,6 +5,7 @@ random numbers, and the GPU cuts the crops; elsewhere the processor cuts them.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -181,12 +182,16 @@ def _workers(recipe: Recipe, device: torch.device, neighbours: int) -> int:
 
 def _loaded(stream: Stream, positions: Sequence[range], workers: int) -> Iterator[Any]:
     """Yield the batches of a stream, read in processes; raise its first error."""
+    # Forked workers inherit a kept set. Those of a fork server, the default from Python 3.14 on,
+    # would get it by way of /dev/shm, which has 64 MB in many containers.
+    forks = workers and isinstance(stream.source, Decoded) and sys.platform == "linux"
     loader = DataLoader(
         stream,
         batch_size=None,  # the stream makes whole batches
         sampler=positions,
         generator=torch.Generator(),  # the global one would change the step's dropout
         num_workers=workers,
+        multiprocessing_context="fork" if forks else None,
         prefetch_factor=None if not workers else 4 if workers == 1 else 2,
     )
     for batch in loader:

@@ -1,5 +1,6 @@
 """The GPU's upsampling, in Triton's interpreter where there is no GPU, against the CPU's."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch.nn.functional import interpolate
 from triton_tools import DEVICE, compile_for_gpu, run_with_triton
 
 from atrous.infer.upsample import logits_to_labels_confidence
+from atrous.kernels.triton import is_usable
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux")
 
@@ -60,3 +62,10 @@ def test_compiles_for_a_gpu(with_confidence: bool, capability: int) -> None:
     constants = {"with_confidence": with_confidence, "block": 128}
     found = compile_for_gpu(_upsample, kinds, constants, capability=capability)
     assert found.spilled == 0 and found.registers <= 64
+
+
+def test_machine_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "atrous.kernels.triton.upsample", raising=False)
+    with pytest.warns(UserWarning, match=r"no kernels in Triton \(.*triton.*\): slower"):
+        assert not is_usable.__wrapped__("cuda")

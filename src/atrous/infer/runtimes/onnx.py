@@ -74,23 +74,32 @@ class OnnxRuntime(BundleRuntime):
             provider: what computes; nodes that it does not know run on the CPU.
         """
         super().__init__(path, threads)
+        if provider is not _CPU:
+            self.name = f"onnxruntime {provider.name}"
+        # Each call uses its caller's thread and shares the other threads with all calls.
+        self._session = self._open(provider, max(1, self.threads - calls + 1), content)
+        try:
+            properties = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise damaged(str(path), error) from None
+        self.metadata = BundleMetadata.from_properties(properties, str(path))
+        self.precision: str = self.metadata.precision
+
+    def _open(self, provider: Provider, threads: int, content: bytes | None) -> Any:
         onnxruntime = import_onnxruntime()
         if not has_provider(provider):
             raise InputError(
                 f"onnxruntime:{provider.name}: the installed onnxruntime has no {provider.key}; "
                 f"{provider.build}"
             )
-        if provider is not _CPU:
-            self.name = f"onnxruntime {provider.name}"
         problem = _preload(onnxruntime) if provider.build is _GPU_BUILD else ""
         options = onnxruntime.SessionOptions()
-        # Each call uses its caller's thread and shares the other threads with all calls.
-        options.intra_op_num_threads = max(1, self.threads - calls + 1)
+        options.intra_op_num_threads = threads
         # Spinning threads would slow the threads that decode and encode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # fatal only: errors are raised
         try:
-            self._session = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 self.path.read_bytes() if content is None else content,
                 options,
                 providers=list(dict.fromkeys([provider.key, _CPU.key])),
@@ -105,17 +114,12 @@ class OnnxRuntime(BundleRuntime):
                 f"{self.path}: onnxruntime:{provider.name} cannot load it ({self.reason(error)}); "
                 "take onnxruntime"
             ) from None
-        if provider.key not in self._session.get_providers():  # onnxruntime took the CPU in silence
+        if provider.key not in session.get_providers():  # onnxruntime took the CPU in silence
             raise InputError(
                 f"onnxruntime:{provider.name}: {provider.key} did not start "
                 f"({problem or 'no reason given'}); it needs {provider.needs}"
             )
-        try:
-            properties = self._session.get_modelmeta().custom_metadata_map
-        except UnicodeDecodeError as error:
-            raise damaged(str(path), error) from None
-        self.metadata = BundleMetadata.from_properties(properties, str(path))
-        self.precision: str = self.metadata.precision
+        return session
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Compute the graph's output `logits`."""

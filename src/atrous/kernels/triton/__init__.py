@@ -5,6 +5,7 @@ elsewhere, and a test of parity runs both.
 """
 
 import os
+import warnings
 from functools import cache
 from subprocess import CalledProcessError
 
@@ -16,8 +17,9 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 def is_usable(device: str) -> bool:
     """Return whether these kernels run on tensors of a type of device, such as "cuda".
 
-    They need Triton and a C compiler. On the CPU they run in Triton's interpreter, for tests: only
-    where TRITON_INTERPRET=1 was set before the start.
+    They need Triton and a C compiler; a GPU without these gets a warning, since torch's operations
+    are slower. On the CPU they run in Triton's interpreter, for tests: only where
+    TRITON_INTERPRET=1 was set before the start.
     """
     if device != "cuda" and (device != "cpu" or os.environ.get("TRITON_INTERPRET") != "1"):
         return False
@@ -27,6 +29,8 @@ def is_usable(device: str) -> bool:
         from atrous.kernels.triton.upsample import gpu_labels
 
         gpu_labels(torch.zeros(1, 1, 1, 1, device=device), 1, (1, 1))
-    except (ImportError, RuntimeError, CalledProcessError):
+    except (ImportError, OSError, RuntimeError, CalledProcessError) as error:
+        reason = str(error).partition("\n")[0]
+        warnings.warn(f"no kernels in Triton ({reason}): slower ones are taken", stacklevel=2)
         return False
     return True

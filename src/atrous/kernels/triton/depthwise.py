@@ -6,6 +6,7 @@ order, without atomics: the same input gives the same bits. The readable referen
 F.conv2d with its gradients.
 """
 
+from math import gcd
 from typing import NamedTuple
 
 import torch
@@ -16,15 +17,11 @@ from torch import Tensor
 _TILE = 4096
 """Bytes that a program of `_filter` computes: two vectors of 16 bytes in each thread."""
 
-_PROGRAMS = 528
-"""Programs of `_weight_sums` at most: four for each of an H100's 132 multiprocessors.
+_PROGRAMS = 660
+"""Programs of `_weight_sums` at most: five for each of an H100's 132 multiprocessors.
 
 It is the same on all GPUs, and so is the result.
 """
-
-_VARYING = ["batch", "all_rows", "steps", "height", "width", "rows", "columns"]
-_VARYING += ["top", "left", "dilation"]
-"""Arguments whose values do not make Triton compile anew."""
 
 
 class Geometry(NamedTuple):
@@ -68,16 +65,16 @@ def weight_gradient(x: Tensor, grad: Tensor, geometry: Geometry, dtype: torch.dt
     """
     (batch, channels, height, width), (rows, columns) = x.shape, grad.shape[2:]
     k = geometry.kernel
-    block, lanes = min(32, triton.next_power_of_2(channels)), 64 if k <= 3 else 128
-    # Lanes beyond a multiple of the taps are idle; each of `phases` groups has a row by itself.
-    phases, blocks = lanes // k**2, triton.cdiv(channels, block)
+    block, lanes, vector = min(32, triton.next_power_of_2(channels)), 32, gcd(channels, 8)
+    # Lanes beyond a multiple of the rows of taps are idle; each of `phases` groups has a row.
+    phases, blocks = lanes // k, triton.cdiv(channels, block)
     steps = triton.cdiv(triton.cdiv(batch * rows, phases) * blocks, _PROGRAMS)
     chunks = triton.cdiv(batch * rows, phases * steps)
     sums = torch.empty(chunks * phases, k**2, channels, device=x.device)
     _weight_sums[(blocks * chunks,)](
-        x, grad, sums, batch * rows, channels, height, width, rows, columns, steps,
-        geometry.top, geometry.left, geometry.dilation, geometry.stride, k,
-        phases, lanes, block, num_warps=max(1, lanes * block * x.itemsize // 1024),
+        x, grad, sums, batch * rows, channels // vector, height, width, rows, columns, steps,
+        geometry.top, geometry.left, geometry.dilation, geometry.stride, k, vector,
+        phases, lanes, block, num_warps=max(1, lanes * block * x.itemsize // 512),
     )  # fmt: skip
     result = torch.empty(channels, 1, k, k, dtype=dtype, device=x.device)
     _add[(triton.cdiv(k**2 * channels, 16),)](
@@ -101,24 +98,26 @@ def _filtered(
     )  # fmt: skip
     step = geometry.stride if transposed else 1
     block = 64 if 4 * (-channels % 64) <= channels else 32  # a quarter of idle lanes at most
-    block = min(block, triton.next_power_of_2(channels))
+    block, vector = min(block, triton.next_power_of_2(channels)), gcd(channels, 8)
     places = batch * triton.cdiv(size[0], step) * triton.cdiv(size[1], step)
     pixels = _TILE // (block * source.itemsize)
     programs = triton.cdiv(channels, block) * step**2 * triton.cdiv(places, pixels)
     _filter[(programs,)](
-        source, taps, result, batch, channels, height, width, *size,
+        source, taps, result, batch, channels // vector, height, width, *size,
         geometry.top, geometry.left, geometry.dilation, geometry.stride, geometry.kernel,
-        transposed, pixels, block,
+        transposed, vector, pixels, block,
     )  # fmt: skip
     return result
 
 
 @triton.jit(
-    do_not_specialize=["batch", "height", "width", "rows", "columns", "top", "left", "dilation"]
-)  # type: ignore[untyped-decorator]
+    do_not_specialize=[
+        "batch", "units", "height", "width", "rows", "columns", "top", "left", "dilation",
+    ]
+)  # type: ignore[untyped-decorator]  # fmt: skip
 def _filter(  # type: ignore[no-untyped-def]
-    source, taps, result, batch, channels, height, width, rows, columns, top, left, dilation,
-    stride: tl.constexpr, kernel: tl.constexpr, transposed: tl.constexpr,
+    source, taps, result, batch, units, height, width, rows, columns, top, left, dilation,
+    stride: tl.constexpr, kernel: tl.constexpr, transposed: tl.constexpr, vector: tl.constexpr,
     pixels: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Compute `pixels` places of the result, (B, rows, columns, C), in `block` channels.
@@ -126,6 +125,7 @@ def _filter(  # type: ignore[no-untyped-def]
     Transposed, a program's places are `stride` apart, so that the same taps meet all of them.
     """
     step: tl.constexpr = stride if transposed else 1
+    channels = units * vector
     blocks = tl.cdiv(channels, block)
     program = tl.program_id(0)
     channel = program % blocks * block + tl.arange(0, block)
@@ -136,7 +136,7 @@ def _filter(  # type: ignore[no-untyped-def]
     across, down = tl.cdiv(columns, step), tl.cdiv(rows, step)
     x = place % across
     y = place // across % down
-    image = place // (across * down)
+    image = place // across // down
     inside = channel < channels
     images = source + image.to(tl.int64) * (height * width * channels)
     values = images[:, None] + channel[None, :]
@@ -180,52 +180,65 @@ def _filter(  # type: ignore[no-untyped-def]
 
 @triton.jit(
     do_not_specialize=[
-        "all_rows",
-        "height",
-        "width",
-        "rows",
-        "columns",
-        "steps",
-        "top",
-        "left",
+        "all_rows", "units", "height", "width", "rows", "columns", "steps", "top", "left",
         "dilation",
     ]
-)  # type: ignore[untyped-decorator]
+)  # type: ignore[untyped-decorator]  # fmt: skip
 def _weight_sums(  # type: ignore[no-untyped-def]
-    source, grad, sums, all_rows, channels, height, width, rows, columns, steps,
-    top, left, dilation, stride: tl.constexpr, kernel: tl.constexpr,
+    source, grad, sums, all_rows, units, height, width, rows, columns, steps,
+    top, left, dilation, stride: tl.constexpr, kernel: tl.constexpr, vector: tl.constexpr,
     phases: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Sum over `phases` * `steps` rows of the gradient, each phase by itself.
 
-    A lane has one tap and one phase. It walks along its row and multiplies the gradient by what the
-    tap saw, so that no sum crosses threads.
+    A lane has one row of taps and one phase. It walks along its row of the gradient, `dilation`
+    columns at a time, and keeps what its taps see, so that each value is loaded once in a lane, a
+    place ahead, and no sum crosses threads. The sums rotate by one with each tap, and are in their
+    places again after all.
     """
+    channels = units * vector
     blocks = tl.cdiv(channels, block)
     chunk = tl.program_id(0) // blocks
     channel = tl.program_id(0) % blocks * block + tl.arange(0, block)
     inside = (channel < channels)[None, :]
     lane = tl.arange(0, lanes)
-    tap = lane % (kernel * kernel)
-    phase = lane // (kernel * kernel)
-    offset_y = tap // kernel * dilation - top
-    offset_x = tap % kernel * dilation - left
-    total = tl.zeros([lanes, block], tl.float32)
+    phase = lane // kernel
+    offset_y = lane % kernel * dilation - top
+    none = tl.zeros([lanes, 1], tl.int32)  # the interpreter joins no scalar to a mask
+    totals = (tl.zeros([lanes, block], tl.float32),) * kernel
     for step in range(steps):
         row = (chunk * steps + step) * phases + phase
         image = (row // rows).to(tl.int64)
         from_y = row % rows * stride + offset_y
         works = (phase < phases) & (row < all_rows) & (from_y >= 0) & (from_y < height)
+        works = works[:, None] & inside
         flow = grad + (row.to(tl.int64) * columns * channels)[:, None] + channel[None, :]
         seen = source + ((image * height + from_y) * width * channels)[:, None] + channel[None, :]
-        for x in range(columns):
-            from_x = x * stride + offset_x
-            meets = (works & (from_x >= 0) & (from_x < width))[:, None] & inside
-            slope = tl.load(flow + x * channels, mask=meets, other=0).to(tl.float32)
-            value = tl.load(seen + (from_x * channels)[:, None], mask=meets, other=0)
-            total += slope * value.to(tl.float32)
-    at = ((chunk * phases + phase) * kernel * kernel + tap) * channels
-    tl.store(sums + at[:, None] + channel[None, :], total, mask=(phase < phases)[:, None] & inside)
+        for first in range(tl.minimum(dilation, columns)):
+            slope = tl.load(flow + first * channels, mask=works, other=0)
+            from_x = none + (first * stride - left)
+            window = ()
+            for _tap in tl.static_range(kernel):
+                meets = works & (from_x >= 0) & (from_x < width)
+                window += (tl.load(seen + from_x * channels, mask=meets, other=0),)
+                from_x += dilation
+            for x in range(first + dilation, columns + dilation, dilation):
+                next_slope = tl.load(
+                    flow + x * channels, mask=works & (x + none < columns), other=0
+                )
+                for j in tl.static_range(kernel):
+                    total = totals[0] + slope.to(tl.float32) * window[j].to(tl.float32)
+                    totals = totals[1:] + (total,)  # noqa: RUF005
+                for _new in tl.static_range(stride):
+                    meets = works & (from_x >= 0) & (from_x < width)
+                    value = tl.load(seen + from_x * channels, mask=meets, other=0)
+                    window = window[1:] + (value,)  # noqa: RUF005
+                    from_x += dilation
+                slope = next_slope
+    part = (chunk * phases + phase) * kernel + lane % kernel
+    to = sums + (part * kernel * channels)[:, None] + channel[None, :]
+    for j in tl.static_range(kernel):
+        tl.store(to + j * channels, totals[j], mask=(phase < phases)[:, None] & inside)
 
 
 @triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]

@@ -220,20 +220,21 @@ def _partial_moments(  # type: ignore[no-untyped-def]
     program, programs = tl.program_id(1), tl.num_programs(1)
     left = rows - program * block_r
     x += program * block_r * channels
+    # Loaded a step ahead: the compiler would wait for each part of a tile by itself.
+    value = tl.load(x + inner, mask=(row < left)[:, None] & within, other=0)
     # Deviations from a value near the mean: squares of what is far from 0 would cancel.
-    inside = (row < left)[:, None] & within
-    value = tl.load(x + inner, mask=inside, other=0).to(tl.float32)
-    near = tl.sum(value, 0) / tl.minimum(left, block_r).to(tl.float32)
+    near = tl.sum(value.to(tl.float32), 0) / tl.minimum(left, block_r).to(tl.float32)
     total = tl.zeros([block_r, block_c], tl.float32)
     squares = tl.zeros([block_r, block_c], tl.float32)
     for _ in range(steps):
         inside = (row < left)[:, None] & within
-        value = tl.load(x + inner, mask=inside, other=0).to(tl.float32)
-        away = tl.where(inside, value - near[None, :], 0.0)
-        total += away
-        squares += away * away
         x += programs * block_r * channels
         left -= programs * block_r
+        next_value = tl.load(x + inner, mask=(row < left)[:, None] & within, other=0)
+        away = tl.where(inside, value.to(tl.float32) - near[None, :], 0.0)
+        total += away
+        squares += away * away
+        value = next_value
     count = _rows_of(program, programs, rows, block_r).to(tl.float32)
     away = tl.sum(total, 0)
     spread = tl.sum(squares, 0) - away * away / count
@@ -318,7 +319,7 @@ def _partial_slopes(  # type: ignore[no-untyped-def]
     of_bias = tl.zeros([block_r, block_c], tl.float32)
     within = channel[None, :] < channels
     inside = (row < left)[:, None] & within
-    # Values are loaded a step ahead: the compiler would wait for each part of a tile by itself.
+    # Loaded a step ahead: the compiler would wait for each part of a tile by itself.
     value = tl.load(x + inner, mask=inside, other=0)
     slope = tl.load(grad + inner, mask=inside, other=0)
     for _ in range(steps):

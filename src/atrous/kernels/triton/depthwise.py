@@ -220,7 +220,7 @@ def _weight_sums(  # type: ignore[no-untyped-def]
             window = ()
             for _tap in tl.static_range(kernel):
                 meets = works & (from_x >= 0) & (from_x < width)
-                window += (tl.load(seen + from_x * channels, mask=meets, other=0),)
+                window += (tl.load(seen + from_x * channels, mask=meets, other=0),)  # type: ignore[assignment]
                 from_x += dilation
             for x in range(first + dilation, columns + dilation, dilation):
                 next_slope = tl.load(
@@ -232,7 +232,7 @@ def _weight_sums(  # type: ignore[no-untyped-def]
                 for _new in tl.static_range(stride):
                     meets = works & (from_x >= 0) & (from_x < width)
                     value = tl.load(seen + from_x * channels, mask=meets, other=0)
-                    window = window[1:] + (value,)  # noqa: RUF005
+                    window = window[1:] + (value,)  # type: ignore[assignment]  # noqa: RUF005
                     from_x += dilation
                 slope = next_slope
     part = (chunk * phases + phase) * kernel + lane % kernel

@@ -154,10 +154,10 @@ def test_one_thread_computes(name: str, float_network: Path) -> None:
     runtime = open_or_skip(float_network, name)
     assert runtime.threads == 1
     before, spent = ticks_by_thread(), [0]
-    while sum(spent) < 20:
+    while sum(spent) < 40:
         runtime(image)
         spent = [ticks - before.get(thread, 0) for thread, ticks in ticks_by_thread().items()]
-    assert max(spent) > 0.9 * sum(spent)
+    assert max(spent) > 0.75 * sum(spent)  # of two, each would have half
 
 
 def ticks_by_thread() -> dict[str, int]:

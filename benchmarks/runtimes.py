@@ -18,7 +18,7 @@ from PIL import Image
 from side_by_side import measure, print_environment
 
 import atrous
-from atrous.infer.runtimes.open import runtimes_of
+from atrous.infer.runtimes.open import installed_runtimes_of
 from atrous.kernels import usable_cores
 from atrous.weights.hub import resolve
 
@@ -31,7 +31,7 @@ def main():
     print_environment(options.threads, *packages(options.run))
     contenders = {}
     for model in (options.model, *options.bundle):
-        for runtime in runtimes_of(resolve(model)):
+        for runtime in installed_runtimes_of(resolve(model)):
             segment = atrous.load(model, options.threads, runtime, tile=0)
             contenders[segment.description] = segment.predict
     if options.run:

@@ -129,6 +129,13 @@ def test_stopped_and_resumed_equals_undisturbed(
     assert steps[0] == steps[1]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU")
+def test_half_precision_needs_a_gpu(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="precision fp16 needs a GPU; take bf16 or fp32"):
+        train(replace(SMALL, precision="fp16"), str(shapes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_accumulated_batches_equal_one_large_batch(shapes: Path, tmp_path: Path) -> None:
     one = replace(SMALL, batch_size=4, num_steps=1, optimizer="sgd", base_lr=1.0, warmup_steps=0)
     two = replace(one, batch_size=2, accumulation_steps=2)

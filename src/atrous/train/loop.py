@@ -170,11 +170,14 @@ def _take_steps(
 
 def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
     AcceleratorState._reset_state()  # an earlier training in this process may have set it
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
         log_with="tensorboard",
         project_dir=str(out),
     )
+    if recipe.precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError("precision fp16 needs a GPU; take bf16 or fp32")
+    return accelerator
 
 
 def is_capturable(recipe: Recipe, accelerator: Accelerator) -> bool:

@@ -27,8 +27,8 @@ from atrous.train.recipe import Recipe
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """Packages that a result depends on."""
-HOW_TO_READ = {"num_workers", "keep_decoded"}
-"""Fields of a recipe that change no crop, so that a resume may have others."""
+FREE_TO_CHANGE = {"num_workers", "keep_decoded", "cuda_graph"}
+"""Fields of a recipe that change no crop and no bit of a step, so that a resume may have others."""
 
 
 def describe(
@@ -96,7 +96,7 @@ def claim(
         raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
     theirs = Run.read(out)
     old, new = recipe_of(out, theirs).to_dict(), run.recipe
-    if changed := [name for name in new if new[name] != old[name] and name not in HOW_TO_READ]:
+    if changed := [name for name in new if new[name] != old[name] and name not in FREE_TO_CHANGE]:
         name = changed[0]
         raise InputError(
             f"{out}: was started with {name} {old[name]}, not {new[name]}; "

@@ -132,7 +132,8 @@ class Recipe:
     compile: bool = False
     """Compile the network (torch.compile): slower to start, faster to run."""
     cuda_graph: bool = True
-    """Capture the training step as a CUDA graph; on one GPU, in fp32 and bf16."""
+    """Capture the training step as a CUDA graph, where it is one: in a single process, on a GPU, in
+    fp32 or bf16."""
     deterministic: bool = True
     """On a GPU, use algorithms that give the same bits each time, so that a resume is exact."""
     keep_decoded: bool = True

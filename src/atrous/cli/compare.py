@@ -115,10 +115,19 @@ def compare(
             rounds=cost.rounds,
             track=track,
         )
+    _write_and_print(comparison, models, out, json_output)
+
+
+def _write_and_print(
+    comparison: comparing.Comparison,
+    models: Sequence[comparing.Model],
+    out: Path,
+    json_output: bool,
+) -> None:
     document = json.dumps(comparison.to_dict(), indent=2)
     write_text(out / "compare.json", document + "\n")
     predict = {model.name: model.segmenter.predict for model in models}
-    scenes = comparing.scenes(comparison, predict, truth.samples)
+    scenes = comparing.scenes(comparison, predict, comparison.truth.samples)
     write_page(out / "compare.html", comparison, scenes)
     print(document if json_output else comparison_text(comparison))
     if not json_output:

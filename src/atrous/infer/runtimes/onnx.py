@@ -27,7 +27,7 @@ class Provider:
     build: str
     """How to get a build that has it."""
     needs: str
-    """What it needs besides."""
+    """What it needs in addition: hardware, libraries."""
 
 
 _CPU = Provider("cpu", "CPUExecutionProvider", "", "")

@@ -1,8 +1,8 @@
 """Training crops of a whole batch on a GPU, in Triton, from decoded images of any sizes.
 
 As `atrous.train.augment.augment`, from the same random numbers and with its rounding to whole grey
-levels after each step, so that crops agree with the CPU's to rounding: torch weighs in 16-bit
-integers where this module has float32. Sums over a crop are of integers, so crops have the same
+levels after each step, so that crops agree with the CPU's to rounding: torch's weights have 16
+bits, those of this module are float32. Sums over a crop are of integers, so crops have the same
 bits each time.
 """
 

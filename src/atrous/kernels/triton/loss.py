@@ -129,6 +129,13 @@ def _count(  # type: ignore[no-untyped-def]
     tl.store(counts + program * classes + k, found, mask=k < classes)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _squares(squares: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return columns [squares, 1, 1], row and image of a program's squares, and the classes."""
+    j = tl.program_id(0) * squares + tl.arange(0, squares)[:, None, None]
+    return j, tl.program_id(1), tl.program_id(2).to(tl.int64), tl.arange(0, block)[None, None, :]
+
+
 @triton.jit
 def _surface(  # type: ignore[no-untyped-def]
     logits, image, i, j, k, stride_b, stride_k, stride_y, stride_x, classes, height, width
@@ -188,9 +195,7 @@ def _measure(  # type: ignore[no-untyped-def]
     stride: tl.constexpr, squares: tl.constexpr, pixels: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Compute the losses of neighbouring squares, and their sums of probabilities."""
-    j = tl.program_id(0) * squares + tl.arange(0, squares)[:, None, None]
-    i, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    k = tl.arange(0, block)[None, None, :]
+    j, i, image, k = _squares(squares, block)
     a, b, c, d = _surface(
         logits, image, i, j, k, stride_b, stride_k, stride_y, stride_x, classes, height, width
     )
@@ -228,9 +233,7 @@ def _differentiate(  # type: ignore[no-untyped-def]
     stride: tl.constexpr, squares: tl.constexpr, pixels: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Compute the cross-entropy of neighbouring squares, and their shares of the gradient."""
-    j = tl.program_id(0) * squares + tl.arange(0, squares)[:, None, None]
-    i, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    k = tl.arange(0, block)[None, None, :]
+    j, i, image, k = _squares(squares, block)
     a, b, c, d = _surface(
         logits, image, i, j, k, stride_b, stride_k, stride_y, stride_x, classes, height, width
     )

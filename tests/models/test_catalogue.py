@@ -134,6 +134,7 @@ def test_json_lists_are_taken_as_tuples():
         ({"name": "xyz"}, "There are: fcn, "),
         ({"name": "deeplabv3", "decoder_channels": 64}, "has no option decoder-channels"),
         ({"name": "deeplabv3_cascade", "separable": True}, "has no option separable"),
+        ({"name": "deeplabv3plus", "repeated_blocks": 1}, "has no option repeated-blocks"),
         ({"name": "deeplabv3_cascade", "backbone": "mobilenetv4_conv_small"}, "take resnet50"),
         ({"name": "fcn8s", "output_stride": 16}, "output stride 16; it works with 32"),
         ({"name": "unet", "backbone": "none"}, "give it one, such as resnet50"),

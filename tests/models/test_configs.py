@@ -33,7 +33,10 @@ def test_options_come_back_from_a_config(model):
 def test_a_nested_config_is_the_flat_table():
     config = DeepLabV3.Config(
         backbone=Backbone.Config(name="resnet18", output_stride=8, multi_grid=(1, 2)),
-        aspp=ASPP.Config(channels=8, atrous_rates=(3,), separable=True, convs=1),
+        aspp=ASPP.Config(
+            channels=8, pointwise_branch=False, atrous_rates=(3,), separable=True, convs=1
+        ),
+        repeated_blocks=1,
         dropout=0.5,
     )
     flat = {
@@ -43,9 +46,11 @@ def test_a_nested_config_is_the_flat_table():
         "output_stride": 8,
         "multi_grid": [1, 2],
         "aspp_channels": 8,
+        "pointwise_branch": False,
         "atrous_rates": [3],
         "separable": True,
         "aspp_convs": 1,
+        "repeated_blocks": 1,
         "dropout": 0.5,
         "fusion_scales": None,
         "pretrained": True,
@@ -74,6 +79,16 @@ def test_a_cascade_starts_from_the_imagenet_weights_of_its_last_stage():
     load_pretrained(network)
     last = list(network.backbone.network.blocks[6].children())[-1]
     assert torch.equal(network.block7[4].conv_pwl.weight, last.conv_pwl.weight)
+
+
+def test_so_do_repeated_blocks_before_the_aspp():
+    network = build("deeplabv3", num_classes=2, backbone="resnet18", repeated_blocks=2)
+    weights = {n: torch.randn_like(p) for n, p in network.backbone.named_parameters()}
+    network.backbone.load_state_dict(weights, strict=False)
+    network.backbone_loaded()
+    last = network.backbone.network.layer4[1].conv2.weight
+    assert all(torch.equal(block[1].conv2.weight, last) for block in network.blocks)
+    assert [block[0].conv1.dilation[0] for block in network.blocks] == [4, 8]
 
 
 def test_a_network_without_a_backbone_has_no_imagenet_weights():

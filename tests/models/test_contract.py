@@ -65,6 +65,15 @@ def test_trains_on_one_image_and_predicts_at_any_size(model, backbone, output_st
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(set(BACKBONES.values())))
+@pytest.mark.parametrize("separable", [False, True])
+def test_so_it_does_with_repeated_blocks_before_an_aspp_of_3x3_branches(family, separable):
+    backbone = next(name for name, its in BACKBONES.items() if its == family)
+    own = {"repeated_blocks": 2, "pointwise_branch": False, "atrous_rates": (1, 2)}
+    assert_trains_and_predicts(small("deeplabv3", backbone, 16, separable=separable, **own), 16)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_so_it_does_in_a_pyramid(model):
     network = small(model, small_backbone(model), pyramid_scales=(1, 0.75, 0.5))

@@ -30,6 +30,7 @@ CASES = [  # each model; and each family of backbones, by small members: layers 
     ("unet", "resnet10t", {"upsampling": "transposed"}),
     ("deeplabv2", "resnet18", {"fusion_scales": (1, 0.75)}),
     ("deeplabv3", "regnety_002", {"output_stride": 32}),
+    ("deeplabv3", "resnet18", {"repeated_blocks": 1, "pointwise_branch": False}),
     ("deeplabv3_cascade", "resnet18", {}),
     ("deeplabv3plus", "tf_efficientnet_lite0", {}),
     ("frrn_a", "none", {}),

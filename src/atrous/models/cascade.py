@@ -17,7 +17,7 @@ from atrous.models.backbones import Backbone, set_dilations
 from atrous.models.layers import Classifier
 from atrous.models.network import Network
 
-__all__ = ["DeepLabV3Cascade"]
+__all__ = ["DeepLabV3Cascade", "repeated_stages"]
 
 
 class DeepLabV3Cascade(Network):
@@ -40,10 +40,8 @@ class DeepLabV3Cascade(Network):
 
     def backbone_loaded(self) -> None:
         """Build blocks 5 to 7 from the last stage as it is now."""
-        base = 32 // self.backbone.output_stride
-        self.block5 = _repeated_stage(self.backbone, 2 * base, self.multi_grid)
-        self.block6 = _repeated_stage(self.backbone, 4 * base, self.multi_grid)
-        self.block7 = _repeated_stage(self.backbone, 8 * base, self.multi_grid)
+        blocks = repeated_stages(self.backbone, 3, self.multi_grid)
+        self.block5, self.block6, self.block7 = blocks
 
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Return block 7's features, (B, C, h, w) at the output stride."""
@@ -56,6 +54,17 @@ class Residual(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
         """Return the sum."""
         return input + super().forward(input)  # type: ignore[no-untyped-call]
+
+
+def repeated_stages(
+    backbone: Backbone, count: int, multi_grid: Sequence[int]
+) -> list[nn.Sequential]:
+    """Copy the last stage of `backbone` `count` times, to follow it at the same size.
+
+    Each copy, (B, C, h, w) -> (B, C, h, w), doubles the dilation of the one before.
+    """
+    base = 32 // backbone.output_stride
+    return [_repeated_stage(backbone, base << i, multi_grid) for i in range(1, count + 1)]
 
 
 def _repeated_stage(backbone: Backbone, dilation: int, multi_grid: Sequence[int]) -> nn.Sequential:
@@ -78,7 +87,7 @@ def _repeated_stage(backbone: Backbone, dilation: int, multi_grid: Sequence[int]
         units = copy.deepcopy(members[1:2]) + copy.deepcopy(members[1:])
     if not units:
         raise InputError(
-            f"the cascade cannot repeat the last stage of a {type(network).__name__}; take resnet50"
+            f"the last stage of a {type(network).__name__} cannot be repeated; take resnet50"
         )
     repetition = kind(*units)
     set_dilations(list(repetition.modules()), dilation, multi_grid)

@@ -81,6 +81,8 @@ class ASPP(nn.Module):
         """Channels of each branch, and of the result."""
         atrous_rates: tuple[int, ...] = (6, 12, 18)
         """Dilation of each 3x3 branch; any number of them, each at least 1."""
+        pointwise_branch: bool = True
+        """Begin with a 1x1 branch."""
         image_pooling: bool = True
         """Add a branch for the mean over the whole image."""
         separable: bool = False
@@ -107,7 +109,9 @@ class ASPP(nn.Module):
         """Build the branches on features of `inputs` channels."""
         super().__init__()
         width = config.channels
-        self.branches = nn.ModuleList([ConvNormAct(inputs, width)])
+        self.branches = nn.ModuleList()
+        if config.pointwise_branch:
+            self.branches.append(ConvNormAct(inputs, width))
         for rate in config.atrous_rates:
             self.branches.append(config.spatial_conv(inputs, width, rate))
         self.image_pooling = ConvNormAct(inputs, width) if config.image_pooling else None

@@ -50,10 +50,15 @@ class Recipe:
     """Scales of the image over which DeepLabV2 takes the maximum, 1 first; none for the paper's."""
     atrous_rates: tuple[Count, ...] = ()
     """Rates of the ASPP's 3x3 branches; none for the paper's."""
+    pointwise_branch: bool = True
+    """Give the ASPP its 1x1 branch."""
     image_pooling: bool = True
     """Give the ASPP its branch of image-level features."""
     multi_grid: tuple[Count, ...] = ()
     """Factors on the dilation of the last stage's blocks; none keeps those of the pretraining."""
+    repeated_blocks: Natural = 0
+    """Copies of the backbone's last stage before DeepLabV3's ASPP, each dilated twice as much as
+    the one before."""
     separable: bool = False
     """Use depthwise separable convolutions in ASPP and decoder."""
     aspp_channels: Count = 256
@@ -180,8 +185,10 @@ class Recipe:
             "pyramid_scales": list(self.pyramid_scales),
             "fusion_scales": list(self.fusion_scales) or None,
             "atrous_rates": list(self.atrous_rates) or None,
+            "pointwise_branch": self.pointwise_branch,
             "image_pooling": self.image_pooling,
             "multi_grid": list(self.multi_grid) or None,
+            "repeated_blocks": self.repeated_blocks,
             "auxiliary": self.auxiliary_weight > 0,
             "separable": self.separable,
             "aspp_channels": self.aspp_channels,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
@@ -14,6 +15,7 @@ from atrous.cli.progress import say, track
 from atrous.errors import InputError
 from atrous.recipes import RECIPES, find
 from atrous.run import Run, has_run
+from atrous.text import amount
 from atrous.train.recipe import RENAMED, Recipe, current_names
 
 if TYPE_CHECKING:
@@ -89,12 +91,18 @@ def run_training(
         track=track,
     )
     if best.get("miou") is not None:
-        low, high = best.get("interval") or (None, None)
-        margin = "" if low is None else f"+- {50 * (high - low):.1f} "  # half of the 95 % interval
+        both = [best, best["per_image"]] if "per_image" in best else [best]  # older runs lack it
         _say(
-            f"best {best['split']} mIoU {100 * best['miou']:.1f} {margin}"
-            f"({best['protocol']}, {best['images']} images) at step {best['step']:,}"
+            f"best {best['split']} mIoU {', '.join(map(_miou, both))} "
+            f"of {amount(best['images'], 'image')} at step {best['step']:,}"
         )
+
+
+def _miou(scores: Mapping[str, Any]) -> str:
+    """Return the mIoU in percent with half of its 95 % interval, and its protocol."""
+    low, high = scores.get("interval") or (None, None)
+    margin = "" if low is None else f"+- {50 * (high - low):.1f} "
+    return f"{100 * scores['miou']:.1f} {margin}({scores['protocol']})"
 
 
 def _recorded(out: Path, data: str | None, root: Path | None) -> tuple[Recipe, str, Path | None]:

@@ -80,10 +80,15 @@ class Record:
         summary: dict[str, Any] = {"step": step, "split": None, "images": 0}
         if confusion is not None:
             summary |= {"split": "val", "images": len(confusion.images)}
-            summary |= confusion.scores().to_dict(self.classes)
-            ends = intervals(confusion.counts())["miou"]
-            summary |= without_nan({"interval": ends})
+            summary |= _scores(confusion, "pooled", self.classes)
+            summary["per_image"] = _scores(confusion, "per-image", self.classes)
         write_json(self.out / "scores.json", summary)
+
+
+def _scores(confusion: Confusion, protocol: str, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the scores by a protocol, with the 95 % interval of mIoU, JSON-ready."""
+    ends = intervals(confusion.counts(), protocol)["miou"]
+    return confusion.scores(protocol).to_dict(classes) | without_nan({"interval": ends})
 
 
 class Log:

@@ -20,8 +20,8 @@ def test_each_study_can_be_built_and_survives_json(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("study", "varied"),
-    [("batch", {"batch_size", "num_steps"}), ("backbone", {"backbone"}),
-     ("optimizer", {"optimizer", "base_lr"}),
+    [("batch", {"batch_size", "num_steps", "validate_every"}), ("backbone", {"backbone"}),
+     ("blocks", {"repeated_blocks"}), ("optimizer", {"optimizer", "base_lr"}),
      ("jitter", {"brightness", "contrast", "saturation"})],
 )  # fmt: skip
 @pytest.mark.parametrize("machine", ["paper", "camvid"])

@@ -13,7 +13,7 @@ from docstring_parser import parse_from_object
 from atrous.cli.options import Flag
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
-from atrous.recipes import RECIPES, find
+from atrous.recipes import DATA_SETS, RECIPES, find
 from atrous.run import Run, has_run
 from atrous.text import amount
 from atrous.train.recipe import RENAMED, Recipe, current_names
@@ -61,7 +61,7 @@ def train(
         raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
     name = recipe or "plain"
     chosen, out = find(name), out or Path("runs") / name
-    place = data or ("camvid" if name in ("camvid", "camvid_small") else None)
+    place = data or DATA_SETS.get(name)
     if resume and has_run(out):
         chosen, place, root = _recorded(out, data, root)
     elif place is None:

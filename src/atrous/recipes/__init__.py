@@ -10,7 +10,7 @@ from atrous.recipes.studies import paper, paper_on_cpu
 from atrous.text import did_you_mean
 from atrous.train.recipe import Recipe
 
-__all__ = ["RECIPES", "STUDIES", "camvid", "camvid_small", "find", "paper"]
+__all__ = ["DATA_SETS", "RECIPES", "STUDIES", "camvid", "camvid_small", "find", "paper"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "camvid": camvid,
@@ -20,14 +20,19 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 """Recipes of `atrous train NAME`; `plain` is the default of `atrous train --data FOLDER`."""
 
+DATA_SETS = {"camvid": "camvid", "camvid_small": "camvid", "paper": "cocostuff-stuff"}
+"""Built-in data sets of the recipes that are made for one."""
+
 STUDIES: dict[str, Callable[[], dict[str, Recipe]]] = {
     "against_fcn": studies.against_fcn,
     "paper_batch": partial(studies.batch_sizes, paper()),
     "paper_backbone": partial(studies.backbones, paper(), studies.RESNETS),
+    "paper_blocks": partial(studies.repetitions, paper()),
     "paper_optimizer": partial(studies.optimizers, paper()),
     "paper_jitter": partial(studies.jitter, paper()),
     "camvid_batch": partial(studies.batch_sizes, paper_on_cpu()),
     "camvid_backbone": partial(studies.backbones, paper_on_cpu(), studies.LITES),
+    "camvid_blocks": partial(studies.repetitions, paper_on_cpu()),
     "camvid_optimizer": partial(studies.optimizers, paper_on_cpu()),
     "camvid_jitter": partial(studies.jitter, paper_on_cpu()),
 }

@@ -133,9 +133,18 @@ def network_of(bench, recipe, classes=CLASSES):
 
 def recipe_of(bench, batch):
     """V3+ on Lite2: 128 channels, separable, rates 3, 6, 9, no image pooling, 352x480, Dice."""
-    if bench.dry:
-        return replace(camvid(), batch_size=batch, crop_size=(8, 16))
-    return replace(camvid(), batch_size=batch, num_steps=100_000)
+    narrow = replace(
+        camvid(),
+        atrous_rates=(3, 6, 9),
+        image_pooling=False,
+        aspp_channels=128,
+        decoder_channels=128,
+        dropout=0.0,
+        auxiliary_weight=0.0,
+        batch_size=batch,
+        num_steps=100_000,
+    )
+    return replace(narrow, crop_size=(8, 16)) if bench.dry else narrow
 
 
 def batches_of(bench, recipe, count):

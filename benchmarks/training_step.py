@@ -5,11 +5,11 @@
     python benchmarks/training_step.py --backbone resnet50 --batch 2
     python benchmarks/training_step.py --profile                # and where our time goes
 
-Ours is the step of `atrous train camvid`: bf16 autocast, loss with Dice, AdamW and averaged
-weights; beside it the same in fp32. Theirs is DeepLabV3Plus of the same backbone, output stride,
-channels and rates, in fp32: forward, F.cross_entropy, backward, AdamW; as it comes and, with
-`--channels-last`, in that layout as well. All data lie in memory. The last line is JSON. Leave the
-machine alone meanwhile.
+Ours is the step of `atrous train camvid`: bf16 autocast, loss with Dice, auxiliary head, AdamW and
+averaged weights; beside it the same in fp32. Theirs is DeepLabV3Plus of the same backbone, output
+stride, channels and rates, in fp32: forward, F.cross_entropy, backward, AdamW; as it comes and,
+with `--channels-last`, in that layout as well. All data lie in memory. The last line is JSON. Leave
+the machine alone meanwhile.
 """
 
 import argparse

@@ -21,8 +21,10 @@ CONSTANTS = range(6, 20)
 
 
 def norm_channels(network: nn.Module) -> int:
-    """Each has one number less in a bundle."""
-    return sum(m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    """Each has one number less in a bundle, which has no auxiliary head."""
+    named = network.named_modules()
+    norms = [m for name, m in named if isinstance(m, nn.BatchNorm2d) and "auxiliary" not in name]
+    return sum(norm.num_features for norm in norms)
 
 
 class Small(nn.Module):

@@ -49,8 +49,8 @@ def train(
     Each field of the recipe is an option. Several processes or GPUs: torchrun -m atrous train ...
 
     Args:
-        recipe: camvid, camvid_small, paper or plain, or one of a study: against_fcn/fcn8s; "plain"
-            if only --data is given.
+        recipe: camvid, paper or plain, or one of a study: against_fcn/fcn8s; "plain" if only --data
+            is given.
         data: A built-in set, a folder with a dataset.toml, or such a file.
         root: The folder of a built-in set.
         out: The run folder; runs/RECIPE if left out.

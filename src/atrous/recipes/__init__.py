@@ -5,22 +5,21 @@ from functools import partial
 
 from atrous.errors import InputError
 from atrous.recipes import studies
-from atrous.recipes.camvid import camvid, camvid_small
+from atrous.recipes.camvid import camvid
 from atrous.recipes.studies import paper, paper_on_cpu
 from atrous.text import did_you_mean
 from atrous.train.recipe import Recipe
 
-__all__ = ["DATA_SETS", "RECIPES", "STUDIES", "camvid", "camvid_small", "find", "paper"]
+__all__ = ["DATA_SETS", "RECIPES", "STUDIES", "camvid", "find", "paper"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "camvid": camvid,
-    "camvid_small": camvid_small,
     "paper": paper,
     "plain": Recipe,
 }
 """Recipes of `atrous train NAME`; `plain` is the default of `atrous train --data FOLDER`."""
 
-DATA_SETS = {"camvid": "camvid", "camvid_small": "camvid", "paper": "cocostuff-stuff"}
+DATA_SETS = {"camvid": "camvid", "paper": "cocostuff-stuff"}
 """Built-in data sets of the recipes that are made for one."""
 
 STUDIES: dict[str, Callable[[], dict[str, Recipe]]] = {

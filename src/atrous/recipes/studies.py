@@ -12,7 +12,6 @@ Command: atrous compare camvid_batch --data camvid --root FOLDER --out studies/c
 
 from dataclasses import replace
 
-from atrous.recipes.camvid import half_size
 from atrous.train.recipe import Recipe
 
 RESNETS = ("resnet18", "resnet50", "resnet101")
@@ -124,18 +123,29 @@ def jitter(recipe: Recipe) -> dict[str, Recipe]:
 def against_fcn() -> dict[str, Recipe]:
     """FCN, U-Net and PSPNet against DeepLabV3, its cascade and V3+: one backbone, one budget.
 
-    The recipe is `camvid_small`'s, shorter; the last weights are scored. FCN and U-Net keep the
+    Images are of half size, for the CPU; the last weights are scored. FCN and U-Net keep the
     backbone's stride of 32, as in their papers; all others dilate it to 16 (PSPNet's paper: 8).
-    Rates are half of the paper's, as the crops are, and the decoder of V3+ is half as wide, for the
-    CPU; no network has an auxiliary head. docs/atrous-against-fcn.md has cost and scores.
+    Rates are half of the paper's, as the crops are, and the decoder of V3+ is half as wide; no
+    network has an auxiliary head. docs/atrous-against-fcn.md has cost and scores.
 
     Command: atrous compare against_fcn --data camvid --root FOLDER --out runs/against
     """
-    shared = replace(
-        half_size(),
+    shared = Recipe(
         backbone=LITES[0],
+        crop_size=(192, 256),
+        scale=(0.45, 1.0),
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        gamma=0.5,
         num_steps=500,
+        base_lr=1e-3,
+        backbone_lr_factor=0.5,
+        weight_decay=0.02,
         warmup_steps=50,
+        ema_decay=0.99,
+        dice_weight=1.0,
+        precision="bf16",
         num_workers=0,
         validate_every=500,
     )

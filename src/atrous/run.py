@@ -99,6 +99,8 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     commit: str | UnsetType | None = UNSET
     left_over: list[str] | UnsetType = UNSET
     """Tensors of a given backbone checkpoint that were not used."""
+    teachers: list[str] = []
+    """SHA-256 of the weights of each of the recipe's teachers."""
     labels: dict[str, Any] = {}
     """Counts of the training masks, as `LabelCounts` holds them."""
     layout: str = ""
@@ -190,13 +192,19 @@ def load_weights(folder: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; train until the first validation")
+    path = weights_file(folder)
     try:
         return load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}); take a copy of the run") from None
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the path of best.safetensors, which is there."""
+    path = folder / _WEIGHTS
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; train until the first validation")
+    return path
 
 
 def save_weights(folder: Path, network: "nn.Module") -> None:

@@ -118,6 +118,31 @@ def test_a_graph_changes_no_bit_nor_does_a_resume(
     assert_graph_and_resume_are_exact(replace(SMALL, **change), shapes, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_teacher_is_part_of_the_graph(shapes: Path, tmp_path: Path, views: int) -> None:
+    assert_teacher_is_part_of_the_graph(shapes, tmp_path, views)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+@pytest.mark.parametrize("views", [0, 2])
+def test_so_it_is_on_a_gpu_with_a_teacher(shapes: Path, tmp_path: Path, views: int) -> None:
+    assert_teacher_is_part_of_the_graph(shapes, tmp_path, views)
+
+
+def assert_teacher_is_part_of_the_graph(shapes: Path, tmp_path: Path, views: int) -> None:
+    teacher = str(tmp_path / "teacher")
+    train(replace(SMALL, num_steps=1), str(shapes), teacher)
+    recipe = replace(
+        SMALL, teacher=(teacher,), teacher_views=views, teacher_flip=True,
+        teacher_scales=(1.0, 0.75), precision="bf16", accumulation_steps=2,
+    )  # fmt: skip
+    assert_graph_and_resume_are_exact(recipe, shapes, tmp_path)
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")

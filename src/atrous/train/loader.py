@@ -7,6 +7,7 @@ random numbers, and the GPU cuts the crops; elsewhere the processor cuts them.
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,7 @@ def batches(
     Returns:
         image (B, h, w, C) uint8 and target (B, h, w) uint8, on `device`.
     """
-    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
-    positions = [
-        range((batch * world_size + rank) * size, (batch * world_size + rank + 1) * size)
-        for batch in range(first_step * recipe.accumulation_steps, total)
-    ]
+    positions, size = positions_of(recipe, first_step, rank, world_size), recipe.batch_size
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # set by torchrun
     # By the device alone: were it by free memory, a resume might go another way.
     in_triton = is_usable(device.type)
@@ -71,6 +68,15 @@ def batches(
         return _cut_by_triton(source, order, recipe, positions, device, workers)
     loaded = _loaded(Stream(source, order, recipe, cut), positions, workers)
     return ((moved(image, device), moved(target, device)) for image, target in loaded)
+
+
+def positions_of(recipe: Recipe, first_step: int, rank: int, world_size: int) -> list[range]:
+    """Return the positions of the batches of one process, as `batches` has them."""
+    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
+    return [
+        range((batch * world_size + rank) * size, (batch * world_size + rank + 1) * size)
+        for batch in range(first_step * recipe.accumulation_steps, total)
+    ]
 
 
 class Order:
@@ -90,6 +96,10 @@ class Order:
             else:
                 self.epoch, self.order = epoch, rng.permutation(len(self.samples))
         return int(self.order[place])
+
+    def view(self, position: int, views: int) -> int:
+        """Return which of its fixed views a sample shows: the next one in each epoch."""
+        return position // len(self.samples) % views
 
 
 class Stream(Dataset[Any]):
@@ -117,12 +127,22 @@ class Stream(Dataset[Any]):
 
     def _drawn(self, position: int) -> tuple[Sample, Crop]:
         sample = self.source[self.order(position)]
-        return sample, draw_at(position, sample.label.shape, self.recipe)
+        return sample, draw_at(position, sample.label.shape, self.recipe, self.order)
 
 
-def draw_at(position: int, size: Sequence[int], recipe: Recipe) -> Crop:
+def draw_at(position: int, size: Sequence[int], recipe: Recipe, order: Order) -> Crop:
     """Draw the crop of a position from an image of (height, width) `size`."""
-    return draw(size, recipe, mixed_seed(recipe.seed, position))
+    crop = draw(size, recipe, mixed_seed(recipe.seed, position))
+    if recipe.teacher_views:  # kept outputs of teachers are of a fixed view, in any colours
+        view = order.view(position, recipe.teacher_views)
+        fixed = draw_view(size, recipe, order(position), view)
+        crop = replace(fixed, jitter=crop.jitter, gamma=crop.gamma)
+    return crop
+
+
+def draw_view(size: Sequence[int], recipe: Recipe, index: int, view: int) -> Crop:
+    """Draw a fixed view of a sample, given by its index and the number of the view."""
+    return draw(size, recipe, mixed_seed(recipe.seed, index, view))
 
 
 def cut(pairs: Iterable[tuple[Sample, Crop]], size: tuple[int, int]) -> Any:
@@ -157,7 +177,7 @@ def _cut_by_triton(
     def on_device(kept: Decoded, batch: range) -> Packed:
         indices = [order(position) for position in batch]
         sizes = kept.sizes[indices].tolist()
-        crops = [draw_at(*pair, recipe) for pair in zip(batch, sizes, strict=True)]
+        crops = [draw_at(*pair, recipe, order) for pair in zip(batch, sizes, strict=True)]
         return pack_kept(kept, zip(indices, crops, strict=True))
 
     if not isinstance(source, Decoded):

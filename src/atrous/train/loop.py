@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
+from atrous.data.shards.read import Shards
+from atrous.data.split import Split
 from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.metrics import Scores
@@ -34,14 +36,16 @@ from atrous.train.average import Average
 from atrous.train.data_check import checked_labels, splits_of
 from atrous.train.determinism import algorithms
 from atrous.train.graph import CudaGraph, GraphedStep, Lead
-from atrous.train.loader import batches, mixed_seed
+from atrous.train.loader import Order, batches, mixed_seed, moved, positions_of
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from atrous.train.precision import CastNetwork
-from atrous.train.provenance import claim, describe
+from atrous.train.provenance import claim, describe, keys_digest
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
+from atrous.train.teacher import Teachers, distillation_loss
+from atrous.train.teacher_views import TeacherViews, unpacked
 from atrous.train.validation import validate
 
 __all__ = ["Recipe", "StepInfo", "train"]
@@ -97,17 +101,29 @@ def train(
     accelerator = _accelerator(recipe, out)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     fresh = state is None  # a resumed run needs no initial weights
+    teachers = None
+    if recipe.teacher:
+        teachers = Teachers(recipe, taxonomy.classes, len(colors), accelerator.device)
     training = Training(
-        recipe, taxonomy.num_classes, colors, accelerator, network, fresh=fresh, notify=notify
+        recipe,
+        taxonomy.num_classes,
+        colors,
+        accelerator,
+        network,
+        teachers=teachers,
+        fresh=fresh,
+        notify=notify,
     )
     if accelerator.is_main_process:  # here, so that a failed start leaves no folder
-        run = describe(recipe, dataset, data, root, training.left_over)
+        digests = teachers.digests if teachers else ()
+        run = describe(recipe, dataset, data, root, training.left_over, digests)
         count = partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track)
         claim(out, run, resume, notify, count)
     if state is not None:
         training.restore(state, out)
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
-    loader = _loader(training, samples, notify, track)
+    views = _views(training, samples, out, track)
+    loader = _loader(training, samples, views, notify, track)
     exact = algorithms(deterministic=recipe.deterministic)
     with exact, checkpoint.Writer(out, accelerator.device) as writer:
         _take_steps(training, loader, held_out, record, writer, on_step)
@@ -116,19 +132,52 @@ def train(
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
 
 
+def _views(
+    training: "Training", samples: Split | Shards, out: Path, track: Track
+) -> TeacherViews | None:
+    """Return the kept outputs of the teachers, all computed; None if none are kept."""
+    recipe, teachers, accelerator = training.recipe, training.teachers, training.accelerator
+    if not teachers or not recipe.teacher_views:
+        return None
+    views = TeacherViews(out, recipe, teachers.digests, keys_digest(samples), training.stride)
+    if training.step < recipe.num_steps:
+        shown = track if accelerator.is_main_process else untracked
+        views.compute(samples, teachers, accelerator, shown)
+    training.teachers = None  # they have done their work, and their memory is wanted
+    return views
+
+
 def _loader(
-    training: "Training", samples: Sequence[Sample], notify: Notify, track: Track
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the batches of this process; only the main process reports."""
-    accelerator = training.accelerator
-    place = accelerator.process_index, accelerator.num_processes, accelerator.device
+    training: "Training",
+    samples: Sequence[Sample],
+    views: TeacherViews | None,
+    notify: Notify,
+    track: Track,
+) -> Iterator[Sequence[Tensor]]:
+    """Return the batches of this process, with the kept outputs of teachers if there are `views`.
+
+    Only the main process reports.
+    """
+    accelerator, recipe = training.accelerator, training.recipe
+    rank, processes, device = (
+        accelerator.process_index, accelerator.num_processes, accelerator.device,
+    )  # fmt: skip
     reports = (notify, track) if accelerator.is_main_process else ()
-    return batches(samples, training.recipe, training.step, *place, *reports)
+    crops = batches(samples, recipe, training.step, rank, processes, device, *reports)
+    if views is None:
+        return crops
+    order = Order(samples, recipe.seed)
+    shown = (
+        [(order(at), order.view(at, recipe.teacher_views)) for at in positions]
+        for positions in positions_of(recipe, training.step, rank, processes)
+    )
+    kept = (moved(values, device) for values in views.batches(shown))
+    return ((*crop, values) for crop, values in zip(crops, kept, strict=True))
 
 
 def _take_steps(
     training: "Training",
-    loader: Iterator[tuple[Tensor, Tensor]],
+    loader: Iterator[Sequence[Tensor]],
     held_out: Sequence[Sample] | None,
     record: Record,
     writer: checkpoint.Writer,
@@ -196,6 +245,7 @@ class Training:
         accelerator: Accelerator,
         network: nn.Module | None = None,
         *,
+        teachers: Teachers | None = None,
         fresh: bool = True,
         notify: Notify = unheard,
     ) -> None:
@@ -204,7 +254,7 @@ class Training:
             given = len(recipe.class_weights)
             raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
-        self.notify = notify
+        self.notify, self.teachers = notify, teachers
         self.step, self.best = 0, -math.inf
         torch.manual_seed(recipe.seed)
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
@@ -254,12 +304,12 @@ class Training:
                 f"{out / checkpoint.NAME}: of another network, or damaged; start again without it"
             ) from None
 
-    def advance(self, loader: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
+    def advance(self, loader: Iterator[Sequence[Tensor]]) -> tuple[Tensor, float]:
         """Take one optimiser step.
 
         Returns:
-            (2,), on the device: the loss, and 1 if any pixel has a label, otherwise 0; and the
-            learning rate.
+            (2,), on the device: the loss, and 1 if any pixel has a label or a teacher, otherwise 0;
+            and the learning rate.
         """
         recipe = self.recipe
         parts = [part for _ in range(recipe.accumulation_steps) for part in next(loader)]
@@ -279,7 +329,8 @@ class Training:
         """Change the weights by a step; what it does in Python is not repeated in a CUDA graph.
 
         Args:
-            parts: image, target of each batch, one after the other.
+            parts: image, target and, where teachers' outputs are kept, these, of each batch, one
+                after the other.
 
         Returns:
             As `advance`.
@@ -288,15 +339,17 @@ class Training:
         self.wrapped.train()
         self.stepper.zero_grad()
         total = torch.zeros((), device=accelerator.device)
-        labelled = torch.zeros((), dtype=torch.bool, device=accelerator.device)
+        taught = bool(recipe.teacher)
+        labelled = torch.full((), taught, dtype=torch.bool, device=accelerator.device)
+        size = len(parts) // recipe.accumulation_steps
         for batch in range(recipe.accumulation_steps):
-            image, target = (
+            image, target, *kept = (
                 part.to(accelerator.device, non_blocking=True)
-                for part in parts[2 * batch : 2 * batch + 2]
+                for part in parts[size * batch : size * (batch + 1)]
             )
             last = batch == recipe.accumulation_steps - 1
             with nullcontext() if last else accelerator.no_sync(self.wrapped):
-                loss = self._loss(image, target) / recipe.accumulation_steps
+                loss = self._loss(image, target, *kept) / recipe.accumulation_steps
                 accelerator.backward(loss)
             total += loss.detach()
             labelled |= (target != IGNORE_INDEX).any()
@@ -318,11 +371,26 @@ class Training:
             return None
         return GraphedStep(self._step, CudaGraph(), self.accelerator.device, self.notify)
 
-    def _loss(self, image: Tensor, target: Tensor) -> Tensor:  # (B, h, w, 3) uint8, (B, h, w)
+    def _loss(self, image: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            image: (B, h, w, C) uint8.
+            target: (B, h, w) uint8.
+            kept: outputs of teachers, as `TeacherViews.batches` yields them.
+        """
+        taught = None  # (B, K, h / stride, w / stride)
+        if kept is not None:
+            taught = unpacked(kept)
+        elif self.teachers is not None:
+            taught = self.teachers(image, self.stride)
         output = self.forward(self.photo.normalize(image, self.dtype))
         loss = upsampled_loss(output.logits, target, self.stride, self.recipe)
         if output.auxiliary is not None:
             loss = loss + self.recipe.auxiliary_weight * upsampled_loss(
                 output.auxiliary, target, self.auxiliary_stride, self.recipe
             )
+        if taught is not None:
+            distilled = distillation_loss(output.logits, taught, self.recipe.teacher_temperature)
+            loss = loss + self.recipe.teacher_weight * distilled
         return loss

@@ -27,14 +27,31 @@ from atrous.train.recipe import Recipe
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """Packages that a result depends on."""
-FREE_TO_CHANGE = {"num_workers", "keep_decoded", "cuda_graph"}
-"""Fields of a recipe that change no crop and no bit of a step, so that a resume may have others."""
+FREE_TO_CHANGE = {"num_workers", "keep_decoded", "cuda_graph", "teacher"}
+"""Fields of a recipe that change no crop and no bit of a step, so that a resume may have others.
+
+Teachers may have moved: they are compared by their weights.
+"""
 
 
 def describe(
-    recipe: Recipe, dataset: Dataset, data: str, root: str | None, left_over: Sequence[str]
+    recipe: Recipe,
+    dataset: Dataset,
+    data: str,
+    root: str | None,
+    left_over: Sequence[str],
+    teachers: Sequence[str] = (),
 ) -> Run:
-    """Return the run.json of a new training, without the counts of its labels."""
+    """Return the run.json of a new training, without the counts of its labels.
+
+    Args:
+        recipe: of the training.
+        dataset: its data.
+        data: name of a built-in set, folder or dataset.toml, as it was given.
+        root: the folder of a built-in set.
+        left_over: tensors of a given backbone checkpoint that were not used.
+        teachers: digests of the weights of the recipe's teachers.
+    """
     colors = dataset.split("train").channels().colors
     mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
     packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
@@ -47,6 +64,7 @@ def describe(
         versions={"python": platform.python_version(), "atrous": __version__, **packages},
         commit=_commit(),
         left_over=list(left_over),
+        teachers=list(teachers),
     )
 
 
@@ -58,8 +76,8 @@ def describe_data(dataset: Dataset, data: str, root: str | None) -> RunData:
         name=dataset.name,
         named=bool(dataset.description.name),
         samples=len(samples),
-        keys_sha256=_digest(samples),
-        val_keys_sha256=None if held_out is None else _digest(held_out),
+        keys_sha256=keys_digest(samples),
+        val_keys_sha256=None if held_out is None else keys_digest(held_out),
         bands=list(dataset.bands.numbers) or UNSET,
         range=dataset.bands.value_range or UNSET,
         licence=dataset.licence,
@@ -82,7 +100,7 @@ def claim(
         notify: called if the same data have moved.
         count: counts the labels of a new run.
     """
-    for leftover in out.glob(".*.tmp*"):  # written by a process that was killed
+    for leftover in out.rglob(".*.tmp*"):  # written by a process that was killed
         leftover.unlink()
     if not has_run(out):
         if resume and (out / checkpoint.NAME).exists():
@@ -101,6 +119,11 @@ def claim(
         raise InputError(
             f"{out}: was started with {name} {old[name]}, not {new[name]}; "
             "resume it without that option, or give another --out"
+        )
+    if theirs.teachers != run.teachers:
+        raise InputError(
+            f"{out}: was started with teachers of other weights, or in another order; resume it "
+            "with its own, or give another --out"
         )
     check_same_data(out, theirs, run.data, run.taxonomy.classes, notify)
 
@@ -173,7 +196,8 @@ def _differences(
         )
 
 
-def _digest(samples: Split | Shards) -> str:
+def keys_digest(samples: Split | Shards) -> str:
+    """Return a digest of the samples' keys, in order."""
     return sha256("\n".join(samples.keys).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -20,6 +20,7 @@ Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0, le=_MAX)]
 Amount = Annotated[float, Meta(ge=0, le=_MAX)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+ViewScale = Annotated[float, Meta(ge=0.1, le=8)]
 
 RENAMED = {"accumulation": "accumulation_steps", "hard_pixels": "ohem_fraction"}
 """Today's names of fields by those in older run.json and scripts."""
@@ -132,6 +133,21 @@ class Recipe:
     dice_weight: Amount = 0.0
     """Weight of the Dice loss that is added to the cross-entropy."""
 
+    teacher: tuple[str, ...] = ()
+    """Run folders of trained networks of the same classes; the student learns their mean
+    probabilities, too (distillation)."""
+    teacher_weight: Amount = 1.0
+    """Weight of the distillation loss that is added to the loss of the labels."""
+    teacher_temperature: Positive = 1.0
+    """Temperature of the distillation: over 1, unlikely classes count more."""
+    teacher_flip: bool = False
+    """Average the teachers over each crop and its mirror image."""
+    teacher_scales: tuple[ViewScale, ...] = ()
+    """Scales of a crop over which the teachers are averaged; none for 1 alone."""
+    teacher_views: Natural = 0
+    """Crops of each image, without jitter, for which the teachers' outputs are computed once and
+    kept in the run folder; 0 computes them for each crop of the training."""
+
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward and backward passes; fp16 needs a GPU."""
     compile: bool = False
@@ -173,6 +189,10 @@ class Recipe:
         if any(weight and not 1e-9 <= weight <= 1e9 for weight in self.class_weights):
             raise InputError(
                 f"class_weights is {self.class_weights}; each must be 0, or from 1e-9 to 1e9"
+            )
+        if self.teacher_views and not self.teacher:
+            raise InputError(
+                f"teacher_views is {self.teacher_views}, but there is no teacher; give a run as one"
             )
 
     def model_options(self, num_classes: int, in_channels: int = 3) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""Distillation: the student learns the classes' probabilities of trained networks, too.
+
+The loss is that of Hinton et al. 2015 (arXiv:1503.02531) in each cell of the student's logits,
+which is cheap, since nothing is upsampled. It needs no labels: ignored pixels, and the padding of a
+crop, take part.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from atrous.errors import InputError
+from atrous.models.bf16 import Bf16
+from atrous.run import load_run, weights_file
+from atrous.train.recipe import Recipe
+
+_GRID = 32
+"""A multiple of every output stride, to which a network pads at the right."""
+
+
+class Teachers:
+    """Trained networks, whose probabilities are averaged over themselves, scales and mirror images.
+
+    The mean is that of `atrous.infer.tta`, on the device and for a batch.
+    """
+
+    def __init__(
+        self, recipe: Recipe, classes: Sequence[str], channels: int, device: torch.device
+    ) -> None:
+        """Load the run folders of a recipe.
+
+        Args:
+            recipe: teacher, teacher_flip, teacher_scales, teacher_temperature; the arithmetic is
+                bfloat16 if `precision` is "bf16", otherwise float32.
+            classes: names of the student's classes.
+            channels: C of the images.
+            device: where the teachers run.
+        """
+        self.flip, self.scales = recipe.teacher_flip, recipe.teacher_scales or (1.0,)
+        self.temperature, bf16 = recipe.teacher_temperature, recipe.precision == "bf16"
+        self.autocast = torch.autocast(device.type, torch.bfloat16, bf16 and device.type != "cuda")
+        self.networks: list[tuple[nn.Module, int]] = []  # each with its stride
+        self.digests: list[str] = []
+        for folder in recipe.teacher:
+            photo, taxonomy, run = load_run(folder)
+            if taxonomy.classes != tuple(classes):
+                raise InputError(
+                    f"{folder}: a teacher of other classes than the data's; give runs that were "
+                    "trained on the same classes in the same order"
+                )
+            if run.in_channels != channels:
+                raise InputError(
+                    f"{folder}: a teacher of images with {run.in_channels} bands, not {channels}; "
+                    "give runs that were trained on the same bands"
+                )
+            photo = photo.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+            network = Bf16(photo) if bf16 and device.type == "cuda" else photo
+            self.networks.append((network.eval(), photo.stride))
+            self.digests.append(sha256(weights_file(Path(folder)).read_bytes()).hexdigest())
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, stride: int) -> Tensor:
+        """Return the mean probabilities of images.
+
+        Args:
+            images: (B, H, W, C) uint8.
+            stride: of the student's logits.
+
+        Returns:
+            (B, K, ceil(H / stride), ceil(W / stride)) float32.
+        """
+        height, width = images.shape[1:3]
+        cells = -(-height // stride), -(-width // stride)
+        planes = images.permute(0, 3, 1, 2).float()  # (B, C, H, W)
+        total = torch.zeros((), device=images.device)
+        for scale in self.scales:
+            size = [max(1, round(height * scale)), max(1, round(width * scale))]
+            scaled = planes if scale == 1 else transforms.resize(planes, size, antialias=True)
+            for network, own in self.networks:
+                steps = size[0] / height * stride / own, size[1] / width * stride / own
+                total = total + _sampled(self._probabilities(network, own, scaled), steps, cells)
+        return total / (len(self.scales) * len(self.networks))
+
+    def _probabilities(self, network: nn.Module, stride: int, planes: Tensor) -> Tensor:
+        """Return the probabilities (B, K, h, w) of images (B, C, H, W), mirrored ones included."""
+        if not self.flip:
+            return self._softmax(network, planes)
+        # A network pads at the right: only a width that needs no padding keeps its cells in place
+        # when it is mirrored.
+        width = planes.shape[3]
+        padded = F.pad(planes, (0, -width % _GRID, 0, 0), mode="replicate")
+        mirrored = self._softmax(network, padded.flip(3)).flip(3)
+        mean = (self._softmax(network, padded) + mirrored) / 2
+        return mean[..., : -(-width // stride)]
+
+    def _softmax(self, network: nn.Module, planes: Tensor) -> Tensor:
+        with self.autocast:
+            logits: Tensor = network(planes.permute(0, 2, 3, 1))
+        return (logits.float() / self.temperature).softmax(1)
+
+
+def distillation_loss(logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+    """Return the mean KL divergence of a student from its teachers, times temperature squared.
+
+    The square keeps the gradient's size when the temperature changes.
+
+    Args:
+        logits: (B, K, h, w) of the student, any float type; computed in float32.
+        probabilities: (B, K, h, w) of the teachers, whose logits were divided by `temperature`.
+        temperature: softens both; 1 leaves them as they are.
+    """
+    log_q = (logits.float() / temperature).log_softmax(1)
+    cells = logits.numel() / logits.shape[1]
+    divergence = F.kl_div(log_q, probabilities, reduction="sum") / cells
+    return divergence * temperature**2
+
+
+def _sampled(values: Tensor, steps: tuple[float, float], cells: tuple[int, int]) -> Tensor:
+    """Sample (B, K, h, w) bilinearly, in float32, by two matrix products: (B, K, *cells).
+
+    Args:
+        values: on a grid that begins where the new one begins.
+        steps: cells of `values` to one of the new grid.
+        cells: of the new grid.
+    """
+    if steps == (1, 1) and values.shape[2:] == cells:
+        return values
+    rows, columns = (
+        _weights(count, step, have, values.device)
+        for count, step, have in zip(cells, steps, values.shape[2:], strict=True)
+    )
+    return rows @ values @ columns.T
+
+
+@lru_cache  # so that nothing is copied to the device in a step
+def _weights(count: int, step: float, have: int, device: torch.device) -> Tensor:
+    """Return the weight of each of `have` cells in each of `count`, (count, have)."""
+    center = ((torch.arange(count, dtype=torch.float64) + 0.5) * step - 0.5).clamp(0, have - 1)
+    distance = (center[:, None] - torch.arange(have)).abs()
+    return (1 - distance).clamp(min=0).to(device, torch.float32)

@@ -1,0 +1,120 @@
+"""Teachers' outputs that are computed once, for a fixed set of crops of each image, and kept.
+
+A crop with its own scale, place and flip is a view; the view does not depend on the step, so its
+probabilities can be kept. The jitter is drawn anew each time, and the teachers do not see it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atrous.data.sample import Sample
+from atrous.errors import InputError
+from atrous.files import replacing
+from atrous.infer.ordered_map import in_order
+from atrous.kernels import usable_cores
+from atrous.progress import Track
+from atrous.train.augment import augment
+from atrous.train.loader import draw_view
+from atrous.train.recipe import Recipe
+from atrous.train.teacher import Teachers
+
+_FIELDS = (
+    "teacher_flip", "teacher_scales", "teacher_temperature", "teacher_views", "crop_size",
+    "center_crop", "scale", "flip", "seed", "precision",
+)  # fmt: skip
+"""Fields of a recipe that the kept outputs depend on."""
+
+
+class TeacherViews:
+    """A folder with one file for each image: an array (K, h, w) for each of its views."""
+
+    def __init__(
+        self, out: Path, recipe: Recipe, digests: Sequence[str], keys: str, stride: int
+    ) -> None:
+        """Name the folder, which is made by `compute`.
+
+        Args:
+            out: the run folder.
+            recipe: its teacher's options, crops and seed.
+            digests: of the teachers' weights.
+            keys: digest of the samples' keys.
+            stride: of the student's logits.
+        """
+        options = {name: getattr(recipe, name) for name in _FIELDS}
+        content = json.dumps([options, list(digests), keys, stride])
+        name = sha256(content.encode()).hexdigest()[:16]
+        self.folder, self.recipe, self.stride = out / "teacher_views" / name, recipe, stride
+
+    def compute(
+        self, samples: Sequence[Sample], teachers: Teachers, accelerator: Accelerator, track: Track
+    ) -> None:
+        """Compute and write what is not there yet; each process takes its share of the images."""
+        indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
+        missing = [index for index in indices if not self._file(index).exists()]
+
+        def views(index: int) -> Tensor:  # (V, h, w, C)
+            sample, count = samples[index], self.recipe.teacher_views
+            drawn = (draw_view(sample.label.shape, self.recipe, index, v) for v in range(count))
+            crops = [replace(crop, jitter=(), gamma=None) for crop in drawn]
+            return torch.stack([augment(sample, c, self.recipe.crop_size)[0] for c in crops])
+
+        if missing:
+            cores = usable_cores()
+            with track("images seen by teachers") as progress, ThreadPoolExecutor(cores) as readers:
+                read = in_order(readers, views, missing, ahead=cores)
+                for done, (index, images) in enumerate(zip(missing, read, strict=True), 1):
+                    parts = torch.split(images, self.recipe.batch_size)
+                    outputs = [teachers(p.to(accelerator.device), self.stride).cpu() for p in parts]
+                    self._write(index, torch.cat(outputs).numpy())
+                    progress(done, len(missing))
+        accelerator.wait_for_everyone()
+
+    def batches(self, batches: Iterable[Sequence[tuple[int, int]]]) -> Iterator[Tensor]:
+        """Yield what is kept of batches of (image, view): (B, K, h, w) uint8, in memory."""
+        threads = min(4, usable_cores())
+        with ThreadPoolExecutor(threads) as readers:
+            yield from in_order(readers, self._batch, batches, ahead=2 * threads)
+
+    def _batch(self, pairs: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.from_numpy(np.stack([self._read(*pair) for pair in pairs]))
+
+    def _read(self, index: int, view: int) -> NDArray[np.uint8]:  # (K, h, w)
+        path = self._file(index)
+        try:
+            with np.load(path) as arrays:
+                return cast(NDArray[np.uint8], arrays[str(view)])
+        except Exception as error:  # NumPy and zipfile raise many kinds on a damaged file
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"{path}: damaged or gone ({reason}); delete it and resume the training"
+            ) from None
+
+    def _write(self, index: int, probabilities: NDArray[np.float32]) -> None:  # (V, K, h, w)
+        arrays = {str(view): array for view, array in enumerate(packed(probabilities))}
+        with replacing(self._file(index), flush=False) as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index}.npz"
+
+
+def packed(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return probabilities in bytes: their roots, so that small ones are not lost."""
+    return np.rint(np.sqrt(probabilities) * 255).astype(np.uint8)
+
+
+def unpacked(values: Tensor) -> Tensor:
+    """Return the probabilities (B, K, h, w) of what `packed` returned, on the device."""
+    squares = values.float().square()
+    return squares / squares.sum(1, keepdim=True)

@@ -1,0 +1,315 @@
+"""Distillation: teachers' probabilities, their loss, and outputs that are kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from msgspec import structs
+from PIL import Image
+from torch import Tensor
+from triton_tools import run_with_triton
+
+from atrous.data.dataset import Dataset
+from atrous.data.shapes import write_shapes
+from atrous.errors import InputError
+from atrous.infer.runtimes.torch import TorchRuntime
+from atrous.infer.tta import AugmentedRuntime
+from atrous.kernels.upsample import interpolate
+from atrous.models.create import config_from_options, create_model
+from atrous.models.layers import resize
+from atrous.progress import untracked
+from atrous.run import Normalization, Run, save_weights
+from atrous.taxonomy import Taxonomy
+from atrous.train import Recipe, StepInfo, train
+from atrous.train.augment import augment
+from atrous.train.checkpoint import load_state
+from atrous.train.loader import Order, batches, draw_at
+from atrous.train.teacher import Teachers, _sampled, distillation_loss
+from atrous.train.teacher_views import TeacherViews, packed, unpacked
+
+CPU = torch.device("cpu")
+SMALL = Recipe(
+    backbone="mobilenetv3_small_050",
+    pretrained=False,
+    aspp_channels=16,
+    decoder_channels=16,
+    atrous_rates=(2,),
+    crop_size=(64, 64),
+    batch_size=2,
+    num_steps=6,
+    warmup_steps=2,
+    num_workers=0,
+    validate_every=3,
+    checkpoint_every=2,
+    log_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 5, 2, size=(64, 96))
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> list[str]:
+    """Run folders of two networks of random weights, one of stride 4 and one of stride 16."""
+    folder, taxonomy = tmp_path_factory.mktemp("teachers"), Dataset.open(str(shapes)).taxonomy
+    return [
+        write_run(folder / model, replace(SMALL, model=model, decoder_channels=256), taxonomy, seed)
+        for seed, model in enumerate(("deeplabv3plus", "deeplabv3"))
+    ]
+
+
+def write_run(folder: Path, recipe: Recipe, taxonomy: Taxonomy, seed: int) -> str:
+    torch.manual_seed(seed)
+    options = recipe.model_options(taxonomy.num_classes)
+    network = create_model(config_from_options(options), taxonomy.num_classes)
+    save_weights(folder, network)
+    statistics = Normalization(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    Run(model=options, normalization=statistics, taxonomy=taxonomy).write(folder)
+    return str(folder)
+
+
+def of(recipe: Recipe, shapes: Path) -> Teachers:
+    return Teachers(recipe, Dataset.open(str(shapes)).taxonomy.classes, 3, CPU)
+
+
+def photos(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("flip", "scales"), [(False, ()), (True, ()), (True, (1.0, 1.5))])
+def test_teachers_agree_with_the_augmented_runtime(
+    shapes: Path, teachers: list[str], flip: bool, scales: tuple[float, ...]
+) -> None:
+    recipe = replace(SMALL, teacher=teachers[:1], teacher_flip=flip, teacher_scales=scales)
+    images = photos(50, 75)
+    runtime = AugmentedRuntime(TorchRuntime(teachers[0]), flip, scales)
+    ours = of(recipe, shapes)(torch.from_numpy(images), 4)
+    expected = torch.from_numpy(np.exp(runtime(images)))
+    assert ours.shape == (2, 4, 13, 19)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0.005)  # it resizes to whole levels
+
+
+def test_the_mean_is_of_probabilities_on_the_grid_of_the_student(
+    shapes: Path, teachers: list[str]
+) -> None:
+    images = torch.from_numpy(photos(50, 75))
+    fine, coarse = (of(replace(SMALL, teacher=(t,)), shapes) for t in teachers)
+    enlarged = resize(coarse(images, 16), 4)[..., :13, :19]
+    both = of(replace(SMALL, teacher=teachers), shapes)(images, 4)
+    torch.testing.assert_close(both, (fine(images, 4) + enlarged) / 2)
+    torch.testing.assert_close(both.sum(1), torch.ones(2, 13, 19))
+    warm = of(replace(SMALL, teacher=teachers, teacher_temperature=50.0), shapes)(images, 4)
+    torch.testing.assert_close(warm, torch.full_like(warm, 0.25), rtol=0, atol=0.1)
+
+
+def test_in_bfloat16_teachers_are_nearly_the_same(shapes: Path, teachers: list[str]) -> None:
+    recipe, images = replace(SMALL, teacher=teachers), torch.from_numpy(photos(64, 64))
+    exact, near = (of(r, shapes)(images, 8) for r in (recipe, replace(recipe, precision="bf16")))
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, exact, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(("steps", "cells"), [((2, 2), (4, 6)), ((0.375, 1.5), (20, 8))])
+def test_samples_are_those_of_the_runtimes(
+    steps: tuple[float, float], cells: tuple[int, int]
+) -> None:
+    values = torch.rand(2, 3, 8, 11)
+    expected = [interpolate(part, steps, cells) for part in values.numpy()]
+    torch.testing.assert_close(_sampled(values, steps, cells), torch.from_numpy(np.stack(expected)))
+
+
+def test_the_loss_is_the_mean_divergence() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    teacher = torch.randn(2, 3, 4, 5)
+    for temperature in (1.0, 4.0):
+        p, q = (values.div(temperature).softmax(1) for values in (teacher, logits))
+        expected = temperature**2 * (p * (p / q).log()).sum(1).mean()
+        loss = distillation_loss(logits, p, temperature)
+        torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, temperature * (q - p) / 40)
+    certain = torch.zeros(2, 3, 4, 5).index_fill(1, torch.tensor([1]), 1.0)
+    assert distillation_loss(logits, certain, 1.0).isfinite()
+    torch.testing.assert_close(
+        distillation_loss(logits, logits.detach().softmax(1), 1.0), torch.tensor(0.0)
+    )
+
+
+def test_bytes_keep_probabilities() -> None:
+    p = (8 * torch.randn(2, 20, 30, 30)).softmax(1)
+    kept = unpacked(torch.from_numpy(packed(p.numpy())))
+    torch.testing.assert_close(kept, p, rtol=0, atol=0.006)
+    assert (kept[p > 1e-5] > 0).all()
+
+
+def test_each_epoch_shows_the_next_view_in_new_colors(shapes: Path) -> None:
+    samples = Dataset.open(str(shapes)).split("train")
+    recipe = replace(SMALL, teacher=("a",), teacher_views=2, gamma=0.2)
+    order = Order(samples, 0)
+    crops = {
+        (order(at), at // 5): draw_at(at, (64, 96), recipe, order) for at in range(20)
+    }  # four epochs
+    still = {key: replace(crop, jitter=(), gamma=None) for key, crop in crops.items()}
+    for index in range(5):
+        assert still[index, 0] == still[index, 2] != still[index, 1] == still[index, 3]
+        assert crops[index, 0] != crops[index, 2]
+
+
+def test_kept_outputs_are_those_of_the_crops(
+    shapes: Path, teachers: list[str], tmp_path: Path
+) -> None:
+    plain = replace(SMALL, brightness=0, contrast=0, saturation=0, num_steps=8)
+    recipe = replace(plain, teacher=teachers, teacher_views=3, accumulation_steps=2)
+    samples, network = Dataset.open(str(shapes)).split("train"), of(recipe, shapes)
+    views = TeacherViews(tmp_path, recipe, network.digests, "keys", 4)
+    views.compute(samples, network, Accelerator(cpu=True), untracked)
+    files = sorted(views.folder.iterdir())
+    assert [file.name for file in files] == [f"{index}.npz" for index in range(5)]
+    order = Order(samples, recipe.seed)
+    positions = [range(2 * n, 2 * n + 2) for n in range(16)]
+    shown = [[(order(at), order.view(at, 3)) for at in batch] for batch in positions]
+    crops = batches(samples, recipe, 0, 0, 1)
+    for (image, _), kept in zip(crops, views.batches(shown), strict=True):
+        torch.testing.assert_close(unpacked(kept), network(image, 4), rtol=0, atol=0.006)
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    state = load_state(run, CPU)
+    assert state is not None
+    return state["network"]
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
+
+
+CHANGES = (
+    {"teacher_flip": True, "teacher_scales": (1.0, 1.25), "precision": "bf16"},
+    {"teacher_views": 2, "teacher_temperature": 2.0, "accumulation_steps": 2},
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
+def test_stopped_and_resumed_equals_undisturbed(
+    shapes: Path, teachers: list[str], tmp_path: Path, change: dict[str, object]
+) -> None:
+    recipe = replace(SMALL, teacher=teachers, **change)
+    train(recipe, str(shapes), tmp_path / "whole")
+
+    def stop(info: StepInfo) -> None:
+        if info.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, str(shapes), tmp_path / "cut", on_step=stop)
+    for file in list(tmp_path.glob("cut/teacher_views/*/*.npz"))[:2]:
+        file.unlink()  # as if it had been killed before
+    train(recipe, str(shapes), tmp_path / "cut", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    train(replace(recipe, teacher=(), teacher_views=0), str(shapes), tmp_path / "alone")
+    assert not same(tmp_path / "whole", tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_student_comes_close_to_its_teachers_where_nothing_is_labelled(
+    teachers: list[str], tmp_path: Path
+) -> None:
+    shapes = write_shapes(tmp_path / "shapes", 9, 2, size=(64, 96))
+    for mask in sorted(shapes.glob("train-labels/*.png"))[1:]:
+        Image.new("L", (96, 64), 255).save(mask)
+    recipe = replace(
+        SMALL, teacher=teachers, num_steps=60, base_lr=3e-3, teacher_weight=100.0,
+        validate_every=60, checkpoint_every=60, log_every=10,
+    )  # fmt: skip
+    losses: list[float] = []
+    out = tmp_path / "run"
+    train(recipe, str(shapes), out, on_step=lambda s: s.loss and losses.append(s.loss))
+    assert losses[-1] < 0.5 * losses[0]
+    log = [json.loads(line) for line in (out / "log.jsonl").open()]
+    assert not any("unlabelled_steps" in line for line in log)
+
+
+@pytest.mark.slow
+def test_a_resume_needs_the_same_teachers_wherever_they_are(
+    shapes: Path, teachers: list[str], tmp_path: Path
+) -> None:
+    recipe = replace(SMALL, teacher=teachers[:1], num_steps=2)
+    train(recipe, str(shapes), tmp_path / "run")
+    moved = (tmp_path / "teacher").resolve()
+    moved.symlink_to(teachers[0])
+    train(replace(recipe, teacher=(str(moved),)), str(shapes), tmp_path / "run", resume=True)
+    other = replace(recipe, teacher=teachers[1:])
+    with pytest.raises(InputError, match="was started with teachers of other weights"):
+        train(other, str(shapes), tmp_path / "run", resume=True)
+
+
+def test_teachers_of_other_classes_or_bands_are_refused(
+    shapes: Path, teachers: list[str], tmp_path: Path
+) -> None:
+    taxonomy, run = Dataset.open(str(shapes)).taxonomy, Run.read(teachers[0])
+    with pytest.raises(InputError, match="a teacher of images with 3 bands, not 4; give runs"):
+        Teachers(replace(SMALL, teacher=teachers), taxonomy.classes, 4, CPU)
+    with pytest.raises(InputError, match="a teacher of other classes than the data's; give runs"):
+        Teachers(replace(SMALL, teacher=teachers), taxonomy.classes[::-1], 3, CPU)
+    structs.replace(run).write(tmp_path)
+    for folder, fault in ((tmp_path / "none", "no run folder"), (tmp_path, "no such file; train")):
+        with pytest.raises(InputError, match=fault):
+            train(replace(SMALL, teacher=(str(folder),)), str(shapes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="teacher_views is 3, but there is no teacher; give"):
+        Recipe(teacher_views=3)
+    with pytest.raises(InputError, match="teacher_scales is"):
+        Recipe(teacher_scales=(0.01,))
+
+
+def test_a_damaged_file_of_kept_outputs_is_named(tmp_path: Path) -> None:
+    views = TeacherViews(tmp_path, replace(SMALL, teacher=("a",), teacher_views=1), [], "", 4)
+    views._write(0, np.full((1, 2, 3, 3), 0.5, np.float32))
+    good = (views.folder / "0.npz").read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    array = (tmp_path / "array.npy").read_bytes()
+    flipped = bytes(byte ^ 0xFF for byte in good[60:70])
+    for content in (b"", good[:50], good[:60] + flipped + good[70:], b"\x80\x04N.", array):
+        (views.folder / "0.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"0\.npz: damaged or gone .*; delete it and resume"):
+            list(views.batches([[(0, 0)]]))
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_gpu_cuts_the_same_views(shapes: Path) -> None:
+    code = f"""
+import torch
+from atrous.data.dataset import Dataset
+from atrous.train.loader import batches
+from atrous.train import Recipe
+from triton_tools import DEVICE
+recipe = Recipe(teacher=("a",), teacher_views=2, crop_size=(16, 24), num_steps=4, batch_size=2,
+                brightness=0, contrast=0, saturation=0)
+samples = Dataset.open({str(shapes)!r}).split("train")
+for image, target in batches(samples, recipe, 0, 0, 1, torch.device(DEVICE)):
+    print(image.sum((1, 2, 3)).tolist(), target.long().sum((1, 2)).tolist())
+"""
+    printed = [line.split("] [") for line in run_with_triton(code).splitlines()]
+    samples = Dataset.open(str(shapes)).split("train")
+    recipe = replace(SMALL, teacher=("a",), teacher_views=2, crop_size=(16, 24), num_steps=4)
+    plain = replace(recipe, brightness=0, contrast=0, saturation=0)
+    order = Order(samples, 0)
+    for step, (images, targets) in enumerate(printed):
+        positions = range(2 * step, 2 * step + 2)
+        crops = [
+            augment(samples[order(at)], draw_at(at, (64, 96), plain, order), (16, 24))
+            for at in positions
+        ]
+        assert json.loads("[" + targets) == [int(target.long().sum()) for _, target in crops]
+        sums = [int(image.long().sum()) for image, _ in crops]
+        assert json.loads(images + "]") == pytest.approx(sums, rel=0.01)

@@ -1,6 +1,9 @@
 """Distillation: teachers' probabilities, their loss, and outputs that are kept."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,3 +316,18 @@ for image, target in batches(samples, recipe, 0, 0, 1, torch.device(DEVICE)):
         assert json.loads("[" + targets) == [int(target.long().sum()) for _, target in crops]
         sums = [int(image.long().sum()) for image, _ in crops]
         assert json.loads(images + "]") == pytest.approx(sums, rel=0.01)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images(shapes: Path, teachers: list[str], tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "atrous", "train", "--data", str(shapes), "--backbone", SMALL.backbone,
+        "--no-pretrained", "--crop-size", "64", "64", "--batch-size", "1", "--num-steps", "2",
+        "--num-workers", "0", "--aspp-channels", "16", "--decoder-channels", "16",
+        "--teacher", *teachers, "--teacher-views", "2", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("run/teacher_views/*/*.npz"))) == 5

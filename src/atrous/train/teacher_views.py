@@ -111,7 +111,7 @@ class TeacherViews:
 
 def packed(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return probabilities in bytes: their roots, so that small ones are not lost."""
-    return np.rint(np.sqrt(probabilities) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.sqrt(probabilities) * 255), np.uint8)
 
 
 def unpacked(values: Tensor) -> Tensor:

@@ -95,6 +95,8 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     data: RunData = RunData()
     recipe: dict[str, Any] = {}
     """Result of `Recipe.to_dict`; empty for imported weights."""
+    plan: list[tuple[str, str]] = []
+    """Options that were planned, each with its reason (`atrous.train.plan`); empty otherwise."""
     versions: dict[str, str] = {}
     commit: str | UnsetType | None = UNSET
     left_over: list[str] | UnsetType = UNSET

@@ -52,8 +52,8 @@ def write_set(folder: Path, top: str, count: int = 4) -> Path:
 
 
 def train(data: Path, out: Path, *options: str) -> int:
-    call = ["train", "--data", str(data), "--out", str(out), *SMALL.split(), *SHORT.split()]
-    return main([*call, *options])
+    call = ["train", "plain", "--data", str(data), "--out", str(out)]
+    return main([*call, *SMALL.split(), *SHORT.split(), *options])
 
 
 @pytest.mark.slow

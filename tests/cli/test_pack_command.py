@@ -35,7 +35,7 @@ def test_pack_train_kill_resume_evaluate(
         "wrote shards",
         "next: atrous train --data shards",
     ]
-    assert main(["train", "--data", "shards", "--out", "whole", *TINY]) == 0
+    assert main(["train", "plain", "--data", "shards", "--out", "whole", *TINY]) == 0
 
     from atrous.train import loop
 
@@ -45,7 +45,7 @@ def test_pack_train_kill_resume_evaluate(
     advance = loop.Training.advance
     steps = [advance, advance, stop]
     monkeypatch.setattr(loop.Training, "advance", lambda *args: steps.pop(0)(*args))
-    assert main(["train", "--data", "shards", "--out", "cut", *TINY]) == 130
+    assert main(["train", "plain", "--data", "shards", "--out", "cut", *TINY]) == 130
     monkeypatch.setattr(loop.Training, "advance", advance)
     assert main(["train", "--out", "cut", "--resume"]) == 0
     whole, cut = (load_file(Path(run, "best.safetensors")) for run in ("whole", "cut"))

@@ -36,7 +36,7 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
     assert main(["train", "--data", "shapes", "--out", "runs/mine", *TINY]) == 0
     shown = capsys.readouterr()
     assert "next: atrous train --data shapes" in shown.out
-    assert "deeplabv3plus on mobilenetv3_small_050 (from nothing), output stride 16" in shown.err
+    assert "deeplabv3plus on mobilenetv3_small_050 (from nothing), output stride 8" in shown.err
     assert re.search(r"best val mIoU [\d.]+ \+- [\d.]+ \(pooled\), [\d.]+ \+- ", shown.err)
     recipe = json.loads(Path("runs/mine/run.json").read_text())["recipe"]
     assert recipe["crop_size"] == [32, 48] and recipe["atrous_rates"] == [2, 4]

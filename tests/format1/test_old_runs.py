@@ -61,7 +61,8 @@ def test_a_training_starts_from_a_finished_run(
     """A step that is too small to change anything gives the scores of the start."""
     tuned = ["--init", "trained/finished", "--num-steps", "1", "--base-lr", "1e-12"]
     still = ["--weight-decay", "0", "--batchnorm-decay", "1"]
-    assert main(["train", "--data", "paint", "--out", "trained/tuned", *SMALL, *tuned, *still]) == 0
+    call = ["train", "plain", "--data", "paint", "--out", "trained/tuned"]
+    assert main([*call, *SMALL, *tuned, *still]) == 0
     assert_nearly(evaluated(capsys, "trained/tuned", "paint")["confusion"], FINISHED)
 
 

@@ -22,7 +22,7 @@ from atrous.models.network import Output
 from atrous.progress import untracked
 from atrous.train.checkpoint import load_state
 from atrous.train.decoded import keep_decoded
-from atrous.train.loader import CPU, Stream, _workers, batches
+from atrous.train.loader import CPU, Stream, batches, default_workers
 from atrous.train.loop import StepInfo, train
 from atrous.train.memory import available_memory
 from atrous.train.recipe import Recipe
@@ -150,13 +150,12 @@ def test_available_memory_is_what_the_container_leaves(tmp_path: Path, version: 
 
 
 def test_workers_are_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, recipe = torch.device("cuda"), Recipe()
+    gpu = torch.device("cuda")
     table = ((1, 1, 1, 1), (2, 1, 1, 1), (16, 2, 15, 7), (64, 8, 16, 16))
     for cores, on_cpu, on_gpu, of_two in table:
         monkeypatch.setattr("atrous.train.loader.usable_cores", lambda n=cores: n)
-        assert _workers(recipe, CPU, 1) == on_cpu and _workers(recipe, gpu, 1) == on_gpu
-        assert _workers(recipe, gpu, 2) == of_two
-    assert _workers(replace(recipe, num_workers=0), gpu, 1) == 0
+        assert default_workers(CPU, 1) == on_cpu and default_workers(gpu, 1) == on_gpu
+        assert default_workers(gpu, 2) == of_two
 
 
 def triton_cuts_the_same_crops(folder: str) -> None:

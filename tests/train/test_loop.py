@@ -308,7 +308,7 @@ def test_the_log_drops_damaged_lines(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
-    """Torchrun with two processes on the CPU: one run folder, and it can be resumed by one."""
+    """Torchrun with two processes on the CPU: one plan, one run folder."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "atrous", "train", "--data", str(shapes), "--backbone", SMALL.backbone,
@@ -334,9 +334,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(shapes: Path, tmp_path: Path)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
     try:
         command = [
-            sys.executable, "-m", "atrous", "train", "--data", str(shapes), "--no-pretrained",
-            "--backbone", SMALL.backbone, "--crop-size", "64", "64", "--batch-size", "2",
-            "--num-steps", "4", "--num-workers", "0", "--aspp-channels", "16",
+            sys.executable, "-m", "atrous", "train", "plain", "--data", str(shapes),
+            "--no-pretrained", "--backbone", SMALL.backbone, "--crop-size", "64", "64",
+            "--batch-size", "2", "--num-steps", "4", "--num-workers", "0", "--aspp-channels", "16",
             "--decoder-channels", "16", "--out", str(disk / "run"),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)

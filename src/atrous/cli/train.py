@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
@@ -13,6 +13,7 @@ from docstring_parser import parse_from_object
 from atrous.cli.options import Flag
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
+from atrous.progress import untracked
 from atrous.recipes import DATA_SETS, RECIPES, find
 from atrous.run import Run, has_run
 from atrous.text import amount
@@ -49,30 +50,39 @@ def train(
     Each field of the recipe is an option. Several processes or GPUs: torchrun -m atrous train ...
 
     Args:
-        recipe: camvid, paper or plain, or one of a study: against_fcn/fcn8s; "plain" if only --data
-            is given.
+        recipe: camvid, paper or plain, or one of a study: against_fcn/fcn8s. With --data alone, a
+            plan is made from the data and the machine.
         data: A built-in set, a folder with a dataset.toml, or such a file.
         root: The folder of a built-in set.
-        out: The run folder; runs/RECIPE if left out.
+        out: The run folder; runs/RECIPE or runs/planned if left out.
         resume: Go on from the last checkpoint in the run folder.
         overrides: Fields of the recipe.
     """
     if recipe is None and data is None and not (resume and out):
         raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
-    name = recipe or "plain"
-    chosen, out = find(name), out or Path("runs") / name
-    place = data or DATA_SETS.get(name)
+    out, place = out or Path("runs") / (recipe or "planned"), data or DATA_SETS.get(recipe or "")
+    named = None if recipe is None else find(recipe)
+    given = current_names(overrides or {})
+    choices: Sequence[tuple[str, str]] = ()
     if resume and has_run(out):
-        chosen, place, root = _recorded(out, data, root)
+        named, place, root = _recorded(out, data, root)
     elif place is None:
-        raise InputError(f"{name}: give the data set with --data")
-    chosen = replace(chosen, **current_names(overrides or {}))
-    run_training(chosen, place, root, out, resume)
+        raise InputError(f"{recipe or out}: give the data set with --data")
+    if named is None:
+        chosen, choices = _planned(place, root, given)
+    else:
+        chosen = replace(named, **given)
+    run_training(chosen, place, root, out, resume, choices)
     _say(f"next: atrous export {out} --out {out.name}.onnx")
 
 
 def run_training(
-    recipe: Recipe, data: str, root: Path | None, out: Path, resume: bool = False
+    recipe: Recipe,
+    data: str,
+    root: Path | None,
+    out: Path,
+    resume: bool = False,
+    plan: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Train, and print what is trained, its progress and its best score on standard error."""
     # Threads that wait asleep: where other programs use the processors, too, spinning costs half.
@@ -86,6 +96,7 @@ def run_training(
         out,
         root=None if root is None else str(root),
         resume=resume,
+        plan=plan,
         on_step=_ProgressLine(),
         notify=_say_above,
         track=track,
@@ -96,6 +107,20 @@ def run_training(
             f"best {best['split']} mIoU {', '.join(map(_miou, both))} "
             f"of {amount(best['images'], 'image')} at step {best['step']:,}"
         )
+
+
+def _planned(
+    data: str, root: Path | None, given: Mapping[str, Any]
+) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
+    """Plan a training and print its choices."""
+    from atrous.data.dataset import Dataset
+    from atrous.train.plan import plan
+
+    planned = plan(Dataset.open(data, root), given, track=track if _is_main() else untracked)
+    _say("the plan, each option with its reason; those given by hand are kept:")
+    for choice in planned.choices:
+        _say(choice.lines())
+    return planned
 
 
 def _miou(scores: Mapping[str, Any]) -> str:
@@ -132,8 +157,12 @@ def _headline(recipe: Recipe, data: str) -> str:
 
 def _say(line: str) -> None:
     """Print a line on standard error, in the main process only."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if _is_main():
         say(line)
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _say_above(line: str) -> None:

@@ -17,7 +17,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "plain": Recipe,
 }
-"""Recipes of `atrous train NAME`; `plain` is the default of `atrous train --data FOLDER`."""
+"""Recipes of `atrous train NAME`; without one, `atrous train --data FOLDER` plans."""
 
 DATA_SETS = {"camvid": "camvid", "paper": "cocostuff-stuff"}
 """Built-in data sets of the recipes that are made for one."""

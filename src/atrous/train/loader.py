@@ -63,7 +63,9 @@ def batches(
         home = device if in_triton else CPU
         kept = keep_decoded(samples, home, neighbours, notify, track)
     source = samples if kept is None else kept
-    order, workers = Order(samples, recipe.seed), _workers(recipe, device, neighbours)
+    order, workers = Order(samples, recipe.seed), recipe.num_workers
+    if workers is None:
+        workers = default_workers(device, neighbours)
     if in_triton:
         return _cut_by_triton(source, order, recipe, positions, device, workers)
     loaded = _loaded(Stream(source, order, recipe, cut), positions, workers)
@@ -191,10 +193,13 @@ def _cut_by_triton(
         yield cut_packed(packed, recipe)
 
 
-def _workers(recipe: Recipe, device: torch.device, neighbours: int) -> int:
-    """Return the number of processes that read images; they leave the CPU to a training on it."""
-    if recipe.num_workers is not None:
-        return recipe.num_workers
+def default_workers(device: torch.device, neighbours: int) -> int:
+    """Return the number of processes that read images; they leave the CPU to a training on it.
+
+    Args:
+        device: where the training runs.
+        neighbours: processes that train on this machine.
+    """
     if device.type == "cpu":
         return max(1, usable_cores() // 8)
     return min(max(usable_cores() // neighbours - 1, 1), _MOST_WORKERS)

@@ -75,6 +75,7 @@ def train(
     resume: bool = False,
     on_step: Callable[[StepInfo], None] | None = None,
     network: nn.Module | None = None,
+    plan: Sequence[tuple[str, str]] = (),
     notify: Notify = unheard,
     track: Track = untracked,
 ) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def train(
         on_step: called after each step.
         network: trained instead of the recipe's; it has the interface of the networks of
             `atrous.models`. Its run can be scored and resumed, but not loaded by name.
+        plan: the choices that made the recipe, if `atrous.train.plan` did; kept in run.json.
         notify: called with lines on the data, and warnings.
         track: shows the progress of counting the labels, and of decoding the images.
 
@@ -116,7 +118,7 @@ def train(
     )
     if accelerator.is_main_process:  # here, so that a failed start leaves no folder
         digests = teachers.digests if teachers else ()
-        run = describe(recipe, dataset, data, root, training.left_over, digests)
+        run = describe(recipe, dataset, data, root, training.left_over, digests, plan)
         count = partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track)
         claim(out, run, resume, notify, count)
     if state is not None:

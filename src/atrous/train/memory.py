@@ -29,6 +29,20 @@ def available_memory(root: Path = Path("/")) -> int:
     return max(min(free), 0)
 
 
+def total_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory of this machine, or of the container around this process.
+
+    Args:
+        root: where /proc and /sys lie.
+    """
+    limits: list[int] = [psutil.virtual_memory().total]
+    for folder in _cgroups(root):
+        for limit, _, _ in _FILES:
+            with suppress(OSError, ValueError):
+                limits.append(int((folder / limit).read_text()))
+    return min(limits)
+
+
 def _cgroups(root: Path) -> Iterator[Path]:
     """Yield the folders of this process's memory cgroup and of those around it, on Linux."""
     with suppress(OSError):

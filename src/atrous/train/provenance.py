@@ -41,6 +41,7 @@ def describe(
     root: str | None,
     left_over: Sequence[str],
     teachers: Sequence[str] = (),
+    plan: Sequence[tuple[str, str]] = (),
 ) -> Run:
     """Return the run.json of a new training, without the counts of its labels.
 
@@ -51,6 +52,7 @@ def describe(
         root: the folder of a built-in set.
         left_over: tensors of a given backbone checkpoint that were not used.
         teachers: digests of the weights of the recipe's teachers.
+        plan: options that a plan chose, and the reason of each.
     """
     colors = dataset.split("train").channels().colors
     mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
@@ -61,6 +63,7 @@ def describe(
         taxonomy=dataset.taxonomy,
         data=describe_data(dataset, data, root),
         recipe=recipe.to_dict(),
+        plan=list(plan),
         versions={"python": platform.python_version(), "atrous": __version__, **packages},
         commit=_commit(),
         left_over=list(left_over),

@@ -30,8 +30,8 @@ RENAMED = {"accumulation": "accumulation_steps", "hard_pixels": "ohem_fraction"}
 class Recipe:
     """Options of a training, except where its data and its run folder are.
 
-    The defaults are a sound start for a small data set on any machine; `atrous.recipes` has tuned
-    recipes.
+    The defaults suit a small data set on any machine; `atrous.train.plan` makes a recipe for a data
+    set and a machine, and `atrous.recipes` has tuned ones.
     """
 
     model: str = "deeplabv3plus"

@@ -101,7 +101,7 @@ def test_a_training_starts_from_them_and_resumes_without_them(tmp_path: Path, ca
     monkeypatch.chdir(tmp_path)
     write_shapes(Path("shapes"), num_train=2, num_val=1, size=(32, 32))
     path = saved(torchvision.models.resnet18(weights=None), tmp_path)
-    start = ["train", "--data", "shapes", "--backbone-weights", str(path)]
+    start = ["train", "plain", "--data", "shapes", "--backbone-weights", str(path)]
     steps = ["--num-steps", "1", "--base-lr", "1e-12"]
     assert main([*start, *steps, "--out", "run", *TINY]) == 0
     assert f"deeplabv3 on resnet18 ({path})" in capsys.readouterr().err

@@ -289,7 +289,7 @@ def write_run(folder: Path) -> Path:
     out = folder / "run"
     with chdir(folder):
         assert main(["data", "shapes", "shapes", "--train", "2", "--val", "1"]) == 0
-        assert main(f"train --data shapes --out run {TINY} --num-steps 1".split()) == 0
+        assert main(f"train plain --data shapes --out run {TINY} --num-steps 1".split()) == 0
     tensors = load_file(out / "best.safetensors")
     for name, tensor in tensors.items():
         random = np.random.default_rng(zlib.crc32(name.encode()))
@@ -446,13 +446,13 @@ CALLS = (
     # train and export
     Call(
         "train",
-        f"train --data shapes --out mine --base-lr 1e-9 {TINY} --num-steps 1",
+        f"train plain --data shapes --out mine --base-lr 1e-9 {TINY} --num-steps 1",
         (shapes,),
         by_network=True,
     ),
     Call(
         "train_on",
-        f"train --data shapes --out mine --init run --base-lr 1e-9 {TINY} --num-steps 2"
+        f"train plain --data shapes --out mine --init run --base-lr 1e-9 {TINY} --num-steps 2"
         " --log-every 1",
         (shapes,),
         by_network=True,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["LoadedRun", "Run", "RunData", "copy_run", "has_run", "load_run"]
 
 _DESCRIPTION, _WEIGHTS = "run.json", "best.safetensors"
+SCHEDULE = "schedule.json"
+"""How many steps a training of so many minutes has: the decisions, the latest last."""
 _DAMAGED = "the run is damaged: take a copy of it"
 
 
@@ -143,13 +145,15 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
         write_json(folder / _DESCRIPTION, table)
 
     def is_finished(self, folder: Path) -> bool:
-        """Return whether the training in `folder` has reached the last step of the recipe."""
+        """Return whether the training in `folder` has reached its last step."""
         try:
             last = (folder / "log.jsonl").read_text("utf-8").splitlines()[-1]
-            step = json.loads(last)["step"]
+            step, num_steps = json.loads(last)["step"], self.recipe.get("num_steps")
+            if self.recipe.get("minutes"):
+                num_steps = json.loads((folder / SCHEDULE).read_bytes())[-1]["num_steps"]
         except (OSError, ValueError, LookupError, TypeError):  # no complete line
             return False
-        return (folder / _WEIGHTS).is_file() and bool(step == self.recipe.get("num_steps"))
+        return (folder / _WEIGHTS).is_file() and bool(step == num_steps)
 
 
 class LoadedRun(NamedTuple):

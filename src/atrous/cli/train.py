@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -58,6 +59,8 @@ def train(
         resume: Go on from the last checkpoint in the run folder.
         overrides: Fields of the recipe.
     """
+    if {"minutes", "num_steps"} <= (overrides or {}).keys():
+        raise InputError("--minutes decides how many steps there are; give it or --num-steps")
     if recipe is None and data is None and not (resume and out):
         raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
     out, place = out or Path("runs") / (recipe or "planned"), data or DATA_SETS.get(recipe or "")
@@ -87,6 +90,7 @@ def run_training(
     """Train, and print what is trained, its progress and its best score on standard error."""
     # Threads that wait asleep: where other programs use the processors, too, spinning costs half.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    start = time.monotonic()  # before torch is loaded, which takes seconds
     from atrous.train.loop import train as run
 
     _say(_headline(recipe, data))
@@ -100,6 +104,7 @@ def run_training(
         on_step=_ProgressLine(),
         notify=_say_above,
         track=track,
+        clock=lambda: time.monotonic() - start,
     )
     if best.get("miou") is not None:
         both = [best, best["per_image"]] if "per_image" in best else [best]  # older runs lack it
@@ -149,9 +154,12 @@ def _headline(recipe: Recipe, data: str) -> str:
         batch += f" x {recipe.accumulation_steps}"
     output_stride = recipe.model_options(0)["output_stride"]
     exact = "" if recipe.deterministic else ", not deterministic"
+    steps = f"{recipe.num_steps:,} steps of {batch}"
+    if recipe.minutes:
+        steps = f"{recipe.minutes:g} minutes of steps of {batch}"
     return (
         f"{recipe.model} on {recipe.backbone} ({start}), output stride {output_stride}, "
-        f"{recipe.num_steps:,} steps of {batch}, {recipe.precision}{exact}, on {data}"
+        f"{steps}, {recipe.precision}{exact}, on {data}"
     )
 
 
@@ -183,13 +191,15 @@ class _ProgressLine:
             miou, protocol = 100 * info.scores.miou, info.scores.protocol
             self.score = f"  |  val mIoU {miou:.1f} ({protocol}) at {info.step:,}"
         finished = info.step == info.num_steps
-        left = round((info.num_steps - info.step) * info.seconds_per_step)
-        clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}".removeprefix("0:")
-        line = (
-            f" {info.step:,}/{info.num_steps:,}  {info.step / info.num_steps:4.0%}  "
-            f"{info.seconds_per_step:.2f} s/step  left {clock}  {self.loss}lr {info.lr:.1e}"
-            f"{self.score}"
-        )
+        line = f" {info.step:,} steps  {info.seconds_per_step:.2f} s/step  "
+        if info.num_steps is not None:
+            left = round((info.num_steps - info.step) * info.seconds_per_step)
+            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}".removeprefix("0:")
+            line = (
+                f" {info.step:,}/{info.num_steps:,}  {info.step / info.num_steps:4.0%}  "
+                f"{info.seconds_per_step:.2f} s/step  left {clock}  "
+            )
+        line += f"{self.loss}lr {info.lr:.1e}{self.score}"
         if sys.stderr.isatty():
             end = "\n" if finished else ""
             print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)

@@ -1,5 +1,7 @@
 """A set that is decoded once and kept, in memory or on the GPU."""
 
+import math
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -47,7 +49,12 @@ class Decoded:
 
 
 def keep_decoded(
-    samples: Sequence[Sample], device: torch.device, processes: int, notify: Notify, track: Track
+    samples: Sequence[Sample],
+    device: torch.device,
+    processes: int,
+    notify: Notify,
+    track: Track,
+    seconds: float = math.inf,
 ) -> Decoded | None:
     """Decode a set in threads and keep it, if it takes no more than a quarter of what is free.
 
@@ -57,21 +64,28 @@ def keep_decoded(
         processes: of this machine that keep a copy each.
         notify: called with one line that says what was done.
         track: shows the progress.
+        seconds: that the decoding may take, by the time that a few samples take.
 
     Returns:
-        The set, or None if it is too large.
+        The set, or None if it is too large or takes too long.
     """
     chosen = np.random.default_rng(0).permutation(len(samples))[:_ESTIMATED_FROM].tolist()
+    started = time.perf_counter()
     sizes = [_bytes(samples[index]) for index in chosen]
+    one = (time.perf_counter() - started) / len(sizes)
     expected = round(sum(sizes) / len(sizes) * len(samples))
     most = available_memory() // (_SHARE * processes)
     limit = min(most, round(expected * _MARGIN))
+    named = amount(len(samples), "training image")
+    if (whole := one * len(samples) / usable_cores()) > seconds:
+        why = f"to keep them takes about {whole:.0f} s first, and {seconds:.0f} s may be taken"
+        notify(f"{named} decoded anew for each crop: {why}")
+        return None
     kept, needed = None, f"about {_gigabytes(expected)}"
     if expected <= most:
         with track("images decoded") as progress:
             kept = _decode(samples, limit, progress)
         needed = f"more than {_gigabytes(limit)}"
-    named = amount(len(samples), "training image")
     if kept is None:
         why = f"{_gigabytes(most)} of memory may be taken"
         if limit < most:

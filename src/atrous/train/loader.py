@@ -4,10 +4,12 @@ Where Triton's kernels run, the processor decodes images (once, if the set can b
 random numbers, and the GPU cuts the crops; elsewhere the processor cuts them.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from atrous.train.recipe import Recipe
 
 CPU = torch.device("cpu")
 _MOST_WORKERS = 16
+_SHARE_OF_TIME = 10
+"""A set is kept if to decode it takes no more than this part, a tenth, of the time given."""
 
 
 def batches(
@@ -40,6 +44,8 @@ def batches(
     track: Track = untracked,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Return the batches of one process from `first_step` to the end, `accumulation_steps` a step.
+
+    Where the time of the training decides how many steps there are, they have no end.
 
     Args:
         samples: of the training.
@@ -55,13 +61,15 @@ def batches(
         image (B, h, w, C) uint8 and target (B, h, w) uint8, on `device`.
     """
     positions, size = positions_of(recipe, first_step, rank, world_size), recipe.batch_size
+    crops = (recipe.num_steps - first_step) * recipe.accumulation_steps * size  # without a time
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # set by torchrun
     # By the device alone: were it by free memory, a resume might go another way.
     in_triton = is_usable(device.type)
     kept = None
-    if recipe.keep_decoded and len(positions) * size >= 2 * len(samples):
+    if recipe.keep_decoded and (recipe.minutes or crops >= 2 * len(samples)):
         home = device if in_triton else CPU
-        kept = keep_decoded(samples, home, neighbours, notify, track)
+        seconds = 60 * recipe.minutes / _SHARE_OF_TIME if recipe.minutes else math.inf
+        kept = keep_decoded(samples, home, neighbours, notify, track, seconds)
     source = samples if kept is None else kept
     order, workers = Order(samples, recipe.seed), recipe.num_workers
     if workers is None:
@@ -72,13 +80,12 @@ def batches(
     return ((moved(image, device), moved(target, device)) for image, target in loaded)
 
 
-def positions_of(recipe: Recipe, first_step: int, rank: int, world_size: int) -> list[range]:
-    """Return the positions of the batches of one process, as `batches` has them."""
-    size, total = recipe.batch_size, recipe.num_steps * recipe.accumulation_steps
-    return [
-        range((batch * world_size + rank) * size, (batch * world_size + rank + 1) * size)
-        for batch in range(first_step * recipe.accumulation_steps, total)
-    ]
+def positions_of(recipe: Recipe, first_step: int, rank: int, world_size: int) -> Iterator[range]:
+    """Yield the positions of the batches of one process, as `batches` has them."""
+    size = recipe.batch_size
+    first, end = (steps * recipe.accumulation_steps for steps in (first_step, recipe.num_steps))
+    for batch in count(first) if recipe.minutes else range(first, end):
+        yield range((batch * world_size + rank) * size, (batch * world_size + rank + 1) * size)
 
 
 class Order:
@@ -169,7 +176,7 @@ def _cut_by_triton(
     source: Sequence[Sample] | Decoded,
     order: Order,
     recipe: Recipe,
-    positions: Sequence[range],
+    positions: Iterable[range],
     device: torch.device,
     workers: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -205,7 +212,7 @@ def default_workers(device: torch.device, neighbours: int) -> int:
     return min(max(usable_cores() // neighbours - 1, 1), _MOST_WORKERS)
 
 
-def _loaded(stream: Stream, positions: Sequence[range], workers: int) -> Iterator[Any]:
+def _loaded(stream: Stream, positions: Iterable[range], workers: int) -> Iterator[Any]:
     """Yield the batches of a stream, read in processes; raise its first error."""
     # Forked workers inherit a kept set. Those of a fork server, the default from Python 3.14 on,
     # would get it by way of /dev/shm, which has 64 MB in many containers.

@@ -25,7 +25,7 @@ from atrous.data.shards.read import Shards
 from atrous.data.split import Split
 from atrous.decode import read_json
 from atrous.errors import InputError
-from atrous.metrics import Scores
+from atrous.metrics import Confusion, Scores
 from atrous.models.bands import Colors, of_bands
 from atrous.models.catalogue import normalization
 from atrous.models.photo import PhotoNetwork
@@ -33,6 +33,7 @@ from atrous.progress import Notify, Track, unheard, untracked
 from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
 from atrous.train.average import Average
+from atrous.train.budget import UNDECIDED, Budget
 from atrous.train.data_check import checked_labels, splits_of
 from atrous.train.determinism import algorithms
 from atrous.train.graph import CudaGraph, GraphedStep, Lead
@@ -57,7 +58,8 @@ class StepInfo:
 
     step: int
     """Steps done, 1 to num_steps."""
-    num_steps: int
+    num_steps: int | None
+    """Steps of the whole training; None until its time, if that is given, has decided."""
     seconds_per_step: float
     loss: float | None
     """Mean since the last line of the log, over steps with labels; None between two lines."""
@@ -78,6 +80,7 @@ def train(
     plan: Sequence[tuple[str, str]] = (),
     notify: Notify = unheard,
     track: Track = untracked,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     """Train a network and keep its last and best weights in `out`.
 
@@ -93,10 +96,13 @@ def train(
         plan: the choices that made the recipe, if `atrous.train.plan` did; kept in run.json.
         notify: called with lines on the data, and warnings.
         track: shows the progress of counting the labels, and of decoding the images.
+        clock: seconds since what `minutes` counts began; this call, if left out.
 
     Returns:
         scores.json: the best validation, or the last step if there is no split val.
     """
+    if clock is None:
+        clock = partial(_seconds_since, time.monotonic())
     out, dataset = Path(out), Dataset.open(data, root)
     samples, held_out = splits_of(dataset, notify)
     taxonomy, colors = dataset.taxonomy, samples.channels().colors
@@ -116,6 +122,8 @@ def train(
         fresh=fresh,
         notify=notify,
     )
+    if recipe.minutes:
+        training.budget = Budget(recipe, out, accelerator, clock, notify, resume=resume)
     if accelerator.is_main_process:  # here, so that a failed start leaves no folder
         digests = teachers.digests if teachers else ()
         run = describe(recipe, dataset, data, root, training.left_over, digests, plan)
@@ -124,10 +132,14 @@ def train(
     if state is not None:
         training.restore(state, out)
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
+    if training.budget:
+        training.schedule = training.budget.schedule(training.step)
     views = _views(training, samples, out, track)
     loader = _loader(training, samples, views, notify, track)
     exact = algorithms(deterministic=recipe.deterministic)
     with exact, checkpoint.Writer(out, accelerator.device) as writer:
+        if training.budget and training.step < training.schedule.num_steps:
+            _begin(training.budget, training, held_out)
         _take_steps(training, loader, held_out, record, writer, on_step)
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -142,7 +154,7 @@ def _views(
     if not teachers or not recipe.teacher_views:
         return None
     views = TeacherViews(out, recipe, teachers.digests, keys_digest(samples), training.stride)
-    if training.step < recipe.num_steps:
+    if training.step < training.schedule.num_steps:
         shown = track if accelerator.is_main_process else untracked
         views.compute(samples, teachers, accelerator, shown)
     training.teachers = None  # they have done their work, and their memory is wanted
@@ -165,16 +177,30 @@ def _loader(
         accelerator.process_index, accelerator.num_processes, accelerator.device,
     )  # fmt: skip
     reports = (notify, track) if accelerator.is_main_process else ()
-    crops = batches(samples, recipe, training.step, rank, processes, device, *reports)
+    crops = batches(samples, training.schedule, training.step, rank, processes, device, *reports)
     if views is None:
         return crops
     order = Order(samples, recipe.seed)
     shown = (
         [(order(at), order.view(at, recipe.teacher_views)) for at in positions]
-        for positions in positions_of(recipe, training.step, rank, processes)
+        for positions in positions_of(training.schedule, training.step, rank, processes)
     )
     kept = (moved(values, device) for values in views.batches(shown))
     return ((*crop, values) for crop, values in zip(crops, kept, strict=True))
+
+
+def _seconds_since(start: float) -> float:
+    return time.monotonic() - start
+
+
+def _begin(budget: Budget, training: "Training", held_out: Sequence[Sample] | None) -> None:
+    """Begin with the steps of a training whose time is given; first time a validation."""
+    if held_out is not None:
+        for images in budget.trials(len(held_out)):
+            with budget.validation(len(images), len(held_out)):
+                training.validate(held_out, images)
+        budget.check_validation()
+    budget.begin()
 
 
 def _take_steps(
@@ -186,15 +212,19 @@ def _take_steps(
     on_step: Callable[[StepInfo], None] | None,
 ) -> None:
     """Take the remaining steps; log, validate and save in between."""
-    recipe, accelerator = training.recipe, training.accelerator
+    recipe, accelerator, budget = training.recipe, training.accelerator, training.budget
     losses: list[Tensor] = []  # (2,) each
     first_step, started = training.step, time.perf_counter()
-    for step in range(first_step + 1, recipe.num_steps + 1):
+    while training.step < training.schedule.num_steps:
+        schedule = training.schedule
         loss, lr = training.advance(loader)
         losses.append(loss)
+        step, num_steps = training.step, training.schedule.num_steps
+        if training.schedule is not schedule:
+            record.decided(step, num_steps)
         mean_loss = scores = None
         logs, validates, saves = (
-            step % every == 0 or step == recipe.num_steps
+            step % every == 0 or step == num_steps
             for every in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every)
         )
         if logs:
@@ -205,18 +235,20 @@ def _take_steps(
         if validates or saves:
             training.check_finite()
         if validates and held_out is not None:
-            confusion = validate(training.photo, held_out, training.num_classes, accelerator)
+            with budget.validation(len(held_out), len(held_out)) if budget else nullcontext():
+                confusion = training.validate(held_out)
             scores = confusion.scores()
             record.validation(step, scores)
             if not scores.miou <= training.best:  # a NaN is kept
                 record.best(step, training.photo.network, confusion)
             training.best = max(training.best, scores.miou)
-        elif step == recipe.num_steps:
+        elif step == num_steps:
             record.best(step, training.photo.network, None)
         if saves and accelerator.is_main_process:
             writer.save(training.state())
         if on_step:
-            on_step(StepInfo(step, recipe.num_steps, seconds, mean_loss, lr, scores))
+            known = None if num_steps == UNDECIDED else num_steps
+            on_step(StepInfo(step, known, seconds, mean_loss, lr, scores))
 
 
 def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
@@ -258,6 +290,8 @@ class Training:
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
         self.notify, self.teachers = notify, teachers
         self.step, self.best = 0, -math.inf
+        self.budget: Budget | None = None
+        self.schedule = recipe  # with the number of steps that holds now
         torch.manual_seed(recipe.seed)
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
@@ -288,6 +322,7 @@ class Training:
             "average": self.average.network.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
+            "seconds": self.budget.seconds() if self.budget else None,
         }
 
     def restore(self, state: Mapping[str, Any], out: Path) -> None:
@@ -299,6 +334,8 @@ class Training:
             load_optimizer(self.optimizer, state["optimizer"])
             if self.average:
                 self.average.network.load_state_dict(state["average"])
+            if self.budget:
+                self.budget.before = float(state["seconds"])
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
@@ -317,7 +354,7 @@ class Training:
         parts = [part for _ in range(recipe.accumulation_steps) for part in next(loader)]
         # after the loader, whose augmentation seeds the generator of a GPU, too
         torch.manual_seed(mixed_seed(recipe.seed, self.step, self.accelerator.process_index))
-        lr = learning_rate(self.step, recipe)
+        lr = learning_rate(self.step, self.schedule)
         set_learning_rate(self.optimizer, lr)
         result = self.graph(parts) if self.graph else self._step(parts)
         self.step += 1
@@ -325,6 +362,8 @@ class Training:
             self.average.update(self.step)
         if self.lead:
             self.lead.step_taken()
+        if self.budget and self.budget.review(self.step):
+            self.schedule = self.budget.schedule(self.step)
         return result, lr
 
     def _step(self, parts: Sequence[Tensor]) -> Tensor:
@@ -359,6 +398,10 @@ class Training:
             accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.clip_norm)
         self.stepper.step()
         return torch.stack((total, labelled.float()))
+
+    def validate(self, split: Sequence[Sample], indices: Sequence[int] | None = None) -> Confusion:
+        """Count the confusions of a split, or of the samples of `indices`."""
+        return validate(self.photo, split, self.num_classes, self.accelerator, indices)
 
     def check_finite(self) -> None:
         """Refuse weights that have become infinite or NaN."""

@@ -100,7 +100,10 @@ class Recipe:
     accumulation_steps: Count = 1
     """Batches whose gradients are averaged into one optimiser step."""
     num_steps: Count = 4000
-    """Optimiser steps."""
+    """Optimiser steps; not used where `minutes` is given."""
+    minutes: Amount = 0.0
+    """Minutes that the training may take, validations included; the number of steps follows from
+    the first of them. 0 for `num_steps`."""
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
     """Optimiser."""
     base_lr: Positive = 5e-4

@@ -66,6 +66,11 @@ class Record:
             self.log.write({"step": step, **values})
         return loss
 
+    def decided(self, step: int, num_steps: int) -> None:
+        """Write how many steps the training has from a step on."""
+        if self.log:
+            self.log.write({"step": step, "num_steps": num_steps})
+
     def validation(self, step: int, scores: Scores) -> None:
         """Write a validation."""
         self.accelerator.log({"miou": scores.miou}, step=step)

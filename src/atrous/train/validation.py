@@ -13,11 +13,24 @@ from atrous.models.photo import PhotoNetwork
 
 
 def validate(
-    photo: PhotoNetwork, split: Sequence[Sample], num_classes: int, accelerator: Accelerator
+    photo: PhotoNetwork,
+    split: Sequence[Sample],
+    num_classes: int,
+    accelerator: Accelerator,
+    indices: Sequence[int] | None = None,
 ) -> Confusion:
-    """Count the confusions of a split at native size; each process labels its share of it."""
+    """Count the confusions of a split at native size; each process labels its share of it.
+
+    Args:
+        photo: the network.
+        split: images and labels.
+        num_classes: K.
+        accelerator: of this process.
+        indices: of the samples that are labelled; all if left out.
+    """
     photo.eval()
-    mine = range(accelerator.process_index, len(split), accelerator.num_processes)
+    indices = range(len(split)) if indices is None else indices
+    mine = indices[accelerator.process_index :: accelerator.num_processes]
     network = TorchNetwork(photo, photo.stride, accelerator.device)
     confusion = Confusion(num_classes)
     images = predict_batches(network.label, network.batch_size, split, mine)

@@ -70,6 +70,8 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
         (["plain"], "plain: give the data set with --data"),
         (["--data", "nothing"], "nothing: no such file"),
         (["--data", "shapes", "--backbone", "resnet5O"], "Did you mean resnet50"),
+        (["--data", "shapes", "--minutes", "-1"], "minutes is -1.0; expected float >= 0.0"),
+        (["--data", "shapes", "--minutes", "1", "--num-steps", "9"], "give it or --num-steps"),
         (["--data", "shapes", "--dropout", "2"], "dropout is 2.0; expected float <= 1.0"),
         (["--data", "shapes", "--model", "deeplab"], "deeplab"),
         (["--data", "shapes", "--class-weights", "1", "2"], "2 class weights for 4 classes"),
@@ -143,4 +145,8 @@ def test_without_the_extra_the_mend_is_named(here: Path) -> None:
 
 def test_the_first_line_says_if_the_training_is_not_deterministic() -> None:
     assert _headline(Recipe(deterministic=False), "x").endswith("fp32, not deterministic, on x")
-    assert _headline(Recipe(), "x").endswith("fp32, on x")
+    assert _headline(Recipe(), "x").endswith("4,000 steps of 8, fp32, on x")
+
+
+def test_the_first_line_says_for_how_long_the_training_goes_on() -> None:
+    assert "output stride 16, 1.5 min of steps of 8, fp32" in _headline(Recipe(minutes=1.5), "x")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,19 @@ def test_processes_share_what_one_would_read(tmp_path: Path) -> None:
             assert torch.equal(whole[part], torch.cat([left[part], right[part]]))
     rest = list(batches(samples, Recipe(batch_size=4, num_steps=4, **kinds), 3, 0, 1))
     assert len(rest) == 1 and torch.equal(rest[0][0], one[3][0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_a_given_time_are_those_of_given_steps_and_go_on(
+    tmp_path: Path, workers: int
+) -> None:
+    samples = Dataset.open(write_shapes(tmp_path, 5, 1, size=(32, 32))).split("train")
+    recipe = Recipe(batch_size=2, num_steps=4, num_workers=workers, crop_size=(16, 16))
+    steps = list(batches(samples, recipe, 1, 0, 1))
+    endless = batches(samples, replace(recipe, minutes=1), 1, 0, 1)
+    for (image, target), (first, second) in zip(steps, endless, strict=False):
+        assert torch.equal(image, first) and torch.equal(target, second)
+    assert len(list(islice(endless, 5))) == 5
 
 
 def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:

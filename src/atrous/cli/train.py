@@ -156,7 +156,7 @@ def _headline(recipe: Recipe, data: str) -> str:
     exact = "" if recipe.deterministic else ", not deterministic"
     steps = f"{recipe.num_steps:,} steps of {batch}"
     if recipe.minutes:
-        steps = f"{recipe.minutes:g} minutes of steps of {batch}"
+        steps = f"{recipe.minutes:g} min of steps of {batch}"
     return (
         f"{recipe.model} on {recipe.backbone} ({start}), output stride {output_stride}, "
         f"{steps}, {recipe.precision}{exact}, on {data}"

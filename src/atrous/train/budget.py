@@ -33,7 +33,10 @@ UNDECIDED = 1 << 62
 
 _AIM = 0.98
 """Part of the time that is planned; the rest is for the last checkpoint and for surprises."""
-_TOO_EARLY = 0.94
+_LONGER, _MOST_LONGER = 0.5, 0.05
+"""The last validation, after which no step can be left out, may take longer by this part of itself,
+but no more than that part of the time."""
+_TOO_EARLY = 0.92
 """An end before this part of the time is moved; so is one after the whole time."""
 _SLACK = 0.1
 """Both may be off by this part of the time that is left, as there is time to decide again."""
@@ -101,6 +104,7 @@ class Budget:
         self.before: float | None = None  # seconds until the checkpoint of a resumed run
         self.offset = 0.0  # of `seconds` from the clock
         self.per_validation = self.validating = 0.0  # seconds: of one, and of all since `begin`
+        self.step_then: float | None = None  # seconds of a step when a validation was last measured
         self.marks: list[float] = []  # seconds without validations, after each step since `begin`
         self.first: int | None = None  # index of the mark from which steps are measured
 
@@ -121,7 +125,7 @@ class Budget:
         yield
         took = self.clock() - began
         self.validating += took
-        self.per_validation = took * of / images
+        self.per_validation, self.step_then = took * of / images, self._seconds_per_step()
 
     def trials(self, images: int) -> Iterator[list[int]]:
         """Yield indices of images whose validation tells, ever better, what that of all takes."""
@@ -191,18 +195,21 @@ class Budget:
         per_step = self._seconds_per_step()
         if per_step is None:
             return None
-        seconds = self.seconds()
+        if self.step_then is None:  # as for the trials
+            self.step_then = per_step
+        seconds, validation = self.seconds(), self.per_validation * per_step / self.step_then
 
         def end(num_steps: int) -> float:
-            validations = _multiples(step, num_steps, self.recipe.validate_every)
-            return seconds + (num_steps - step) * per_step + validations * self.per_validation
+            validations = _validations(step, num_steps, self.recipe.validate_every)
+            return seconds + (num_steps - step) * per_step + validations * validation
 
         now = self.decisions[-1].num_steps if self.decisions else None
         slack = _SLACK * max(0, self.total - seconds)
         earliest, latest = _TOO_EARLY * self.total - slack, self.total + slack
         if now is not None and earliest <= end(now) <= latest:
             return None
-        aim = _AIM * self.total
+        longer = min(_LONGER * validation, _MOST_LONGER * self.total)
+        aim = _AIM * self.total - longer
         most = step + max(0, math.ceil((aim - seconds) / per_step))
         num_steps = max(step, step + bisect_right(range(step, most + 1), aim, key=end) - 1)
         if num_steps == now:
@@ -221,16 +228,16 @@ class Budget:
             before = f" instead of {self.decisions[-2].num_steps:,}"
         return (
             f"step {decision.step:,}, after {_clock(decision.seconds)}: {decision.num_steps:,} "
-            f"steps{before} fit into {self.recipe.minutes:g} minutes, at "
+            f"steps{before} fit into {self.recipe.minutes:g} min, at "
             f"{decision.seconds_per_step:.3g} s a step and {_clock(self.per_validation)} a "
             "validation"
         )
 
 
-def _multiples(step: int, num_steps: int, every: int) -> int:
+def _validations(step: int, num_steps: int, every: int) -> int:
     """Return the validations from `step` to the last step, both included; the last is always one.
 
-    >>> _multiples(5, 12, 5)
+    >>> _validations(5, 12, 5)
     3
     """
     return num_steps // every - (step - 1) // every + (num_steps % every > 0)

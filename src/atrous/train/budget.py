@@ -31,12 +31,14 @@ T = TypeVar("T")
 UNDECIDED = 1 << 62
 """The number of steps before the first decision; a learning rate does not fall within it."""
 
+_AROUND = 3.0
+"""Seconds of the time for what the clock does not see: Python starts and ends."""
 _AIM = 0.98
 """Part of the time that is planned; the rest is for the last checkpoint and for surprises."""
-_LONGER, _MOST_LONGER = 0.5, 0.05
+_LONGER, _MOST_LONGER = 0.5, 0.03
 """The last validation, after which no step can be left out, may take longer by this part of itself,
 but no more than that part of the time."""
-_TOO_EARLY = 0.92
+_TOO_EARLY = 0.93
 """An end before this part of the time is moved; so is one after the whole time."""
 _SLACK = 0.1
 """Both may be off by this part of the time that is left, as there is time to decide again."""
@@ -94,7 +96,7 @@ class Budget:
         """
         self.recipe, self.out, self.accelerator = recipe, out, accelerator
         self.clock, self.notify = clock, notify
-        self.total = 60 * recipe.minutes
+        self.total = max(0.0, 60 * recipe.minutes - _AROUND)
         self.path = out / SCHEDULE
         self.decisions: list[Decision] = []
         if resume and self.path.exists():

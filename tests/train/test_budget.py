@@ -57,6 +57,7 @@ SPEEDS: dict[str, Speed] = {
     "busy near the end": lambda now: 1.0 if now < 540 else 2.0,
     "busy at first": lambda now: 3.0 if now < 200 else 1.0,
     "busy for a while": lambda now: 2.5 if 200 < now < 350 else 1.0,
+    "halted for a moment": lambda now: 40.0 if 20 < now < 22 else 1.0,
     "uneven": lambda now: 1.0 + (int(now / 7) * 7919 % 13) / 6,
 }
 

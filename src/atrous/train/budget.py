@@ -47,6 +47,8 @@ _FIRST_STEPS, _FIRST_SHARE = 4, 0.1
 that part of the time."""
 _MEASURED = 0.02
 """Part of the time that steps are measured before they count."""
+_FEWEST = 8
+"""Steps of a mean, if so many were measured: a single one may take long for no lasting reason."""
 _WARM_UP = 10
 """The warm-up takes no more than this part, a tenth, of the steps."""
 _APART = 10
@@ -182,7 +184,7 @@ class Budget:
             self.first = steps
 
     def _seconds_per_step(self) -> float | None:
-        """Return the mean over the later half of the measured time; None if that is too short."""
+        """Return the mean over the later half of the measured time; None if that is short."""
         if self.first is None:
             return None
         measured = self.marks[-1] - self.marks[self.first]
@@ -190,7 +192,7 @@ class Budget:
         if last == self.first or measured < _MEASURED * self.total:
             return None
         start = bisect_left(self.marks, self.marks[-1] - measured / 2, lo=self.first)
-        start = min(start, last - 1)
+        start = max(self.first, min(start, last - _FEWEST))
         return (self.marks[-1] - self.marks[start]) / (last - start)
 
     def _decide(self, step: int) -> Decision | None:

@@ -37,7 +37,9 @@ def mask_of(*values: int) -> np.ndarray:
     return np.array(values, np.uint8).reshape(2, -1)
 
 
-def checked(dataset: Dataset, weights: tuple[float, ...] = ()) -> tuple[LabelCounts, list[str]]:
+def checked(
+    dataset: Dataset, weights: tuple[float, ...] | str = ()
+) -> tuple[LabelCounts, list[str]]:
     lines: list[str] = []
 
     def track(step: str) -> nullcontext:
@@ -52,12 +54,22 @@ def test_counts_are_exact(tmp_path: Path) -> None:
         tmp_path, [mask_of(0, 0, 0, 1), mask_of(2, 0, 255, 255), mask_of(*[255] * 4)]
     )
     counts, lines = checked(dataset)
-    assert counts == LabelCounts(masks=3, total=3, unlabelled=1, pixels=(4, 1, 1), ignored=6)
+    assert counts == LabelCounts(masks=3, total=3, unlabelled=1, pixels=(4, 1, 1), ignored=6,
+                                 labelled=(6, 4, 2))  # fmt: skip
     assert lines == [
         "labels of 3 training masks: bg 66.7 %, crack 16.7 %, rust 16.7 %, and ignored 50.0 %",
         "warning: 1 of 3 training masks are ignored whole and teach nothing; "
         "check labels.map and labels.ignore in dataset.toml",
     ]
+
+
+def test_weights_are_median_frequency_balancing(tmp_path: Path) -> None:
+    masks = [mask_of(0, 0, 0, 1), mask_of(2, 0, 255, 255), mask_of(*[255] * 4)]
+    classes = ("bg", "crack", "rust", "none")
+    counts, _ = checked(write_set(tmp_path, masks, classes), "auto")
+    # shares of the masks that hold the class: 4 of 6, 1 of 4, 1 of 2; the median is 1/2
+    assert counts.weights() == pytest.approx((0.75, 2, 1, 1))
+    assert counts.rarity() == pytest.approx((1.5, 6, 6, 0))
 
 
 def test_no_more_masks_are_read_than_show_all_classes(tmp_path: Path) -> None:

@@ -161,16 +161,19 @@ def test_workers_are_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> No
 def triton_cuts_the_same_crops(folder: str) -> None:
     """Kept on the device, in memory, and streamed by this process and another."""
     samples, device = shapes(Path(folder)), torch.device(DEVICE)
-    recipe = replace(RECIPE, num_steps=5)
-    kept = list(batches(samples, recipe, 0, 0, 1, device))
-    assert kept[0][0].shape == (2, 12, 16, 3) and kept[0][0].device.type == DEVICE
-    on_cpu = list(batches(samples, replace(recipe, num_steps=2, keep_decoded=False), 0, 0, 1))
-    for (image, target), (other, label) in zip(kept, on_cpu, strict=False):
-        assert (image.cpu().float() - other.cpu().float()).abs().mean() < 0.1
-        assert torch.equal(target.cpu(), label.cpu())
-    for workers in (0, 1):
-        streamed = replace(recipe, keep_decoded=False, num_workers=workers)
-        assert same(kept[3:], list(batches(samples, streamed, 3, 0, 1, device)))
+    for rare_crops in (0.0, 0.7):
+        recipe, rarity = replace(RECIPE, num_steps=5, rare_crops=rare_crops), (0.0, 1.0, 2.0, 0.0)
+        kept = list(batches(samples, recipe, 0, 0, 1, device, rarity=rarity))
+        assert kept[0][0].shape == (2, 12, 16, 3) and kept[0][0].device.type == DEVICE
+        plain = replace(recipe, num_steps=2, keep_decoded=False)
+        on_cpu = list(batches(samples, plain, 0, 0, 1, rarity=rarity))
+        for (image, target), (other, label) in zip(kept, on_cpu, strict=False):
+            assert (image.cpu().float() - other.cpu().float()).abs().mean() < 0.1
+            assert torch.equal(target.cpu(), label.cpu())
+        for workers in (0, 1):
+            streamed = replace(recipe, keep_decoded=False, num_workers=workers)
+            rest = list(batches(samples, streamed, 3, 0, 1, device, rarity=rarity))
+            assert same(kept[3:], rest)
 
 
 class Tiny(nn.Module):

@@ -11,7 +11,7 @@ from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
 from atrous.data.shards.pack import pack
 from atrous.data.shards.read import Shards
-from atrous.train.augment import augment, draw
+from atrous.train.augment import aimed, augment, draw
 from atrous.train.loader import batches
 from atrous.train.recipe import Recipe
 
@@ -134,6 +134,53 @@ def test_shards_give_every_sample_once_and_the_same_after_a_resume(tmp_path: Pat
         rest = list(batches(samples, again, 2, 0, 1))
         assert len(rest) == 4
         assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[2:], strict=True))
+
+
+@pytest.mark.parametrize(("size", "crop_size"), [((40, 60), (16, 16)), ((12, 60), (24, 20))])
+def test_an_aimed_crop_holds_a_pixel_of_the_rare_class(
+    size: tuple[int, int], crop_size: tuple[int, int]
+) -> None:
+    picture = sample(*size)
+    picture.label[7, 41:44] = 2
+    recipe = Recipe(crop_size=crop_size, rare_crops=1, scale=(1.0, 2.0), **PLAIN)
+    corners = set()
+    for seed in range(30):
+        drawn = draw(size, recipe, seed)
+        crop = aimed(drawn, picture.label, recipe, (0.0, 0.0, 5.0), seed)
+        assert crop == aimed(drawn, picture.label, recipe, (0.0, 0.0, 5.0), seed)
+        assert replace(crop, corner=drawn.corner) == drawn
+        _, target = augment(picture, crop, crop_size)
+        assert (target == 2).any()
+        shown = min(crop_size[0], crop.size[0]) * min(crop_size[1], crop.size[1])
+        assert (target != 255).sum() == shown  # no more padding than any crop has
+        corners.add(crop.corner)
+    assert len(corners) > 10
+    assert aimed(drawn, picture.label, recipe, (0.0, 0.0, 0.0), 0) == drawn
+    assert aimed(drawn, np.full(size, 255, np.uint8), recipe, (1.0,), 0) == drawn
+
+
+def test_classes_are_aimed_at_by_their_rarity_and_as_often_as_asked() -> None:
+    picture = sample(64, 64)
+    picture.label[:, 40:] = 2
+    picture.label[:, 50:] = 3
+    recipe = Recipe(crop_size=(1, 1), scale=(1.0, 1.0), rare_crops=0.5)
+    drawn, seen = draw((64, 64), recipe, 0), np.zeros(4)
+    for seed in range(1000):
+        crop = aimed(drawn, picture.label, recipe, (9.0, 1.0, 3.0, 0.0), seed)
+        seen[picture.label[crop.corner] if crop != drawn else 0] += 1
+    np.testing.assert_allclose(seen / 1000, [0.5, 0.125, 0.375, 0], atol=0.04)
+
+
+def test_a_stream_aims_its_crops(tmp_path: Path) -> None:
+    samples = Dataset.open(write_shapes(tmp_path, 6, 1)).split("train")
+    recipe = Recipe(batch_size=6, num_steps=2, num_workers=0, crop_size=(16, 16), scale=(1.0, 1.0),
+                    rare_crops=1)  # fmt: skip
+    for rarity, found in (((0.0, 1.0), True), ((0.0, 0.0), False)):
+        crops = torch.cat(
+            [target for _, target in batches(samples, recipe, 0, 0, 1, rarity=rarity)]
+        )
+        holds = sum(bool((sample.label == 1).any()) for sample in samples)  # in each of two epochs
+        assert ((crops == 1).flatten(1).any(1).sum() == 2 * holds) == found
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -26,6 +26,7 @@ from atrous.models.network import Output
 from atrous.run import Run, load_run
 from atrous.train import Recipe, StepInfo, train
 from atrous.train.checkpoint import load_state
+from atrous.train.provenance import recorded_counts
 from atrous.train.record import Log
 
 SMALL = Recipe(
@@ -103,6 +104,7 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
     [
         {"precision": "bf16", "optimizer": "sgd", "ohem_fraction": 0.5},
         {"accumulation_steps": 2, "optimizer": "rmsprop", "num_workers": 1},
+        {"class_weights": "auto", "rare_crops": 0.5},
         {"optimizer": "adam", "schedule": "cosine", "center_crop": True, "ema_decay": 0.5},
     ],
 )
@@ -134,6 +136,24 @@ def test_half_precision_needs_a_gpu(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="precision fp16 needs a GPU; take bf16 or fp32"):
         train(replace(SMALL, precision="fp16"), str(shapes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_automatic_weights_are_recorded_as_numbers(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(SMALL, class_weights="auto", num_steps=1)
+    lines: list[str] = []
+    train(recipe, str(shapes), tmp_path, notify=lines.append)
+    run = Run.read(tmp_path)
+    weights = run.recipe["class_weights"]
+    assert len(weights) == 4 and len(set(weights)) == 4 and sorted(weights)[1] < 1
+    counts = recorded_counts(tmp_path)
+    assert counts and tuple(weights) == counts.weights()
+    assert len([line for line in lines if line.startswith("labels of")]) == 1
+    train(recipe, str(shapes), tmp_path, resume=True)
+    train(replace(recipe, class_weights=tuple(weights)), str(shapes), tmp_path, resume=True)
+    with pytest.raises(InputError, match="was started with class_weights"):
+        train(replace(recipe, class_weights=()), str(shapes), tmp_path, resume=True)
+    structs.replace(run, labels={}).write(tmp_path)  # as older versions wrote it
+    train(recipe, str(shapes), tmp_path, resume=True)
 
 
 def test_accumulated_batches_equal_one_large_batch(shapes: Path, tmp_path: Path) -> None:

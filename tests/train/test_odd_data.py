@@ -79,6 +79,7 @@ def test_a_step_without_labels_is_left_out_of_the_loss_and_said(tmp_path: Path) 
     labels = json.loads((tmp_path / "run/run.json").read_text())["labels"]
     assert labels == {
         "masks": 4, "total": 4, "unlabelled": 2, "pixels": [64, 32, 32], "ignored": 128,
+        "labelled": [128, 64, 64],
     }  # fmt: skip
 
 

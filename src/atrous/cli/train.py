@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
 
 from cyclopts import Parameter
 from docstring_parser import parse_from_object
@@ -28,6 +28,7 @@ else:
     # Each field of a Recipe becomes an option, with its own help; only those given are in the dict.
     _help = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
     _kinds = get_type_hints(Recipe)
+    _kinds["class_weights"] = tuple[float | Literal["auto"], ...]  # cyclopts wants one tuple
     _options = {
         field.name: Annotated[_kinds[field.name], Parameter(help=_help[field.name])]
         for field in fields(Recipe)
@@ -66,6 +67,8 @@ def train(
     out, place = out or Path("runs") / (recipe or "planned"), data or DATA_SETS.get(recipe or "")
     named = None if recipe is None else find(recipe)
     given = current_names(overrides or {})
+    if given.get("class_weights") == ("auto",):
+        given["class_weights"] = "auto"
     choices: Sequence[tuple[str, str]] = ()
     if resume and has_run(out):
         named, place, root = _recorded(out, data, root)

@@ -5,9 +5,11 @@ On a GPU `atrous.kernels.triton.augment` cuts whole batches from the same number
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -85,6 +87,40 @@ def draw(size: Sequence[int], recipe: Recipe, seed: int) -> Crop:
     return Crop((height, width), corner, flip, jitter, gamma)
 
 
+def aimed(
+    crop: Crop, label: NDArray[np.uint8], recipe: Recipe, rarity: Sequence[float], seed: int
+) -> Crop:
+    """Move a crop, with the probability `recipe.rare_crops`, to hold a pixel of a rare class.
+
+    The class is drawn from those of the image by their rarity, then one of its pixels, then the
+    corner from those that have this pixel in the crop. nnU-Net does so with even odds (Isensee et
+    al. 2021).
+
+    Args:
+        crop: as `draw` returns it.
+        label: (H, W) of the image.
+        recipe: the probability and the crop's size.
+        rarity: (K,) relative odds of each class.
+        seed: of all draws.
+    """
+    rng = np.random.default_rng(seed)
+    if rng.random() >= recipe.rare_crops:
+        return crop
+    held = np.bincount(label.ravel(), minlength=len(rarity))[: len(rarity)] > 0
+    odds = held * np.asarray(rarity)
+    if not odds.any():
+        return crop
+    places = np.flatnonzero(label == rng.choice(len(odds), p=odds / odds.sum()))
+    pixel = divmod(int(rng.choice(places)), label.shape[1])
+    top, left = (
+        _corner_around(int((at + 0.5) * resized / length), resized, wanted, rng)
+        for at, length, resized, wanted in zip(
+            pixel, label.shape, crop.size, recipe.crop_size, strict=True
+        )
+    )
+    return replace(crop, corner=(top, left))
+
+
 def augment(sample: Sample, crop: Crop, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return a training crop of (height, width) `size`, made on the CPU.
 
@@ -117,6 +153,12 @@ def _corner(length: int, wanted: int, generator: torch.Generator) -> int:
     missing = max(wanted - length, 0)
     places = length + 2 * missing - wanted + 1
     return int(torch.randint(0, places, (), generator=generator)) - missing if places > 1 else 0
+
+
+def _corner_around(at: int, length: int, wanted: int, rng: np.random.Generator) -> int:
+    """Draw where `wanted` of `length` pixels begin, from the places of `_corner` that hold `at`."""
+    low, high = sorted((0, length - wanted))
+    return int(rng.integers(max(low, at - wanted + 1), min(high, at) + 1))
 
 
 def _factor(center: int, spread: float, generator: torch.Generator) -> float:

@@ -7,6 +7,7 @@ first.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,29 @@ class LabelCounts:
     """(K,) pixels of each class."""
     ignored: int
     """Number of ignored pixels."""
+    labelled: tuple[int, ...] = ()
+    """(K,) labelled pixels of the masks that hold each class; older runs lack it."""
 
     @property
     def seen(self) -> list[int]:
         """Train ids of the classes that a mask holds."""
         return np.flatnonzero(self.pixels).tolist()
+
+    def weights(self) -> tuple[float, ...]:
+        """Return (K,) class weights by median frequency balancing.
+
+        The frequency of a class is its share of the masks that hold it, and its weight the median
+        frequency over its own (Eigen and Fergus 2015, section 6.3). A class that no mask holds
+        has 1.
+        """
+        frequency = np.array(self.pixels) / np.maximum(self.labelled, 1)
+        median = np.median(frequency[self.seen])
+        return tuple((median / np.where(frequency > 0, frequency, median)).tolist())
+
+    def rarity(self) -> tuple[float, ...]:
+        """Return (K,) one over the share of each class; 0 for one that no mask holds."""
+        total = sum(self.pixels)
+        return tuple(total / count if count else 0.0 for count in self.pixels)
 
     def line(self, taxonomy: Taxonomy) -> str:
         """Return the counts in one line, the most frequent classes first."""
@@ -92,7 +111,7 @@ def has_labels(samples: Split | Shards) -> bool:
 def checked_labels(
     samples: Split | Shards,
     taxonomy: Taxonomy,
-    class_weights: Sequence[float],
+    class_weights: Sequence[float] | Literal["auto"],
     notify: Notify,
     track: Track,
 ) -> LabelCounts:
@@ -106,7 +125,7 @@ def checked_labels(
     elif len(seen) == 1:
         line = counts.line(taxonomy)
         fault = f"{line}: one class alone, so there is nothing to tell apart; {fix}"
-    elif class_weights and not any(class_weights[k] for k in seen):
+    elif class_weights not in ((), "auto") and not any(class_weights[k] for k in seen):
         fault = (
             "class_weights are 0 for all classes that its training masks hold; "
             "give one of them a weight"
@@ -132,7 +151,7 @@ def count_labels(
 
     If no mask holds a class, all masks are read.
     """
-    pixels = np.zeros(256, np.int64)
+    pixels, labelled = np.zeros(256, np.int64), np.zeros(256, np.int64)
     masks = unlabelled = 0
     order = np.random.default_rng(0).permutation(len(samples)).tolist()
 
@@ -142,6 +161,7 @@ def count_labels(
     with ThreadPoolExecutor(usable_cores()) as readers:
         for counts in in_order(readers, read, order, ahead=2 * usable_cores()):
             pixels += counts
+            labelled += (counts > 0) * counts[:num_classes].sum()
             masks += 1
             unlabelled += not counts[:IGNORE_INDEX].any()
             progress(masks, len(samples))
@@ -153,6 +173,7 @@ def count_labels(
         unlabelled=unlabelled,
         pixels=tuple(pixels[:num_classes].tolist()),
         ignored=int(pixels[IGNORE_INDEX]),
+        labelled=tuple(labelled[:num_classes].tolist()),
     )
 
 

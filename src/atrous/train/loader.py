@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -23,7 +24,7 @@ from atrous.errors import InputError
 from atrous.kernels import usable_cores
 from atrous.kernels.triton import is_usable
 from atrous.progress import Notify, Track, unheard, untracked
-from atrous.train.augment import Crop, augment, draw
+from atrous.train.augment import Crop, aimed, augment, draw
 from atrous.train.decoded import Decoded, keep_decoded
 from atrous.train.recipe import Recipe
 
@@ -42,6 +43,7 @@ def batches(
     device: torch.device = CPU,
     notify: Notify = unheard,
     track: Track = untracked,
+    rarity: Sequence[float] = (),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Return the batches of one process from `first_step` to the end, `accumulation_steps` a step.
 
@@ -56,6 +58,7 @@ def batches(
         device: where the training runs.
         notify: called with a line on a set that could be kept decoded.
         track: shows the progress of decoding such a set.
+        rarity: (K,) of each class, for `recipe.rare_crops`.
 
     Returns:
         image (B, h, w, C) uint8 and target (B, h, w) uint8, on `device`.
@@ -67,7 +70,8 @@ def batches(
     in_triton = is_usable(device.type)
     kept = None
     if recipe.keep_decoded and (recipe.minutes or crops >= 2 * len(samples)):
-        home = device if in_triton else CPU
+        # rare classes are looked for by the processor, in the labels
+        home = device if in_triton and not recipe.rare_crops else CPU
         seconds = 60 * recipe.minutes / _SHARE_OF_TIME if recipe.minutes else math.inf
         kept = keep_decoded(samples, home, neighbours, notify, track, seconds)
     source = samples if kept is None else kept
@@ -75,8 +79,8 @@ def batches(
     if workers is None:
         workers = default_workers(device, neighbours)
     if in_triton:
-        return _cut_by_triton(source, order, recipe, positions, device, workers)
-    loaded = _loaded(Stream(source, order, recipe, cut), positions, workers)
+        return _cut_by_triton(source, order, recipe, positions, device, workers, rarity)
+    loaded = _loaded(Stream(source, order, recipe, cut, rarity), positions, workers)
     return ((moved(image, device), moved(target, device)) for image, target in loaded)
 
 
@@ -120,9 +124,11 @@ class Stream(Dataset[Any]):
         order: Order,
         recipe: Recipe,
         make: Callable[[Iterable[tuple[Sample, Crop]], tuple[int, int]], Any],
+        rarity: Sequence[float] = (),
     ) -> None:
         """Read samples from `source`; `make` takes them, their crops and the size of crops."""
         self.source, self.order, self.recipe, self.make = source, order, recipe, make
+        self.rarity = rarity
 
     def __getitem__(self, positions: range) -> Any:
         """Return what `make` returns, or the error of damaged files.
@@ -136,22 +142,49 @@ class Stream(Dataset[Any]):
 
     def _drawn(self, position: int) -> tuple[Sample, Crop]:
         sample = self.source[self.order(position)]
-        return sample, draw_at(position, sample.label.shape, self.recipe, self.order)
+        size, label = sample.label.shape, sample.label
+        return sample, draw_at(position, size, self.recipe, self.order, label, self.rarity)
 
 
-def draw_at(position: int, size: Sequence[int], recipe: Recipe, order: Order) -> Crop:
-    """Draw the crop of a position from an image of (height, width) `size`."""
-    crop = draw(size, recipe, mixed_seed(recipe.seed, position))
-    if recipe.teacher_views:  # kept outputs of teachers are of a fixed view, in any colours
-        view = order.view(position, recipe.teacher_views)
-        fixed = draw_view(size, recipe, order(position), view)
-        crop = replace(fixed, jitter=crop.jitter, gamma=crop.gamma)
+def draw_at(
+    position: int,
+    size: Sequence[int],
+    recipe: Recipe,
+    order: Order,
+    label: NDArray[np.uint8] | None = None,
+    rarity: Sequence[float] = (),
+) -> Crop:
+    """Draw the crop of a position; `order` gives the view, if the recipe has fixed ones."""
+    if not recipe.teacher_views:
+        return draw_crop((position,), size, recipe, label, rarity)
+    # Kept outputs of teachers are of a fixed view, in any colours.
+    colors = draw(size, recipe, mixed_seed(recipe.seed, position))
+    view = order(position), order.view(position, recipe.teacher_views)
+    fixed = draw_crop(view, size, recipe, label, rarity)
+    return replace(fixed, jitter=colors.jitter, gamma=colors.gamma)
+
+
+def draw_crop(
+    place: tuple[int, ...],
+    size: Sequence[int],
+    recipe: Recipe,
+    label: NDArray[np.uint8] | None = None,
+    rarity: Sequence[float] = (),
+) -> Crop:
+    """Draw the crop of a place in the stream, or of a view.
+
+    Args:
+        place: a position, or the index of a sample and the number of its view.
+        size: height and width of the image.
+        recipe: the augmentation and the seed.
+        label: (H, W) of the image, for `rare_crops`.
+        rarity: (K,) odds of each class, for `rare_crops`.
+    """
+    crop = draw(size, recipe, mixed_seed(recipe.seed, *place))
+    if recipe.rare_crops:
+        assert label is not None, "a set whose labels are on a GPU is not cut by rarity"
+        crop = aimed(crop, label, recipe, rarity, mixed_seed(recipe.seed, *place, 1))
     return crop
-
-
-def draw_view(size: Sequence[int], recipe: Recipe, index: int, view: int) -> Crop:
-    """Draw a fixed view of a sample, given by its index and the number of the view."""
-    return draw(size, recipe, mixed_seed(recipe.seed, index, view))
 
 
 def cut(pairs: Iterable[tuple[Sample, Crop]], size: tuple[int, int]) -> Any:
@@ -179,6 +212,7 @@ def _cut_by_triton(
     positions: Iterable[range],
     device: torch.device,
     workers: int,
+    rarity: Sequence[float],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches that are cut on `device`; the next is prepared while it computes."""
     from atrous.train.packed import Packed, cut_packed, pack, pack_kept
@@ -190,9 +224,10 @@ def _cut_by_triton(
         return pack_kept(kept, zip(indices, crops, strict=True))
 
     if not isinstance(source, Decoded):
-        loaded = _loaded(Stream(source, order, recipe, pack), positions, workers)
-    elif source.pixels.device.type != device.type:  # in memory: only copied, which needs no worker
-        loaded = _loaded(Stream(source, order, recipe, pack), positions, 0)
+        loaded = _loaded(Stream(source, order, recipe, pack, rarity), positions, workers)
+    elif recipe.rare_crops or source.pixels.device.type != device.type:
+        # in memory: only copied, which needs no worker
+        loaded = _loaded(Stream(source, order, recipe, pack, rarity), positions, 0)
     else:
         loaded = (on_device(source, batch) for batch in positions)
     for pixels, table, channels in loaded:

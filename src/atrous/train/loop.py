@@ -9,14 +9,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
@@ -34,7 +35,7 @@ from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
 from atrous.train.average import Average
 from atrous.train.budget import UNDECIDED, Budget
-from atrous.train.data_check import checked_labels, splits_of
+from atrous.train.data_check import LabelCounts, checked_labels, splits_of
 from atrous.train.determinism import algorithms
 from atrous.train.graph import CudaGraph, GraphedStep, Lead
 from atrous.train.loader import Order, batches, mixed_seed, moved, positions_of
@@ -42,7 +43,7 @@ from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from atrous.train.precision import CastNetwork
-from atrous.train.provenance import claim, describe, keys_digest
+from atrous.train.provenance import claim, describe, keys_digest, recorded_counts
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
 from atrous.train.teacher import Teachers, distillation_loss
@@ -106,12 +107,22 @@ def train(
     out, dataset = Path(out), Dataset.open(data, root)
     samples, held_out = splits_of(dataset, notify)
     taxonomy, colors = dataset.taxonomy, samples.channels().colors
+    given, classes = len(recipe.class_weights), taxonomy.num_classes
+    if recipe.class_weights != "auto" and given not in (0, classes):
+        raise InputError(f"{given} class weights for {classes} classes; give one for each")
     accelerator = _accelerator(recipe, out)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     fresh = state is None  # a resumed run needs no initial weights
     teachers = None
     if recipe.teacher:
         teachers = Teachers(recipe, taxonomy.classes, len(colors), accelerator.device)
+    count = cache(partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track))
+    rarity: tuple[float, ...] = ()
+    if recipe.class_weights == "auto" or recipe.rare_crops:
+        counts = _same_counts(accelerator, out, count)
+        rarity = counts.rarity()
+        if recipe.class_weights == "auto":
+            recipe = replace(recipe, class_weights=counts.weights())
     training = Training(
         recipe,
         taxonomy.num_classes,
@@ -127,15 +138,14 @@ def train(
     if accelerator.is_main_process:  # here, so that a failed start leaves no folder
         digests = teachers.digests if teachers else ()
         run = describe(recipe, dataset, data, root, training.left_over, digests, plan)
-        count = partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track)
         claim(out, run, resume, notify, count)
     if state is not None:
         training.restore(state, out)
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
     if training.budget:
         training.schedule = training.budget.schedule(training.step)
-    views = _views(training, samples, out, track)
-    loader = _loader(training, samples, views, notify, track)
+    views = _views(training, samples, rarity, out, track)
+    loader = _loader(training, samples, views, rarity, notify, track)
     exact = algorithms(deterministic=recipe.deterministic)
     with exact, checkpoint.Writer(out, accelerator.device) as writer:
         if training.budget and training.step < training.schedule.num_steps:
@@ -146,14 +156,28 @@ def train(
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
 
 
+def _same_counts(
+    accelerator: Accelerator, out: Path, count: Callable[[], LabelCounts]
+) -> LabelCounts:
+    """Return the counts of the labels that the run records, or will; the same in each process."""
+    counts: list[Any] = [None]
+    if accelerator.is_main_process:
+        counts = [recorded_counts(out) or count()]
+    broadcast_object_list(counts)
+    found: LabelCounts = counts[0]
+    return found
+
+
 def _views(
-    training: "Training", samples: Split | Shards, out: Path, track: Track
+    training: "Training", samples: Split | Shards, rarity: Sequence[float], out: Path, track: Track
 ) -> TeacherViews | None:
     """Return the kept outputs of the teachers, all computed; None if none are kept."""
     recipe, teachers, accelerator = training.recipe, training.teachers, training.accelerator
     if not teachers or not recipe.teacher_views:
         return None
-    views = TeacherViews(out, recipe, teachers.digests, keys_digest(samples), training.stride)
+    views = TeacherViews(
+        out, recipe, teachers.digests, keys_digest(samples), training.stride, rarity
+    )
     if training.step < training.schedule.num_steps:
         shown = track if accelerator.is_main_process else untracked
         views.compute(samples, teachers, accelerator, shown)
@@ -165,6 +189,7 @@ def _loader(
     training: "Training",
     samples: Sequence[Sample],
     views: TeacherViews | None,
+    rarity: Sequence[float],
     notify: Notify,
     track: Track,
 ) -> Iterator[Sequence[Tensor]]:
@@ -176,8 +201,10 @@ def _loader(
     rank, processes, device = (
         accelerator.process_index, accelerator.num_processes, accelerator.device,
     )  # fmt: skip
-    reports = (notify, track) if accelerator.is_main_process else ()
-    crops = batches(samples, training.schedule, training.step, rank, processes, device, *reports)
+    reports = (notify, track) if accelerator.is_main_process else (unheard, untracked)
+    crops = batches(
+        samples, training.schedule, training.step, rank, processes, device, *reports, rarity
+    )
     if views is None:
         return crops
     order = Order(samples, recipe.seed)
@@ -284,9 +311,6 @@ class Training:
         notify: Notify = unheard,
     ) -> None:
         """Start before the first step; see `start_network`."""
-        if len(recipe.class_weights) not in (0, num_classes):
-            given = len(recipe.class_weights)
-            raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
         self.notify, self.teachers = notify, teachers
         self.step, self.best = 0, -math.inf

@@ -15,6 +15,7 @@ from atrous import __version__
 from atrous.data.dataset import Dataset
 from atrous.data.shards.read import Shards
 from atrous.data.split import Split
+from atrous.decode import convert
 from atrous.errors import InputError
 from atrous.models.bands import of_bands
 from atrous.models.catalogue import normalization
@@ -129,6 +130,14 @@ def claim(
             "with its own, or give another --out"
         )
     check_same_data(out, theirs, run.data, run.taxonomy.classes, notify)
+
+
+def recorded_counts(folder: Path) -> LabelCounts | None:
+    """Return the counts of the labels that a run records; None if there is none, or an older."""
+    labels = Run.read(folder).labels if has_run(folder) else {}
+    if "labelled" not in labels:
+        return None
+    return convert(labels, LabelCounts, folder / "run.json", "start again without it")
 
 
 def recipe_of(folder: Path, run: Run) -> Recipe:

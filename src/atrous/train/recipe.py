@@ -80,6 +80,9 @@ class Recipe:
     """Height and width of a training crop, in pixels; pixels outside of the image are ignored."""
     center_crop: bool = False
     """Crop the middle of the image (the paper: 224x224); no random scale, crop and flip."""
+    rare_crops: Fraction = 0.0
+    """Probability that a crop is moved to hold a pixel of a class of its image, drawn by one over
+    the classes' shares of all pixels."""
     scale: tuple[Positive, Positive] = (0.5, 2.0)
     """Range of the random scale."""
     flip: Fraction = 0.5
@@ -127,8 +130,9 @@ class Recipe:
     ema_decay: Fraction = 0.0
     """Decay of the averaged weights, which are validated and kept; 0 for no average."""
 
-    class_weights: tuple[Amount, ...] = ()
-    """Weight of each class in the cross-entropy, 0 or 1e-9 to 1e9; none means 1 for all."""
+    class_weights: tuple[Amount, ...] | Literal["auto"] = ()
+    """Weight of each class in the cross-entropy, 0 or 1e-9 to 1e9; none means 1 for all, auto those
+    of median frequency balancing, which the run records."""
     label_smoothing: Fraction = 0.0
     """Label smoothing of the cross-entropy, 0 to 1."""
     ohem_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -187,12 +191,13 @@ class Recipe:
                 raise InputError(f"{name} is {value}; {reason[0].lower()}{reason[1:]}") from None
         if self.scale[0] > self.scale[1]:
             raise InputError(f"scale is {self.scale}; it must be two factors over 0, smaller first")
-        if self.class_weights and not any(self.class_weights):
+        if self.rare_crops and self.center_crop:
+            raise InputError("rare_crops moves crops, and center_crop does not; leave out one")
+        weights = () if self.class_weights == "auto" else self.class_weights
+        if weights and not any(weights):
             raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
-        if any(weight and not 1e-9 <= weight <= 1e9 for weight in self.class_weights):
-            raise InputError(
-                f"class_weights is {self.class_weights}; each must be 0, or from 1e-9 to 1e9"
-            )
+        if any(weight and not 1e-9 <= weight <= 1e9 for weight in weights):
+            raise InputError(f"class_weights is {weights}; each must be 0, or from 1e-9 to 1e9")
         if self.teacher_views and not self.teacher:
             raise InputError(
                 f"teacher_views is {self.teacher_views}, but there is no teacher; give a run as one"

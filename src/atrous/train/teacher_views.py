@@ -25,13 +25,13 @@ from atrous.infer.ordered_map import in_order
 from atrous.kernels import usable_cores
 from atrous.progress import Track
 from atrous.train.augment import augment
-from atrous.train.loader import draw_view
+from atrous.train.loader import draw_crop
 from atrous.train.recipe import Recipe
 from atrous.train.teacher import Teachers
 
 _FIELDS = (
     "teacher_flip", "teacher_scales", "teacher_temperature", "teacher_views", "crop_size",
-    "center_crop", "scale", "flip", "seed", "precision",
+    "center_crop", "rare_crops", "scale", "flip", "seed", "precision",
 )  # fmt: skip
 """Fields of a recipe that the kept outputs depend on."""
 
@@ -40,7 +40,13 @@ class TeacherViews:
     """A folder with one file for each image: an array (K, h, w) for each of its views."""
 
     def __init__(
-        self, out: Path, recipe: Recipe, digests: Sequence[str], keys: str, stride: int
+        self,
+        out: Path,
+        recipe: Recipe,
+        digests: Sequence[str],
+        keys: str,
+        stride: int,
+        rarity: Sequence[float] = (),
     ) -> None:
         """Name the folder, which is made by `compute`.
 
@@ -50,11 +56,14 @@ class TeacherViews:
             digests: of the teachers' weights.
             keys: digest of the samples' keys.
             stride: of the student's logits.
+            rarity: (K,) odds of each class, for `rare_crops`.
         """
         options = {name: getattr(recipe, name) for name in _FIELDS}
-        content = json.dumps([options, list(digests), keys, stride])
+        odds = list(rarity) if recipe.rare_crops else []
+        content = json.dumps([options, list(digests), keys, stride, odds])
         name = sha256(content.encode()).hexdigest()[:16]
-        self.folder, self.recipe, self.stride = out / "teacher_views" / name, recipe, stride
+        self.folder, self.recipe = out / "teacher_views" / name, recipe
+        self.stride, self.rarity = stride, rarity
 
     def compute(
         self, samples: Sequence[Sample], teachers: Teachers, accelerator: Accelerator, track: Track
@@ -65,7 +74,11 @@ class TeacherViews:
 
         def views(index: int) -> Tensor:  # (V, h, w, C)
             sample, count = samples[index], self.recipe.teacher_views
-            drawn = (draw_view(sample.label.shape, self.recipe, index, v) for v in range(count))
+            label, rarity = sample.label, self.rarity
+            drawn = (
+                draw_crop((index, view), label.shape, self.recipe, label, rarity)
+                for view in range(count)
+            )
             crops = [replace(crop, jitter=(), gamma=None) for crop in drawn]
             return torch.stack([augment(sample, c, self.recipe.crop_size)[0] for c in crops])
 

@@ -62,6 +62,7 @@ def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient with respect to `batch.logits`, both float32."""
     device, classes, target = batch.target.device, batch.logits.shape[1], batch.target
     sums = _backend(device.type)
+    assert recipe.class_weights != "auto", "a training turns it into numbers"
     weights, factors = _tables(recipe.class_weights, recipe.label_smoothing, classes, device)
     counts, kept = sums.count(target, classes).to(weights.dtype), None
     share = (counts * weights).sum()

@@ -43,6 +43,7 @@ from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from atrous.train.precision import CastNetwork
+from atrous.train.processes import summed, synchronize_norms
 from atrous.train.provenance import claim, describe, keys_digest, recorded_counts
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
@@ -320,6 +321,8 @@ class Training:
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
         self.auxiliary_stride = int(network.auxiliary_stride)  # type: ignore[arg-type]
+        if recipe.sync_batchnorm and accelerator.num_processes > 1:
+            synchronize_norms(network, accelerator.device)
         self.network = network.to(accelerator.device).to(memory_format=torch.channels_last)
         self.average = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
         capturable = is_capturable(recipe, accelerator)
@@ -421,7 +424,8 @@ class Training:
         if recipe.clip_norm:
             accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.clip_norm)
         self.stepper.step()
-        return torch.stack((total, labelled.float()))
+        shares = summed(torch.stack((total, labelled.float())))
+        return torch.stack((shares[0] / accelerator.num_processes, shares[1].clamp(max=1)))
 
     def validate(self, split: Sequence[Sample], indices: Sequence[int] | None = None) -> Confusion:
         """Count the confusions of a split, or of the samples of `indices`."""

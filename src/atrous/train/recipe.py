@@ -127,6 +127,8 @@ class Recipe:
     """Largest norm of the gradient, to which larger ones are scaled down; 0 for no limit."""
     batchnorm_decay: Fraction = 0.9
     """Decay of BatchNorm's running statistics at each step (the paper: 0.9997)."""
+    sync_batchnorm: bool = True
+    """Where several processes train, normalise over the batch of all of them."""
     ema_decay: Fraction = 0.0
     """Decay of the averaged weights, which are validated and kept; 0 for no average."""
 

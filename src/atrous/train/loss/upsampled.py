@@ -22,6 +22,7 @@ from atrous.taxonomy import IGNORE_INDEX
 from atrous.train.loss import kernel as loss_kernel
 from atrous.train.loss import strips
 from atrous.train.loss.strips import Batch, Factors
+from atrous.train.processes import num_processes, summed
 from atrous.train.recipe import Recipe
 
 
@@ -30,7 +31,9 @@ def upsampled_loss(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) 
 
     The cross-entropy is the mean over the labelled pixels, weighted by their classes' weights, or
     over the hardest of them (online hard example mining: Shrivastava et al. 2016). The Dice loss is
-    one less the mean soft Dice coefficient of the batch's classes (Milletari et al. 2016).
+    one less the mean soft Dice coefficient of the batch's classes (Milletari et al. 2016). Where
+    several processes train, means are over the batch of all, so that the processes' average is the
+    loss of one with the whole batch; the hardest pixels are those of each process.
     tests/train/plain_loss.py has the plain form.
 
     Args:
@@ -64,17 +67,20 @@ def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
     sums = _backend(device.type)
     assert recipe.class_weights != "auto", "a training turns it into numbers"
     weights, factors = _tables(recipe.class_weights, recipe.label_smoothing, classes, device)
-    counts, kept = sums.count(target, classes).to(weights.dtype), None
+    own_counts, kept = sums.count(target, classes).to(weights.dtype), None
+    counts, processes = summed(own_counts), num_processes()
     share = (counts * weights).sum()
     if recipe.dice_weight or recipe.ohem_fraction < 1:
         losses, probabilities, common = sums.measure(batch, Factors(*factors.float()))
     if recipe.ohem_fraction < 1:
         kept = hardest(losses, target != IGNORE_INDEX, recipe.ohem_fraction)
-        share = (sums.count(target.where(kept, IGNORE_INDEX), classes) * weights).sum()
-    factors = factors / share.masked_fill(share <= 0, torch.inf)
+        hard = sums.count(target.where(kept, IGNORE_INDEX), classes).to(weights.dtype)
+        share = (summed(hard) * weights).sum()
+    factors = processes * factors / share.masked_fill(share <= 0, torch.inf)
     if recipe.dice_weight:
+        probabilities, common = summed(torch.stack((probabilities, common)))
         dice, *slopes = weighted_dice(probabilities, common, counts, recipe.dice_weight)
-        factors = torch.stack((*factors, *slopes))
+        factors = torch.stack((*factors, *(processes * slope for slope in slopes)))
     loss, gradient = sums.differentiate(batch, Factors(*factors.float()), kept)
     return loss.float() + dice.float() if recipe.dice_weight else loss.float(), gradient
 

@@ -150,6 +150,7 @@ def test_automatic_weights_are_recorded_as_numbers(shapes: Path, tmp_path: Path)
     assert len([line for line in lines if line.startswith("labels of")]) == 1
     train(recipe, str(shapes), tmp_path, resume=True)
     train(replace(recipe, class_weights=tuple(weights)), str(shapes), tmp_path, resume=True)
+    assert main(["train", "--resume", "--out", str(tmp_path), "--class-weights", "auto"]) == 0
     with pytest.raises(InputError, match="was started with class_weights"):
         train(replace(recipe, class_weights=()), str(shapes), tmp_path, resume=True)
     structs.replace(run, labels={}).write(tmp_path)  # as older versions wrote it

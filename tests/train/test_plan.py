@@ -239,7 +239,7 @@ def test_a_start_from_a_run_keeps_its_network(tmp_path: Path) -> None:
 def test_run_json_keeps_the_plan(tmp_path: Path) -> None:
     data = write_set(tmp_path / "data", [mask_of(0, 1, 2, 2)])
     recipe, choices = plan(data, machine=LAPTOP)
-    describe(recipe, data, "data", None, (), choices).write(tmp_path)
+    describe(recipe, data, "data", None, (), plan=choices).write(tmp_path)
     kept = Run.read(tmp_path)
     assert kept.plan == [tuple(choice) for choice in choices]
     assert Recipe.from_dict(kept.recipe) == recipe

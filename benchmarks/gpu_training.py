@@ -15,6 +15,7 @@ from PIL import Image
 
 from atrous.data.dataset import Dataset
 from atrous.data.shapes import write_shapes
+from atrous.train.crops import Crops
 from atrous.train.loader import batches
 from atrous.train.loop import train as run_training
 
@@ -45,7 +46,7 @@ def loader(bench):
 
 def crops_per_second(bench, samples, recipe):
     """Return the rate of batches on the device, after those that workers prepare ahead."""
-    stream = batches(samples, recipe, 0, 0, 1, bench.device, notify=bench.notice)
+    stream = batches(Crops(samples, recipe), 0, 0, 1, bench.device, notify=bench.notice)
     for _ in range(1 if bench.dry else 40):
         next(stream)
     bench.synchronize()

@@ -21,6 +21,7 @@ from atrous.errors import InputError
 from atrous.models.network import Output
 from atrous.progress import untracked
 from atrous.train.checkpoint import load_state
+from atrous.train.crops import Crops
 from atrous.train.decoded import keep_decoded
 from atrous.train.loader import CPU, Stream, batches, default_workers
 from atrous.train.loop import StepInfo, train
@@ -49,11 +50,11 @@ def same(first: Batches, second: Batches) -> bool:
 def test_a_kept_set_gives_the_crops_of_a_streamed_one(tmp_path: Path) -> None:
     samples = shapes(tmp_path)
     lines: list[str] = []
-    kept = list(batches(samples, RECIPE, 0, 0, 1, CPU, lines.append))
+    kept = list(batches(Crops(samples, RECIPE), 0, 0, 1, CPU, lines.append))
     assert lines == ["5 training images kept decoded, 0.1 MB in memory"]
     streamed = replace(RECIPE, keep_decoded=False)
-    assert same(kept, list(batches(samples, streamed, 0, 0, 1, CPU, lines.append)))
-    assert same(kept[1:], list(batches(samples, RECIPE, 1, 0, 1, CPU, lines.append)))
+    assert same(kept, list(batches(Crops(samples, streamed), 0, 0, 1, CPU, lines.append)))
+    assert same(kept[1:], list(batches(Crops(samples, RECIPE), 1, 0, 1, CPU, lines.append)))
     assert len(lines) == 2  # nothing is said of sets that stream because the recipe says so
 
 
@@ -62,8 +63,8 @@ def test_worker_processes_read_kept_sets_and_shards(tmp_path: Path) -> None:
     files = Dataset.open(write_shapes(tmp_path / "files", 7, 1, size=(20, 28)))
     pack(files, ["train"], tmp_path / "shards", 10_000)
     shards = Dataset.open(tmp_path / "shards").split("train")
-    streamed = list(batches(shards, replace(RECIPE, keep_decoded=False), 0, 0, 1))
-    assert same(streamed, list(batches(shards, replace(RECIPE, num_workers=2), 0, 0, 1)))
+    streamed = list(batches(Crops(shards, replace(RECIPE, keep_decoded=False)), 0))
+    assert same(streamed, list(batches(Crops(shards, replace(RECIPE, num_workers=2)), 0)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others share memory without /dev/shm")
@@ -77,7 +78,7 @@ def test_workers_inherit_a_kept_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Stream, "__getstate__", pickled)
     try:
-        assert len(list(batches(shapes(tmp_path), replace(RECIPE, num_workers=1), 0, 0, 1))) == 6
+        assert len(list(batches(Crops(shapes(tmp_path), replace(RECIPE, num_workers=1)), 0))) == 6
     finally:
         multiprocessing.set_start_method(started, force=True)
 
@@ -85,7 +86,9 @@ def test_workers_inherit_a_kept_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_set_that_is_read_once_is_not_kept(tmp_path: Path) -> None:
     lines: list[str] = []
     samples = shapes(tmp_path)
-    list(batches(samples, replace(RECIPE, num_steps=4), 0, 0, 1, CPU, lines.append))  # 8 of 5
+    list(
+        batches(Crops(samples, replace(RECIPE, num_steps=4)), 0, 0, 1, CPU, lines.append)
+    )  # 8 of 5
     assert not lines
 
 
@@ -102,7 +105,7 @@ def test_a_set_that_is_too_large_is_streamed(
     else:
         monkeypatch.setattr(atrous.train.decoded, "_MARGIN", 0.9)
     samples = shapes(tmp_path)
-    assert len(list(batches(samples, RECIPE, 0, 0, 1, CPU, lines.append))) == 6
+    assert len(list(batches(Crops(samples, RECIPE), 0, 0, 1, CPU, lines.append))) == 6
     assert lines == [f"5 training images decoded anew for each crop: to keep them takes {reason}"]
 
 
@@ -112,7 +115,7 @@ def test_a_damaged_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
     for recipe in (RECIPE, replace(RECIPE, keep_decoded=False)):
         with pytest.raises(InputError, match=path.name):
-            list(batches(samples, recipe, 0, 0, 1))
+            list(batches(Crops(samples, recipe), 0))
 
 
 def test_progress_counts_the_images(tmp_path: Path) -> None:
@@ -163,16 +166,16 @@ def triton_cuts_the_same_crops(folder: str) -> None:
     samples, device = shapes(Path(folder)), torch.device(DEVICE)
     for rare_crops in (0.0, 0.7):
         recipe, rarity = replace(RECIPE, num_steps=5, rare_crops=rare_crops), (0.0, 1.0, 2.0, 0.0)
-        kept = list(batches(samples, recipe, 0, 0, 1, device, rarity=rarity))
+        kept = list(batches(Crops(samples, recipe, rarity), 0, 0, 1, device))
         assert kept[0][0].shape == (2, 12, 16, 3) and kept[0][0].device.type == DEVICE
         plain = replace(recipe, num_steps=2, keep_decoded=False)
-        on_cpu = list(batches(samples, plain, 0, 0, 1, rarity=rarity))
+        on_cpu = list(batches(Crops(samples, plain, rarity), 0))
         for (image, target), (other, label) in zip(kept, on_cpu, strict=False):
             assert (image.cpu().float() - other.cpu().float()).abs().mean() < 0.1
             assert torch.equal(target.cpu(), label.cpu())
         for workers in (0, 1):
             streamed = replace(recipe, keep_decoded=False, num_workers=workers)
-            rest = list(batches(samples, streamed, 3, 0, 1, device, rarity=rarity))
+            rest = list(batches(Crops(samples, streamed, rarity), 3, 0, 1, device))
             assert same(kept[3:], rest)
 
 

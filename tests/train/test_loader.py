@@ -12,6 +12,7 @@ from atrous.data.shapes import write_shapes
 from atrous.data.shards.pack import pack
 from atrous.data.shards.read import Shards
 from atrous.train.augment import aimed, augment, draw
+from atrous.train.crops import Crops
 from atrous.train.loader import batches
 from atrous.train.recipe import Recipe
 
@@ -83,13 +84,13 @@ def test_mask_is_never_interpolated() -> None:
 def test_processes_share_what_one_would_read(tmp_path: Path) -> None:
     samples = Dataset.open(write_shapes(tmp_path, 7, 1)).split("train")
     kinds = {"crop_size": (32, 32), "num_workers": 0}
-    one = list(batches(samples, Recipe(batch_size=4, num_steps=4, **kinds), 0, 0, 1))
+    one = list(batches(Crops(samples, Recipe(batch_size=4, num_steps=4, **kinds)), 0))
     half = Recipe(batch_size=2, num_steps=4, **kinds)
-    two = [list(batches(samples, half, 0, rank, 2)) for rank in (0, 1)]
+    two = [list(batches(Crops(samples, half), 0, rank, 2)) for rank in (0, 1)]
     for whole, left, right in zip(one, *two, strict=True):
         for part in (0, 1):
             assert torch.equal(whole[part], torch.cat([left[part], right[part]]))
-    rest = list(batches(samples, Recipe(batch_size=4, num_steps=4, **kinds), 3, 0, 1))
+    rest = list(batches(Crops(samples, Recipe(batch_size=4, num_steps=4, **kinds)), 3))
     assert len(rest) == 1 and torch.equal(rest[0][0], one[3][0])
 
 
@@ -99,8 +100,8 @@ def test_batches_of_a_given_time_are_those_of_given_steps_and_go_on(
 ) -> None:
     samples = Dataset.open(write_shapes(tmp_path, 5, 1, size=(32, 32))).split("train")
     recipe = Recipe(batch_size=2, num_steps=4, num_workers=workers, crop_size=(16, 16))
-    steps = list(batches(samples, recipe, 1, 0, 1))
-    endless = batches(samples, replace(recipe, minutes=1), 1, 0, 1)
+    steps = list(batches(Crops(samples, recipe), 1))
+    endless = batches(Crops(samples, replace(recipe, minutes=1)), 1)
     for (image, target), (first, second) in zip(steps, endless, strict=False):
         assert torch.equal(image, first) and torch.equal(target, second)
     assert len(list(islice(endless, 5))) == 5
@@ -111,7 +112,7 @@ def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
     recipe = Recipe(batch_size=6, num_steps=2, num_workers=0, crop_size=(32, 32), scale=(1.0, 1.0),
                     flip=0.0, **PLAIN)  # fmt: skip
     expected = sorted(sample.image.sum() for sample in samples)
-    epochs = [image.flatten(1).sum(1).tolist() for image, _ in batches(samples, recipe, 0, 0, 1)]
+    epochs = [image.flatten(1).sum(1).tolist() for image, _ in batches(Crops(samples, recipe), 0)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == expected and epochs[0] != epochs[1]
 
 
@@ -123,7 +124,7 @@ def test_shards_give_every_sample_once_and_the_same_after_a_resume(tmp_path: Pat
     assert isinstance(samples, Shards) and len(samples.paths) > 4
     kinds = {"crop_size": (32, 32), "scale": (1.0, 1.0), "flip": 0.0, **PLAIN}
     recipe = Recipe(batch_size=4, num_steps=6, num_workers=0, **kinds)
-    whole = list(batches(samples, recipe, 0, 0, 1))
+    whole = list(batches(Crops(samples, recipe), 0))
     for epoch in (whole[:3], whole[3:]):
         images = torch.cat([image for image, _ in epoch]).flatten(1).sum(1)
         assert sorted(images.tolist()) == sorted(s.image.sum() for s in files.split("train"))
@@ -131,7 +132,7 @@ def test_shards_give_every_sample_once_and_the_same_after_a_resume(tmp_path: Pat
     assert order[:3] != order[3:]
     for workers in (0, 2):  # from the middle of an epoch, in this process and in others
         again = Recipe(batch_size=4, num_steps=6, num_workers=workers, **kinds)
-        rest = list(batches(samples, again, 2, 0, 1))
+        rest = list(batches(Crops(samples, again), 2))
         assert len(rest) == 4
         assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[2:], strict=True))
 
@@ -176,9 +177,7 @@ def test_a_stream_aims_its_crops(tmp_path: Path) -> None:
     recipe = Recipe(batch_size=6, num_steps=2, num_workers=0, crop_size=(16, 16), scale=(1.0, 1.0),
                     rare_crops=1)  # fmt: skip
     for rarity, found in (((0.0, 1.0), True), ((0.0, 0.0), False)):
-        crops = torch.cat(
-            [target for _, target in batches(samples, recipe, 0, 0, 1, rarity=rarity)]
-        )
+        crops = torch.cat([target for _, target in batches(Crops(samples, recipe, rarity), 0)])
         holds = sum(bool((sample.label == 1).any()) for sample in samples)  # in each of two epochs
         assert ((crops == 1).flatten(1).any(1).sum() == 2 * holds) == found
 

@@ -30,7 +30,8 @@ from atrous.taxonomy import Taxonomy
 from atrous.train import Recipe, StepInfo, train
 from atrous.train.augment import augment
 from atrous.train.checkpoint import load_state
-from atrous.train.loader import Order, batches, draw_at
+from atrous.train.crops import Crops
+from atrous.train.loader import batches
 from atrous.train.teacher import Teachers, _sampled, distillation_loss
 from atrous.train.teacher_views import TeacherViews, packed, unpacked
 
@@ -155,10 +156,9 @@ def test_bytes_keep_probabilities() -> None:
 def test_each_epoch_shows_the_next_view_in_new_colors(shapes: Path) -> None:
     samples = Dataset.open(str(shapes)).split("train")
     recipe = replace(SMALL, teacher=("a",), teacher_views=2, gamma=0.2)
-    order = Order(samples, 0)
-    crops = {
-        (order(at), at // 5): draw_at(at, (64, 96), recipe, order) for at in range(20)
-    }  # four epochs
+    drawn = Crops(samples, recipe)
+    epochs = range(4 * 5)
+    crops = {(drawn.index(at), at // 5): drawn.at(at, (64, 96)) for at in epochs}
     still = {key: replace(crop, jitter=(), gamma=None) for key, crop in crops.items()}
     for index in range(5):
         assert still[index, 0] == still[index, 2] != still[index, 1] == still[index, 3]
@@ -171,15 +171,13 @@ def test_kept_outputs_are_those_of_the_crops(
     plain = replace(SMALL, brightness=0, contrast=0, saturation=0, num_steps=8)
     recipe = replace(plain, teacher=teachers, teacher_views=3, accumulation_steps=2)
     samples, network = Dataset.open(str(shapes)).split("train"), of(recipe, shapes)
-    views = TeacherViews(tmp_path, recipe, network.digests, "keys", 4)
-    views.compute(samples, network, Accelerator(cpu=True), untracked)
+    crops = Crops(samples, recipe)
+    views = TeacherViews(tmp_path, crops, network.digests, "keys", 4)
+    views.compute(network, Accelerator(cpu=True), untracked)
     files = sorted(views.folder.iterdir())
     assert [file.name for file in files] == [f"{index}.npz" for index in range(5)]
-    order = Order(samples, recipe.seed)
-    positions = [range(2 * n, 2 * n + 2) for n in range(16)]
-    shown = [[(order(at), order.view(at, 3)) for at in batch] for batch in positions]
-    crops = batches(samples, recipe, 0, 0, 1)
-    for (image, _), kept in zip(crops, views.batches(shown), strict=True):
+    taught = views.batches(range(2 * n, 2 * n + 2) for n in range(16))
+    for (image, _), kept in zip(batches(crops, 0), taught, strict=True):
         torch.testing.assert_close(unpacked(kept), network(image, 4), rtol=0, atol=0.006)
 
 
@@ -274,17 +272,20 @@ def test_teachers_of_other_classes_or_bands_are_refused(
         Recipe(teacher_scales=(0.01,))
 
 
-def test_a_damaged_file_of_kept_outputs_is_named(tmp_path: Path) -> None:
-    views = TeacherViews(tmp_path, replace(SMALL, teacher=("a",), teacher_views=1), [], "", 4)
-    views._write(0, np.full((1, 2, 3, 3), 0.5, np.float32))
-    good = (views.folder / "0.npz").read_bytes()
+def test_a_damaged_file_of_kept_outputs_is_named(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(SMALL, teacher=("a",), teacher_views=1)
+    crops = Crops(Dataset.open(str(shapes)).split("train"), recipe)
+    views = TeacherViews(tmp_path, crops, [], "", 4)
+    views._write(crops.index(0), np.full((1, 2, 3, 3), 0.5, np.float32))
+    name = f"{crops.index(0)}.npz"
+    good = (views.folder / name).read_bytes()
     np.save(tmp_path / "array.npy", np.zeros(3))
     array = (tmp_path / "array.npy").read_bytes()
     flipped = bytes(byte ^ 0xFF for byte in good[60:70])
     for content in (b"", good[:50], good[:60] + flipped + good[70:], b"\x80\x04N.", array):
-        (views.folder / "0.npz").write_bytes(content)
-        with pytest.raises(InputError, match=r"0\.npz: damaged or gone .*; delete it and resume"):
-            list(views.batches([[(0, 0)]]))
+        (views.folder / name).write_bytes(content)
+        with pytest.raises(InputError, match=r"\d\.npz: damaged or gone .*; delete it and resume"):
+            list(views.batches([range(1)]))
 
 
 @pytest.mark.gpu
@@ -293,25 +294,25 @@ def test_a_gpu_cuts_the_same_views(shapes: Path) -> None:
     code = f"""
 import torch
 from atrous.data.dataset import Dataset
+from atrous.train.crops import Crops
 from atrous.train.loader import batches
 from atrous.train import Recipe
 from triton_tools import DEVICE
 recipe = Recipe(teacher=("a",), teacher_views=2, crop_size=(16, 24), num_steps=4, batch_size=2,
                 brightness=0, contrast=0, saturation=0)
 samples = Dataset.open({str(shapes)!r}).split("train")
-for image, target in batches(samples, recipe, 0, 0, 1, torch.device(DEVICE)):
+for image, target in batches(Crops(samples, recipe), 0, 0, 1, torch.device(DEVICE)):
     print(image.sum((1, 2, 3)).tolist(), target.long().sum((1, 2)).tolist())
 """
     printed = [line.split("] [") for line in run_with_triton(code).splitlines()]
     samples = Dataset.open(str(shapes)).split("train")
     recipe = replace(SMALL, teacher=("a",), teacher_views=2, crop_size=(16, 24), num_steps=4)
     plain = replace(recipe, brightness=0, contrast=0, saturation=0)
-    order = Order(samples, 0)
+    drawn = Crops(samples, plain)
     for step, (images, targets) in enumerate(printed):
         positions = range(2 * step, 2 * step + 2)
         crops = [
-            augment(samples[order(at)], draw_at(at, (64, 96), plain, order), (16, 24))
-            for at in positions
+            augment(samples[drawn.index(at)], drawn.at(at, (64, 96)), (16, 24)) for at in positions
         ]
         assert json.loads("[" + targets) == [int(target.long().sum()) for _, target in crops]
         sums = [int(image.long().sum()) for image, _ in crops]

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
-from atrous.data.shards.read import Shards
-from atrous.data.split import Split
 from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.metrics import Confusion, Scores
@@ -35,10 +33,11 @@ from atrous.taxonomy import IGNORE_INDEX
 from atrous.train import checkpoint
 from atrous.train.average import Average
 from atrous.train.budget import UNDECIDED, Budget
+from atrous.train.crops import Crops, mixed_seed
 from atrous.train.data_check import LabelCounts, checked_labels, splits_of
 from atrous.train.determinism import algorithms
 from atrous.train.graph import CudaGraph, GraphedStep, Lead
-from atrous.train.loader import Order, batches, mixed_seed, moved, positions_of
+from atrous.train.loader import batches, moved, positions_of
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
@@ -145,8 +144,9 @@ def train(
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
     if training.budget:
         training.schedule = training.budget.schedule(training.step)
-    views = _views(training, samples, rarity, out, track)
-    loader = _loader(training, samples, views, rarity, notify, track)
+    crops = Crops(samples, recipe, rarity)
+    views = _views(training, crops, out, track)
+    loader = _loader(training, crops, views, notify, track)
     exact = algorithms(deterministic=recipe.deterministic)
     with exact, checkpoint.Writer(out, accelerator.device) as writer:
         if training.budget and training.step < training.schedule.num_steps:
@@ -169,52 +169,34 @@ def _same_counts(
     return found
 
 
-def _views(
-    training: "Training", samples: Split | Shards, rarity: Sequence[float], out: Path, track: Track
-) -> TeacherViews | None:
+def _views(training: "Training", crops: Crops, out: Path, track: Track) -> TeacherViews | None:
     """Return the kept outputs of the teachers, all computed; None if none are kept."""
-    recipe, teachers, accelerator = training.recipe, training.teachers, training.accelerator
-    if not teachers or not recipe.teacher_views:
+    teachers, accelerator = training.teachers, training.accelerator
+    if not teachers or not training.recipe.teacher_views:
         return None
-    views = TeacherViews(
-        out, recipe, teachers.digests, keys_digest(samples), training.stride, rarity
-    )
+    views = TeacherViews(out, crops, teachers.digests, keys_digest(crops.samples), training.stride)
     if training.step < training.schedule.num_steps:
         shown = track if accelerator.is_main_process else untracked
-        views.compute(samples, teachers, accelerator, shown)
+        views.compute(teachers, accelerator, shown)
     training.teachers = None  # they have done their work, and their memory is wanted
     return views
 
 
 def _loader(
-    training: "Training",
-    samples: Sequence[Sample],
-    views: TeacherViews | None,
-    rarity: Sequence[float],
-    notify: Notify,
-    track: Track,
+    training: "Training", crops: Crops, views: TeacherViews | None, notify: Notify, track: Track
 ) -> Iterator[Sequence[Tensor]]:
     """Return the batches of this process, with the kept outputs of teachers if there are `views`.
 
     Only the main process reports.
     """
-    accelerator, recipe = training.accelerator, training.recipe
-    rank, processes, device = (
-        accelerator.process_index, accelerator.num_processes, accelerator.device,
-    )  # fmt: skip
-    reports = (notify, track) if accelerator.is_main_process else (unheard, untracked)
-    crops = batches(
-        samples, training.schedule, training.step, rank, processes, device, *reports, rarity
-    )
+    accelerator, device = training.accelerator, training.accelerator.device
+    process = accelerator.process_index, accelerator.num_processes
+    reports = (notify, track) if accelerator.is_main_process else ()
+    cut = batches(crops, training.step, *process, device, *reports)
     if views is None:
-        return crops
-    order = Order(samples, recipe.seed)
-    shown = (
-        [(order(at), order.view(at, recipe.teacher_views)) for at in positions]
-        for positions in positions_of(training.schedule, training.step, rank, processes)
-    )
-    kept = (moved(values, device) for values in views.batches(shown))
-    return ((*crop, values) for crop, values in zip(crops, kept, strict=True))
+        return cut
+    kept = views.batches(positions_of(training.recipe, training.step, *process))
+    return ((*crop, moved(values, device)) for crop, values in zip(cut, kept, strict=True))
 
 
 def _seconds_since(start: float) -> float:

@@ -18,15 +18,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.data.sample import Sample
 from atrous.errors import InputError
 from atrous.files import replacing
 from atrous.infer.ordered_map import in_order
 from atrous.kernels import usable_cores
 from atrous.progress import Track
 from atrous.train.augment import augment
-from atrous.train.loader import draw_crop
-from atrous.train.recipe import Recipe
+from atrous.train.crops import Crops
 from atrous.train.teacher import Teachers
 
 _FIELDS = (
@@ -42,43 +40,37 @@ class TeacherViews:
     def __init__(
         self,
         out: Path,
-        recipe: Recipe,
+        crops: Crops,
         digests: Sequence[str],
         keys: str,
         stride: int,
-        rarity: Sequence[float] = (),
     ) -> None:
         """Name the folder, which is made by `compute`.
 
         Args:
             out: the run folder.
-            recipe: its teacher's options, crops and seed.
+            crops: of the training; its recipe has the teacher's options.
             digests: of the teachers' weights.
             keys: digest of the samples' keys.
             stride: of the student's logits.
-            rarity: (K,) odds of each class, for `rare_crops`.
         """
-        options = {name: getattr(recipe, name) for name in _FIELDS}
-        odds = list(rarity) if recipe.rare_crops else []
+        self.crops, self.recipe, self.stride = crops, crops.recipe, stride
+        options = {name: getattr(self.recipe, name) for name in _FIELDS}
+        odds = list(crops.rarity) if self.recipe.rare_crops else []
         content = json.dumps([options, list(digests), keys, stride, odds])
         name = sha256(content.encode()).hexdigest()[:16]
-        self.folder, self.recipe = out / "teacher_views" / name, recipe
-        self.stride, self.rarity = stride, rarity
+        self.folder = out / "teacher_views" / name
 
-    def compute(
-        self, samples: Sequence[Sample], teachers: Teachers, accelerator: Accelerator, track: Track
-    ) -> None:
+    def compute(self, teachers: Teachers, accelerator: Accelerator, track: Track) -> None:
         """Compute and write what is not there yet; each process takes its share of the images."""
+        samples = self.crops.samples
         indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
         missing = [index for index in indices if not self._file(index).exists()]
 
         def views(index: int) -> Tensor:  # (V, h, w, C)
-            sample, count = samples[index], self.recipe.teacher_views
-            label, rarity = sample.label, self.rarity
-            drawn = (
-                draw_crop((index, view), label.shape, self.recipe, label, rarity)
-                for view in range(count)
-            )
+            sample, numbers = samples[index], range(self.recipe.teacher_views)
+            label = sample.label
+            drawn = (self.crops.of_view(index, view, label.shape, label) for view in numbers)
             crops = [replace(crop, jitter=(), gamma=None) for crop in drawn]
             return torch.stack([augment(sample, c, self.recipe.crop_size)[0] for c in crops])
 
@@ -93,11 +85,15 @@ class TeacherViews:
                     progress(done, len(missing))
         accelerator.wait_for_everyone()
 
-    def batches(self, batches: Iterable[Sequence[tuple[int, int]]]) -> Iterator[Tensor]:
-        """Yield what is kept of batches of (image, view): (B, K, h, w) uint8, in memory."""
+    def batches(self, positions: Iterable[range]) -> Iterator[Tensor]:
+        """Yield what is kept of batches, given by positions: (B, K, h, w) uint8, in memory."""
+        shown = (
+            [(self.crops.index(position), self.crops.view(position)) for position in batch]
+            for batch in positions
+        )
         threads = min(4, usable_cores())
         with ThreadPoolExecutor(threads) as readers:
-            yield from in_order(readers, self._batch, batches, ahead=2 * threads)
+            yield from in_order(readers, self._batch, shown, ahead=2 * threads)
 
     def _batch(self, pairs: Sequence[tuple[int, int]]) -> Tensor:
         return torch.from_numpy(np.stack([self._read(*pair) for pair in pairs]))

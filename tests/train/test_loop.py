@@ -105,6 +105,7 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
         {"precision": "bf16", "optimizer": "sgd", "ohem_fraction": 0.5},
         {"accumulation_steps": 2, "optimizer": "rmsprop", "num_workers": 1},
         {"class_weights": "auto", "rare_crops": 0.5},
+        {"rotation": 30.0, "cutmix": 0.3, "classmix": 0.6, "batch_size": 3},
         {"optimizer": "adam", "schedule": "cosine", "center_crop": True, "ema_decay": 0.5},
     ],
 )

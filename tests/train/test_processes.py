@@ -41,6 +41,9 @@ RECIPE = Recipe(
     log_every=1,
     class_weights="auto",
     rare_crops=0.5,
+    rotation=20.0,
+    cutmix=0.4,
+    classmix=0.4,
 )
 LOSSES = (
     Recipe(),

@@ -27,11 +27,23 @@ def test_every_field_is_documented() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("batch_size", 0), ("dropout", 1.5), ("ohem_fraction", 0.0), ("scale", (2.0, 1.0)),
-     ("crop_size", (0, 5)), ("base_lr", -1.0)],
+     ("crop_size", (0, 5)), ("base_lr", -1.0), ("rotation", 181.0), ("rotation", -5.0),
+     ("cutmix", 1.5), ("classmix", -0.1)],
 )  # fmt: skip
 def test_values_out_of_range(field: str, value: object) -> None:
     with pytest.raises(InputError, match=field):
         replace(Recipe(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"cutmix": 0.7, "classmix": 0.5}, "cutmix is 0.7 and classmix 0.5; together at most 1"),
+     ({"cutmix": 0.5, "batch_size": 1}, "give a batch_size over 1"),
+     ({"classmix": 0.5, "teacher_views": 2, "teacher": ("a",)}, "teacher_views keeps what .* unm")],
+)  # fmt: skip
+def test_mixing_that_cannot_be(change: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        replace(Recipe(), **change)
 
 
 def test_unknown_field() -> None:

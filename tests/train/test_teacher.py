@@ -168,12 +168,14 @@ def test_each_epoch_shows_the_next_view_in_new_colors(shapes: Path) -> None:
 def test_kept_outputs_are_those_of_the_crops(
     shapes: Path, teachers: list[str], tmp_path: Path
 ) -> None:
-    plain = replace(SMALL, brightness=0, contrast=0, saturation=0, num_steps=8)
+    plain = replace(SMALL, brightness=0, contrast=0, saturation=0, num_steps=8, rotation=20)
     recipe = replace(plain, teacher=teachers, teacher_views=3, accumulation_steps=2)
     samples, network = Dataset.open(str(shapes)).split("train"), of(recipe, shapes)
     crops = Crops(samples, recipe)
     views = TeacherViews(tmp_path, crops, network.digests, "keys", 4)
     views.compute(network, Accelerator(cpu=True), untracked)
+    still = Crops(samples, replace(recipe, rotation=0))
+    assert TeacherViews(tmp_path, still, network.digests, "keys", 4).folder != views.folder
     files = sorted(views.folder.iterdir())
     assert [file.name for file in files] == [f"{index}.npz" for index in range(5)]
     taught = views.batches(range(2 * n, 2 * n + 2) for n in range(16))
@@ -193,8 +195,8 @@ def same(first: Path, second: Path) -> bool:
 
 
 CHANGES = (
-    {"teacher_flip": True, "teacher_scales": (1.0, 1.25), "precision": "bf16"},
-    {"teacher_views": 2, "teacher_temperature": 2.0, "accumulation_steps": 2},
+    {"teacher_flip": True, "teacher_scales": (1.0, 1.25), "precision": "bf16", "classmix": 0.6},
+    {"teacher_views": 2, "teacher_temperature": 2.0, "accumulation_steps": 2, "rotation": 20.0},
 )
 
 

@@ -4,6 +4,7 @@ Each crop has its own seed, so crop number n is the same in any process, and in 
 On a GPU `atrous.kernels.triton.augment` cuts whole batches from the same numbers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,8 @@ class Crop:
     """(top, left) of the crop in the resized image; negative where it begins with padding."""
     flip: bool
     """Flip the crop horizontally."""
+    angle: float
+    """Degrees by which the flipped crop is turned about its centre, counter-clockwise."""
     jitter: tuple[tuple[str, float], ...]
     """Operations on the colours in their order, each with its factor."""
     gamma: float | None
@@ -48,8 +51,8 @@ class Crop:
 def draw(size: Sequence[int], recipe: Recipe, seed: int) -> Crop:
     """Draw the random numbers of a crop.
 
-    They are those of torchvision's RandomCrop, RandomHorizontalFlip and ColorJitter after
-    `torch.manual_seed(seed)`, but from a generator of their own, so that threads may draw.
+    They are those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation and ColorJitter
+    after `torch.manual_seed(seed)`, but from a generator of their own, so that threads may draw.
 
     Args:
         size: (height, width) of the image.
@@ -57,7 +60,7 @@ def draw(size: Sequence[int], recipe: Recipe, seed: int) -> Crop:
         seed: of all draws.
     """
     generator = torch.Generator().manual_seed(seed)
-    (height, width), (rows, columns), flip = size, recipe.crop_size, False
+    (height, width), (rows, columns), flip, angle = size, recipe.crop_size, False, 0.0
     corner = _middle(height, rows), _middle(width, columns)
     if not recipe.center_crop:
         # Log-uniform: half the size is as likely as twice the size.
@@ -67,6 +70,9 @@ def draw(size: Sequence[int], recipe: Recipe, seed: int) -> Crop:
         height, width = max(1, round(height * factor)), max(1, round(width * factor))
         corner = _corner(height, rows, generator), _corner(width, columns, generator)
         flip = bool(torch.rand(1, generator=generator) < recipe.flip)
+    if recipe.rotation:
+        limits = -recipe.rotation, recipe.rotation
+        angle = torch.empty(()).uniform_(*limits, generator=generator).item()
     order = torch.randperm(4, generator=generator).tolist()
     factors = {
         name: _factor(center, spread, generator)
@@ -84,7 +90,7 @@ def draw(size: Sequence[int], recipe: Recipe, seed: int) -> Crop:
     if recipe.gamma:
         limit = torch.tensor(1 + recipe.gamma).log().item()
         gamma = torch.empty(()).uniform_(-limit, limit, generator=generator).exp().item()
-    return Crop((height, width), corner, flip, jitter, gamma)
+    return Crop((height, width), corner, flip, angle, jitter, gamma)
 
 
 def aimed(
@@ -94,7 +100,7 @@ def aimed(
 
     The class is drawn from those of the image by their rarity, then one of its pixels, then the
     corner from those that have this pixel in the crop. nnU-Net does so with even odds (Isensee et
-    al. 2021).
+    al. 2021). A rotation may turn a pixel near the crop's border out of it.
 
     Args:
         crop: as `draw` returns it.
@@ -131,7 +137,8 @@ def augment(sample: Sample, crop: Crop, size: tuple[int, int]) -> tuple[Tensor, 
     mask = torch.tensor(sample.label)[None]  # (1, H, W)
     image = F.resize(image, list(crop.size), antialias=True)
     mask = F.resize(mask, list(crop.size), InterpolationMode.NEAREST)
-    image, mask = _cut(image, crop, size, PADDING), _cut(mask, crop, size, IGNORE_INDEX)
+    image = _cut(image, crop, size, PADDING, InterpolationMode.BILINEAR)
+    mask = _cut(mask, crop, size, IGNORE_INDEX, InterpolationMode.NEAREST)
     if len(image) == 3:
         for name, factor in crop.jitter:
             image = _ADJUST[name](image, factor)
@@ -166,13 +173,34 @@ def _factor(center: int, spread: float, generator: torch.Generator) -> float:
     return torch.empty(()).uniform_(low, center + spread, generator=generator).item()
 
 
-def _cut(values: Tensor, crop: Crop, size: tuple[int, int], fill: int) -> Tensor:
-    """Cut a crop (C, h, w) from a resized image (C, H, W)."""
-    above, left = (max(want - have, 0) for want, have in zip(size, crop.size, strict=True))
-    if above or left:
-        values = F.pad(values, [left, above, left, above], fill=fill)
-    values = F.crop(values, crop.corner[0] + above, crop.corner[1] + left, *size)
-    return F.horizontal_flip(values) if crop.flip else values
+def _cut(
+    values: Tensor, crop: Crop, size: tuple[int, int], fill: int, interpolation: InterpolationMode
+) -> Tensor:
+    """Cut a crop (C, h, w) from a resized image (C, H, W); what lies outside is `fill`."""
+    margin = _turned_margin(size, crop.angle)
+    top, left = (start - more for start, more in zip(crop.corner, margin, strict=True))
+    tall, wide = (length + 2 * more for length, more in zip(size, margin, strict=True))
+    above, below = max(-top, 0), max(top + tall - crop.size[0], 0)
+    before, after = max(-left, 0), max(left + wide - crop.size[1], 0)
+    if above or below or before or after:
+        values = F.pad(values, [before, above, after, below], fill=fill)
+    values = F.crop(values, top + above, left + before, tall, wide)
+    values = F.horizontal_flip(values) if crop.flip else values
+    if crop.angle:
+        values = F.rotate(values, crop.angle, interpolation, fill=fill)
+        values = F.crop(values, *margin, *size)
+    return values
+
+
+def _turned_margin(size: tuple[int, int], angle: float) -> tuple[int, int]:
+    """Return by how many pixels a crop that is turned reaches beyond its height and width."""
+    if not angle:
+        return 0, 0
+    height, width = size
+    cosine, sine = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    tall, wide = height * cosine + width * sine, height * sine + width * cosine
+    # one more, for bilinear interpolation
+    return max(math.ceil((tall - height) / 2) + 1, 1), max(math.ceil((wide - width) / 2) + 1, 1)
 
 
 def _jitter_bands(image: Tensor, factors: dict[str, float]) -> Tensor:

@@ -1,7 +1,8 @@
 """The stream of training crops: crop number n depends on the seed and n alone.
 
 Where Triton's kernels run, the processor decodes images (once, if the set can be kept) and draws
-random numbers, and the GPU cuts the crops; elsewhere the processor cuts them.
+random numbers, and the GPU cuts the crops; elsewhere, and where crops are turned, the processor
+cuts them. Crops are mixed last, on the device.
 """
 
 import math
@@ -23,6 +24,7 @@ from atrous.progress import Notify, Track, unheard, untracked
 from atrous.train.augment import Crop, augment
 from atrous.train.crops import Crops
 from atrous.train.decoded import Decoded, keep_decoded
+from atrous.train.mix import draw_mixing, mixed
 from atrous.train.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -62,7 +64,7 @@ def batches(
     wanted = steps * recipe.accumulation_steps * recipe.batch_size
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # set by torchrun
     # By the device alone: were it by free memory, a resume might go another way.
-    in_triton = is_usable(device.type)
+    in_triton = is_usable(device.type) and not recipe.rotation
     kept = None
     if recipe.keep_decoded and (recipe.minutes or wanted >= 2 * len(samples)):
         # rare classes are looked for by the processor, in the labels
@@ -74,9 +76,15 @@ def batches(
     if workers is None:
         workers = default_workers(device, neighbours)
     if in_triton:
-        return _cut_by_triton(source, crops, positions, device, workers)
-    loaded = _loaded(Stream(source, crops, cut), positions, workers)
-    return ((moved(image, device), moved(target, device)) for image, target in loaded)
+        ready = _cut_by_triton(source, crops, positions, device, workers)
+    else:
+        loaded = _loaded(Stream(source, crops, cut), positions, workers)
+        ready = ((moved(image, device), moved(target, device)) for image, target in loaded)
+    if recipe.cutmix or recipe.classmix:
+        again = positions_of(recipe, first_step, rank, world_size)
+        drawn = (moved(draw_mixing(batch, recipe), device) for batch in again)
+        return (mixed(*batch, at) for batch, at in zip(ready, drawn, strict=True))
+    return ready
 
 
 def positions_of(recipe: Recipe, first_step: int, rank: int, world_size: int) -> Iterator[range]:

@@ -83,6 +83,7 @@ def _row(crop: Crop, source: tuple[int, ...], places: tuple[int, int], width: in
         places: where pixel (0, 0) of image and label lies, or would lie, in the bytes.
         width: pixels from one row to the next.
     """
+    assert not crop.angle, "a training with rotation is cut by the CPU"
     operations = [OPERATIONS.index(name) for name, _ in crop.jitter]
     factors = dict(crop.jitter)
     return (

@@ -87,6 +87,8 @@ class Recipe:
     """Range of the random scale."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
+    rotation: Annotated[float, Meta(ge=0, le=180)] = 0.0
+    """Largest angle of a random rotation about the crop's centre, in degrees to either side."""
     brightness: Amount = 0.3
     """Brightness jitter, as a fraction up or down."""
     contrast: Amount = 0.3
@@ -97,6 +99,12 @@ class Recipe:
     """Hue jitter, 0 to 0.5; slow on a CPU (40 ms an image)."""
     gamma: Amount = 0.0
     """Gamma jitter: the exponent is drawn from 1 / (1 + gamma) to 1 + gamma."""
+    cutmix: Fraction = 0.0
+    """Probability that a box of the neighbour in the batch, half as large as the crop, is pasted
+    into a crop, with its labels."""
+    classmix: Fraction = 0.0
+    """Probability that the pixels of half of the neighbour's classes are pasted into a crop, with
+    their labels."""
 
     batch_size: Count = 8
     """Images of each process in a batch."""
@@ -195,6 +203,8 @@ class Recipe:
             raise InputError(f"scale is {self.scale}; it must be two factors over 0, smaller first")
         if self.rare_crops and self.center_crop:
             raise InputError("rare_crops moves crops, and center_crop does not; leave out one")
+        if self.cutmix or self.classmix:
+            self._check_mix()
         weights = () if self.class_weights == "auto" else self.class_weights
         if weights and not any(weights):
             raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
@@ -203,6 +213,19 @@ class Recipe:
         if self.teacher_views and not self.teacher:
             raise InputError(
                 f"teacher_views is {self.teacher_views}, but there is no teacher; give a run as one"
+            )
+
+    def _check_mix(self) -> None:
+        if self.cutmix + self.classmix > 1:
+            raise InputError(
+                f"cutmix is {self.cutmix} and classmix {self.classmix}; together at most 1"
+            )
+        if self.batch_size == 1:
+            raise InputError("cutmix and classmix mix crops of one batch; give a batch_size over 1")
+        if self.teacher_views:
+            raise InputError(
+                "teacher_views keeps what teachers say of unmixed crops; leave out cutmix and "
+                "classmix, or teacher_views"
             )
 
     def model_options(self, num_classes: int, in_channels: int = 3) -> dict[str, Any]:

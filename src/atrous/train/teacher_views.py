@@ -29,7 +29,7 @@ from atrous.train.teacher import Teachers
 
 _FIELDS = (
     "teacher_flip", "teacher_scales", "teacher_temperature", "teacher_views", "crop_size",
-    "center_crop", "rare_crops", "scale", "flip", "seed", "precision",
+    "center_crop", "rare_crops", "scale", "flip", "rotation", "seed", "precision",
 )  # fmt: skip
 """Fields of a recipe that the kept outputs depend on."""
 

@@ -1,7 +1,8 @@
 """Augmentation: the random numbers of a crop, and the crop that they make on the CPU.
 
 Each crop has its own seed, so crop number n is the same in any process, and in a resumed training.
-On a GPU `atrous.kernels.triton.augment` cuts whole batches from the same numbers.
+On a GPU `atrous.kernels.triton.augment` cuts whole batches from the same numbers, unless crops are
+turned.
 """
 
 import math

@@ -63,7 +63,7 @@ def batches(
     steps = recipe.num_steps - first_step  # without a time
     wanted = steps * recipe.accumulation_steps * recipe.batch_size
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # set by torchrun
-    # By the device alone: were it by free memory, a resume might go another way.
+    # By device and recipe alone: were it by free memory, a resume might go another way.
     in_triton = is_usable(device.type) and not recipe.rotation
     kept = None
     if recipe.keep_decoded and (recipe.minutes or wanted >= 2 * len(samples)):

@@ -59,9 +59,9 @@ def test_whole_photos_of_streets_are_the_crop() -> None:
     recipe = planned(STREET)
     assert recipe.crop_size == (352, 480) and recipe.batch_size == 8
     assert recipe.output_stride == 16 and recipe.atrous_rates == (5, 10, 15)
-    assert recipe.scale == (0.5, 2.0) and recipe.image_pooling and not recipe.class_weights
+    assert recipe.scale == (0.5, 2.0) and recipe.image_pooling and not recipe.rare_crops
     assert recipe.separable and (recipe.aspp_channels, recipe.decoder_channels) == (128, 128)
-    assert recipe.precision == "fp32" and recipe.num_steps == 2000 and recipe.ema_decay == 0.997
+    assert recipe.precision == "fp32" and recipe.num_steps == 2000 and recipe.ema_decay == 0.998
     assert recipe.warmup_steps == 125 and recipe.validate_every == 400
 
 
@@ -84,7 +84,7 @@ def test_large_images_with_small_objects() -> None:
     large = replace(STREET, images=20, size=(2000, 3000), object_width=5.0)
     planning = result(large)
     recipe = planning.recipe
-    assert recipe.crop_size == (320, 480) and recipe.scale == (0.8, 2.0)
+    assert recipe.crop_size == (352, 512) and recipe.scale == (1.0, 2.0)
     assert not recipe.image_pooling
     assert recipe.num_steps == 2000 and recipe.validate_every == 2000  # each takes long
     assert "images of over 4 million pixels are labelled in tiles" in reasons(planning)
@@ -106,13 +106,27 @@ def test_memory_limits_the_crop_then_the_batch() -> None:
     assert starved.crop_size == (64, 64) and starved.batch_size == 1
 
 
-def test_rare_classes_weigh_more() -> None:
-    recipe = planned(replace(STREET, shares=(0.6, 0.2, 0.1999, 0.0001, 0.0)))
-    assert recipe.class_weights == (1.0, 1.0, 1.0, 5.0, 1.0)
-    cracks = planned(replace(STREET, shares=(0.996, 0.004)))
-    assert cracks.class_weights == (1.0, 5.0)
-    assert planned(replace(STREET, shares=(1.0, 0.0), object_width=None)).class_weights == ()
-    assert planned(replace(STREET, shares=(0.0, 0.0), object_width=None)).class_weights == ()
+def test_parts_of_images_are_laid_around_rare_classes() -> None:
+    shares = (0.6, 0.2, 0.1999, 0.0001, 0.0)
+    large = replace(STREET, size=(1200, 1600), shares=shares)
+    planning = result(large)
+    assert planning.recipe.rare_crops == 0.33
+    assert "the rarest class has 0.01 % of the pixels" in reasons(planning)
+    for other in (
+        replace(large, size=(360, 480)),  # a crop is the image
+        replace(large, shares=(0.6, 0.2, 0.19, 0.01, 0.0)),
+        replace(large, shares=(0.0, 0.0), object_width=None),
+    ):
+        assert planned(other).rare_crops == 0
+    assert planned(large, center_crop=True).rare_crops == 0
+
+
+def test_a_given_time_leaves_the_steps_open() -> None:
+    planning = result(STREET, minutes=30.0)
+    assert planning.recipe.num_steps == Recipe().num_steps
+    assert "--num-steps" not in reasons(planning)
+    assert "the number of steps follows from the time" in reasons(planning)
+    assert planning.recipe.validate_every == 400
 
 
 def test_what_is_given_wins_and_the_rest_follows() -> None:
@@ -120,7 +134,7 @@ def test_what_is_given_wins_and_the_rest_follows() -> None:
         STREET, crop_size=(192, 256), num_steps=10, batch_size=3, class_weights=(1, 2, 3, 4)
     )
     assert recipe.crop_size == (192, 256) and recipe.atrous_rates == (3, 6, 9)
-    assert recipe.num_steps == 10 and recipe.warmup_steps == 1 and recipe.ema_decay == 0
+    assert recipe.num_steps == 10 and recipe.warmup_steps == 1
     assert recipe.batch_size == 3 and recipe.class_weights == (1, 2, 3, 4)
     given = planned(STREET).to_dict() | {"base_lr": 0.1, "dice_weight": 0.0, "output_stride": 32}
     assert planned(replace(STREET, size=(32, 32)), SERVER, **given) == Recipe.from_dict(given)
@@ -144,7 +158,7 @@ def test_activations_are_counted() -> None:
 
 
 def test_lines_fit_80_columns() -> None:
-    facts = replace(STREET, shares=tuple([0.5 / 170] * 170 + [0.4999999, 0.0000001]))
+    facts = replace(STREET, size=(1200, 1600), shares=(0.6, 0.2, 0.1999999, 0.0000001))
     lines = [
         line
         for machine in (LAPTOP, SERVER)
@@ -152,7 +166,7 @@ def test_lines_fit_80_columns() -> None:
         for line in choice.lines().splitlines()
     ]
     assert max(map(len, lines)) <= 80
-    assert "--class-weights 1 1 1 1 1 1 1  the rarest class has 1e-05 % of the pixels" in lines
+    assert "--rare-crops 0.33              the rarest class has 1e-05 % of the pixels; few" in lines
     assert "--aspp-channels 128            narrow, since steps are slow" in lines
 
 

@@ -15,7 +15,6 @@ from math import ceil, inf, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -42,12 +41,13 @@ _FIXED = {
     "contrast": 0.4,
     "saturation": 0.4,
     "gamma": 0.5,
+    "ema_decay": 0.998,
 }
-"""Fields that do not depend on the data: those of the recipe `camvid`, which shipped."""
+"""Fields that do not depend on the data, as in the recipe `camvid`, which shipped."""
 _CELL = 32
 """Sides of crops are multiples of the coarsest features' stride, so that nothing is padded."""
-_CROP_PIXELS = {"cpu": 352 * 480, "cuda": 512 * 1024, "mps": 352 * 480}
-"""Largest crop: CamVid's whole images where steps are slow, Cityscapes' usual crop on a GPU."""
+_CROP_PIXELS = {"cpu": 384 * 512, "cuda": 512 * 1024, "mps": 384 * 512}
+"""Largest crop: VOC's whole images where steps are slow, Cityscapes' usual crop on a GPU."""
 _BATCH = {"cpu": 8, "cuda": 16, "mps": 8}
 """Crops of a batch: 16, DeepLab's, on a GPU; half of it where steps are slow."""
 _LEAST_BATCH = 4
@@ -58,24 +58,18 @@ _FEWEST_CELLS = 12
 """Features of a crop with fewer cells on a side, at output stride 16, are made at 8."""
 _PAPER_CELLS, _PAPER_RATE = 33, 6
 """DeepLabV3's crop of 513 has 33 cells at stride 16; its rates are 6 times 1, 2 and 3."""
-_LOGITS_STRIDE = 4
-"""Objects that are thinner than a cell of DeepLabV3+'s logits are lost."""
+_THINNEST = 8
+"""Objects that are thinner than two cells of DeepLabV3+'s logits are hardly seen."""
 _SMALLEST_SCALE = 0.5
 """DeepLab's smallest random scale; its largest is 2."""
-_RARE = 0.01
-"""Classes with a smaller part of the pixels than this, times that of the median class, are rare."""
-_MOST_WEIGHT = 5.0
-"""Largest weight of a rare class."""
+_RARE, _RARE_CROPS = 0.01, 0.33
+"""A class with a smaller part of the pixels is rare; nnU-Net's part of crops that hold one."""
 _EPOCHS = 140
 """How often each part of an image is seen: as often as in the recipe `camvid`."""
 _STEPS = {"cpu": (500, 2_000), "cuda": (1_000, 20_000), "mps": (500, 2_000)}
 """Fewest steps, which a small set needs, too, and most, where nobody waits for more."""
-_STEPS_TO_AVERAGE = 60
-"""A shorter training keeps its last weights."""
 _VALIDATIONS, _VALIDATION_SHARE = 5, 0.2
 """Most validations, and the part that they may have of the pixels that the network sees."""
-_MOST_VALUES = 8
-"""Most values of an option that are printed; run.json has all."""
 _LINE, _COLUMN = 80, 31
 """Letters of a printed line, and of its first column."""
 
@@ -184,7 +178,7 @@ def plan_from(
     _choose_scale(draft, facts)
     if has_aspp:
         _choose_context(draft, facts)
-    _choose_weights(draft, facts)
+    _choose_rare_crops(draft, facts)
     _choose_steps(draft, facts, machine, kind)
     _remark(draft, facts, machine)
     return Plan(draft.recipe, tuple(draft.choices))
@@ -254,12 +248,12 @@ def _choose_scale(draft: _Draft, facts: Survey) -> None:
     width = facts.object_width
     smallest = _SMALLEST_SCALE
     if width is not None:
-        smallest = round(min(max(_LOGITS_STRIDE / width, smallest), 1.0), 2)
+        smallest = round(min(max(_THINNEST / width, smallest), 1.0), 2)
         named = f"half of the classes are less than {width:.0f} pixels wide"
     if smallest == _SMALLEST_SCALE:
         draft.choose("DeepLab's; objects stay large enough", scale=(smallest, 2.0))
     else:
-        draft.choose(f"{named}: smaller, they are lost", scale=(smallest, 2.0))
+        draft.choose(f"{named}: smaller, they are hardly seen", scale=(smallest, 2.0))
 
 
 def _choose_context(draft: _Draft, facts: Survey) -> None:
@@ -274,55 +268,48 @@ def _choose_context(draft: _Draft, facts: Survey) -> None:
     unit = max(1, min(round(_PAPER_RATE * cells / _PAPER_CELLS), _PAPER_RATE * 16 // stride))
     why = f"the paper's 6 12 18 on {_PAPER_CELLS} cells, for about {cells:.0f}"
     draft.choose(why, atrous_rates=(unit, 2 * unit, 3 * unit))
-    if facts.pixels > 2 * _area(crop):
+    if _is_part(draft, facts):
         why = "the mean of a crop is not that of a much larger image"
         draft.choose(why, image_pooling=False)
 
 
-def _choose_weights(draft: _Draft, facts: Survey) -> None:
-    """Weigh classes by the root of median-frequency balancing, if some are very rare.
+def _choose_rare_crops(draft: _Draft, facts: Survey) -> None:
+    """Lay crops around rare classes, where a crop shows a small part of an image, as nnU-Net does.
 
-    Median-frequency balancing: Eigen and Fergus 2015, arXiv:1411.4734. The root and the limits, 1
-    and 5, are ours: whole weights make a network find rare classes where they are not.
+    Where crops are whole images, the Dice loss alone lets all classes count alike.
     """
-    shares = np.array(facts.shares)
-    present = shares > 0
-    if present.sum() < 2:
-        return
-    median = np.median(shares[present])
-    if shares[present].min() >= _RARE * median:
-        draft.choose("no class is very rare, and the Dice loss counts all alike", class_weights=())
-        return
-    weights = np.ones(len(shares))
-    weights[present] = np.sqrt(median / shares[present]).clip(1, _MOST_WEIGHT)
-    why = f"the rarest class has {100 * shares[present].min():.2g} % of the pixels"
-    draft.choose(why, class_weights=tuple(weights.round(3).tolist()))
+    rarest = min((share for share in facts.shares if share), default=1.0)
+    if _is_part(draft, facts) and rarest < _RARE and not draft.recipe.center_crop:
+        why = f"the rarest class has {100 * rarest:.2g} % of the pixels; few crops hold it"
+        draft.choose(why, rare_crops=_RARE_CROPS)
 
 
 def _choose_steps(draft: _Draft, facts: Survey, machine: Machine, kind: str) -> None:
-    """Choose the number of steps, and what follows from it."""
+    """Choose the number of steps, unless the time decides, and what follows from it."""
     recipe = draft.recipe
     area = _area(recipe.crop_size)
     crops = facts.images * max(1.0, facts.pixels / area)  # in which each pixel is seen once
     batch = recipe.batch_size * recipe.accumulation_steps * machine.processes
     wanted, (fewest, most) = _EPOCHS * crops / batch, _STEPS[kind]
     steps = 10 * round(min(max(wanted, fewest), most) / 10)
-    epochs = steps * batch / crops
-    why = f"each part of {amount(facts.images, 'image')} is seen about {epochs:,.0f} times"
-    if wanted > most:
-        why += "; more steps would take long"
-    draft.choose(why, num_steps=steps)
-    steps = draft.recipe.num_steps
+    if recipe.minutes:
+        draft.remark("the number of steps follows from the time")
+    else:
+        epochs = steps * batch / crops
+        why = f"each part of {amount(facts.images, 'image')} is seen about {epochs:,.0f} times"
+        if wanted > most:
+            why += "; more steps would take long"
+        draft.choose(why, num_steps=steps)
+        steps = draft.recipe.num_steps
     draft.choose("a sixteenth of the steps, up to 200", warmup_steps=min(max(steps // 16, 1), 200))
-    if steps > _STEPS_TO_AVERAGE:
-        decay = round(1 - 6 / steps, 4)
-        draft.choose("weights are averaged over a sixth of the steps", ema_decay=decay)
     times = _VALIDATIONS
     if facts.validation_images:
         seen = steps * batch * area
         affordable = _VALIDATION_SHARE * seen / (facts.validation_images * facts.pixels)
         times = min(max(int(affordable), 1), _VALIDATIONS)
-    draft.choose(f"{amount(times, 'validation')} in all", validate_every=ceil(steps / times))
+    every = ceil(steps / times)
+    why = "each takes a while" if recipe.minutes else f"{amount(times, 'validation')} in all"
+    draft.choose(why, validate_every=every)
 
 
 def _remark(draft: _Draft, facts: Survey, machine: Machine) -> None:
@@ -394,6 +381,11 @@ def _cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
+def _is_part(draft: _Draft, facts: Survey) -> bool:
+    """Return whether a crop is less than half of the median image."""
+    return facts.pixels > 2 * _area(draft.recipe.crop_size)
+
+
 def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
@@ -404,8 +396,5 @@ def _option(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return written if value else f"--no-{name.replace('_', '-')}"
     if isinstance(value, tuple):
-        texts = [f"{each:g}" for each in value]
-        if len(texts) > _MOST_VALUES:
-            texts = [*texts[:_MOST_VALUES], f"... ({len(value)})"]
-        return " ".join([written, *texts]) if texts else f"no {name.replace('_', ' ')}"
+        return " ".join([written, *(f"{each:g}" for each in value)])
     return f"{written} {value}"

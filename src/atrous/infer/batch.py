@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from atrous.errors import InputError
-from atrous.files import walk
 from atrous.images import photos as photo_files
 from atrous.images.bands import Bands
+from atrous.images.folder import images_in
 from atrous.images.pixels import is_raster
 from atrous.infer.result import Segmentation
 from atrous.infer.segmenter import Outcome, Segmenter
 from atrous.infer.video.frames import is_video
 from atrous.progress import Notify, Track, unheard, untracked
-from atrous.text import some
 
 if TYPE_CHECKING:
     from atrous.infer.raster.segment import RasterSegmentation
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Saved", "find_inputs", "segment_images"]
 
-_SUFFIXES = photo_files.IMAGE_SUFFIXES + photo_files.UNREAD_SUFFIXES
-_OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
 _DARK = 1 << 13
 """A 16-bit photo whose values are all below this most likely holds fewer bits."""
 
@@ -76,7 +73,7 @@ def find_inputs(paths: Iterable[str], out: Path, notify: Notify = unheard) -> In
         if is_video(text) and not path.is_dir():
             inputs.videos[text] = _free(out, _video_name(text), taken)
             continue
-        for image in _images_in(path, notify) if path.is_dir() else [path]:
+        for image in images_in(path, notify) if path.is_dir() else [path]:
             kind = inputs.rasters if is_raster(image) else inputs.photos
             if image not in kind:
                 folder = out / image.relative_to(path).parent if path.is_dir() else out
@@ -101,32 +98,6 @@ def _free(folder: Path, file: Path, taken: set[Path]) -> Path:
     free = next(folder / name for name in names if folder / name not in taken)
     taken.add(free)
     return free
-
-
-def _images_in(folder: Path, notify: Notify) -> list[Path]:
-    """Return the images at any depth, sorted; hidden files and outputs of atrous are left out."""
-    files = [
-        path
-        for path in sorted(folder / name for name in walk(folder))
-        if path.suffix.lower() in _SUFFIXES and not path.name.endswith(_OWN_ENDINGS)
-    ]
-    unread = [path for path in files if path.suffix.lower() in photo_files.UNREAD_SUFFIXES]
-    heif = [] if photo_files.can_read_heif() else [path for path in files if _is_heif(path)]
-    for paths, fix in (
-        (unread, "of a format that is not read: convert to JPEG, PNG or TIFF"),
-        (heif, f"HEIC, which an extra reads: {photo_files.HEIF_INSTALL}"),
-    ):
-        if paths:
-            notify(f"passed over: {some(map(str, paths))}: {fix}")
-    if not (images := [path for path in files if path not in {*unread, *heif}]):
-        raise InputError(
-            f"{folder}: no photos in this folder; give one that holds JPEG, PNG or the like"
-        )
-    return images
-
-
-def _is_heif(path: Path) -> bool:
-    return path.suffix.lower() in photo_files.HEIF_SUFFIXES and photo_files.is_heif(path)
 
 
 def segment_images(

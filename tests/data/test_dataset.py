@@ -293,7 +293,7 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         ("[splits.train]", '[splits."tr\\u001bain"]', "the name of a split is"),
         ('"sky", {', '"car", {', "named twice"),
         ("classes = [", 'classes = "nowhere" # [', "no built-in set. There are: ade20k"),
-        ('labels = "masks/{key}.png"', "", "splits.train: labels is missing"),
+        ('labels = "masks/{key}.png"', 'valid = "{key}"', "splits.train: labels is missing"),
         ('labels = "masks/{key}.png"', "labels = 7", "splits.train: labels: expected str, got int"),
         (
             "[splits.train]",

@@ -91,14 +91,15 @@ def pack(
     Args:
         data: A built-in set, a folder with a dataset.toml, or such a file.
         out: The new folder.
-        split: Splits to pack; all if left out.
+        split: Splits to pack; all that have masks if left out.
         root: The folder of a built-in set.
         shard_size_mb: Size of a shard, in millions of bytes.
     """
     from atrous.data.shards.pack import pack as write_shards
 
     dataset = Dataset.open(data, root)
-    names = list(dict.fromkeys(split or dataset.splits))
+    with_masks = [name for name, files in dataset.splits.items() if files.has_masks]
+    names = list(dict.fromkeys(split or with_masks))
     with track("samples") as progress:
         packed = write_shards(dataset, names, out, shard_size_mb * 10**6, progress)
     for part in packed:

@@ -84,10 +84,20 @@ class Dataset:
         """Where the files of each split lie."""
         return self.description.splits
 
-    def split(self, name: str) -> Split | Shards:
-        """Return the samples of one split; an image without a mask is an error."""
+    def split(self, name: str, *, masks: bool = True) -> Split | Shards:
+        """Return the samples of one split; an image without a mask is an error.
+
+        Args:
+            name: of the split.
+            masks: False also takes a split of images alone, whose pixels are all ignored.
+        """
         if name not in self.splits:
             raise InputError(f"{self.name}: no split {name!r}; it has {', '.join(self.splits)}")
+        if masks and not self.splits[name].has_masks:
+            raise InputError(
+                f"{self.name}: split {name!r} has no masks: labels is missing in splits.{name}; "
+                f"add it, or use the images by atrous train --teacher RUN --unlabelled {name}"
+            )
         if not self.folder.is_dir():
             raise InputError(
                 f"{self.folder}: no such folder; --root is the one that holds the data"

@@ -138,7 +138,7 @@ class SplitFiles(_Table, frozen=True, kw_only=True):
     images: _Path = ""
     """Pattern with {key}."""
     labels: _Path = ""
-    """Pattern with {key}, and with {class} of binary masks."""
+    """Pattern with {key}, and with {class} of binary masks; left out: images without masks."""
     annotations: _Path = ""
     """The JSON that describes all labels."""
     list_file: _Path = msgspec.field(default="", name="list")
@@ -161,9 +161,15 @@ class SplitFiles(_Table, frozen=True, kw_only=True):
         if self.images.count("{key}") > 1:
             raise ValueError("images has {key} in it more than once")
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the images have masks: not where images, and perhaps a list, are all it says."""
+        said: dict[str, str] = msgspec.to_builtins(self)
+        return said.keys() - {"list"} != {"images"}
+
     def check(self, encoding: EncodingName) -> None:
         """Refuse, by a ValueError, a split that lacks what labels in `encoding` need."""
-        if self.shards:
+        if self.shards or not self.has_masks:
             return
         needed = _SPLIT_FIELDS.get(encoding, {"images", "labels"})
         for field in ("images", "labels", "annotations"):

@@ -1,4 +1,4 @@
-"""Find the keys of a split, and check that each has an image and a mask."""
+"""Find the keys of a split, and check that each has an image and, if any has, a mask."""
 
 import re
 from collections.abc import Collection
@@ -69,6 +69,8 @@ def _listed(folder: Path, files: SplitFiles) -> tuple[tuple[str, ...], int]:
 def _check_files(split: Split, key: str, name: str, files: SplitFiles) -> None:
     """Refuse a key whose image, mask or description is ambiguous or missing."""
     split.image(key)
+    if not files.has_masks:
+        return
     path = split.label_path(key)
     by_class = split.encoding.name == "binary-masks"
     if not (split.class_masks(key) if by_class else is_file(path)):

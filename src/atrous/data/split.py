@@ -1,7 +1,7 @@
 """Split: the samples of one part of a data set, read from their original files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Split(Samples):
     images: str
     """Pattern with {key}, from `folder`."""
     labels: str
-    """Pattern with {key}, and {class} of binary masks; or the one file that holds all labels."""
+    """Pattern with {key}, and {class} of binary masks; or the one file that holds all labels; ""
+    for images without masks."""
     keys: tuple[str, ...]
     encoding: Encoding
     things: frozenset[int] = frozenset()
@@ -67,6 +68,10 @@ class Split(Samples):
         """Return the path of the mask of the valid pixels."""
         return self.folder / self.valid.replace("{key}", key)
 
+    def without_masks(self) -> "Split":
+        """Return the same images, whose pixels are all ignored."""
+        return replace(self, labels="", valid="", annotations={})
+
     def class_masks(self, key: str) -> list[tuple[int, Path]]:
         """Return train id and path of each binary mask of `key` that exists."""
         names = ((i, self.labels.replace("{class}", n)) for n, i in self.encoding.names.items())
@@ -76,8 +81,10 @@ class Split(Samples):
     def _image(self, index: int) -> tuple[Path, None]:
         return self.image_path(self.keys[index]), None
 
-    def _label(self, index: int) -> tuple[str, NDArray[np.uint8]]:
+    def _label(self, index: int) -> tuple[str, NDArray[np.uint8] | None]:
         key = self.keys[index]
+        if not self.labels:
+            return "", None
         label = self._label_of_files(key)
         if self.valid:
             path = self.valid_path(key)

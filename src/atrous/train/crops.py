@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.shards.read import Shards
-from atrous.data.split import Split
+from atrous.data.sample import Samples
 from atrous.train.augment import Crop, aimed, draw
 from atrous.train.recipe import Recipe
 
@@ -18,9 +17,7 @@ class Crops:
     Each epoch shows every image once, in a new order.
     """
 
-    def __init__(
-        self, samples: Split | Shards, recipe: Recipe, rarity: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, samples: Samples, recipe: Recipe, rarity: Sequence[float] = ()) -> None:
         """Draw from `samples` as a recipe says; `rarity` (K,), of classes, is for `rare_crops`."""
         self.samples, self.recipe, self.rarity = samples, recipe, rarity
         self._epoch, self._order = -1, np.empty(0, np.int64)  # of the latest epoch
@@ -30,10 +27,7 @@ class Crops:
         epoch, place = divmod(position, len(self.samples))
         if epoch != self._epoch:
             rng = np.random.default_rng([self.recipe.seed, epoch])
-            if isinstance(self.samples, Shards):  # a permutation close to their order on disk
-                self._epoch, self._order = epoch, self.samples.order(rng)
-            else:
-                self._epoch, self._order = epoch, rng.permutation(len(self.samples))
+            self._epoch, self._order = epoch, self.samples.order(rng)
         return int(self._order[place])
 
     def view(self, position: int) -> int:

@@ -251,7 +251,7 @@ def _open_splits(dataset: Dataset) -> tuple[dict[str, Split], list[Finding]]:
     """Open each split; a split that cannot be opened is a finding, unless none can."""
     splits: dict[str, Split] = {}
     errors, missing = [], []
-    for name in dataset.splits:
+    for name in (name for name, files in dataset.splits.items() if files.has_masks):
         try:
             split = dataset.split(name)
         except InputError as error:

@@ -105,6 +105,8 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
     """Tensors of a given backbone checkpoint that were not used."""
     teachers: list[str] = []
     """SHA-256 of the weights of each of the recipe's teachers."""
+    unlabelled: list[str] = []
+    """Digest of the keys of each of the recipe's folders or splits without masks."""
     labels: dict[str, Any] = {}
     """Counts of the training masks, as `LabelCounts` holds them."""
     layout: str = ""

@@ -161,8 +161,8 @@ def dataset_of_run(run: Path, data: str | None, root: Path | str | None) -> Data
 
 
 def _without_paths(metadata: BundleMetadata) -> BundleMetadata:
-    """Remove paths of other weights from the recipe: they do not exist on other machines."""
-    paths = ("init", "backbone_weights")
+    """Remove paths from the recipe: they do not exist on other machines."""
+    paths = ("init", "backbone_weights", "teacher", "unlabelled")
     recipe = {key: value for key, value in metadata.recipe.items() if key not in paths}
     return replace(metadata, recipe=recipe)
 

@@ -48,6 +48,7 @@ from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
 from atrous.train.teacher import Teachers, distillation_loss
 from atrous.train.teacher_views import TeacherViews, unpacked
+from atrous.train.unlabelled import find_unlabelled, joined
 from atrous.train.validation import validate
 
 __all__ = ["Recipe", "StepInfo", "train"]
@@ -111,6 +112,7 @@ def train(
     if recipe.class_weights != "auto" and given not in (0, classes):
         raise InputError(f"{given} class weights for {classes} classes; give one for each")
     accelerator = _accelerator(recipe, out)
+    unlabelled = find_unlabelled(dataset, recipe.unlabelled, (samples, held_out), notify)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     fresh = state is None  # a resumed run needs no initial weights
     teachers = None
@@ -137,14 +139,15 @@ def train(
         training.budget = Budget(recipe, out, accelerator, clock, notify, resume=resume)
     if accelerator.is_main_process:  # here, so that a failed start leaves no folder
         digests = teachers.digests if teachers else ()
-        run = describe(recipe, dataset, data, root, training.left_over, digests, plan)
+        left_over = training.left_over
+        run = describe(recipe, dataset, data, root, left_over, digests, plan, unlabelled)
         claim(out, run, resume, notify, count)
     if state is not None:
         training.restore(state, out)
     record = Record(out, taxonomy.classes, training.step, accelerator, notify)
     if training.budget:
         training.schedule = training.budget.schedule(training.step)
-    crops = Crops(samples, recipe, rarity)
+    crops = Crops(joined(samples, unlabelled), recipe, rarity)
     views = _views(training, crops, out, track)
     loader = _loader(training, crops, views, notify, track)
     exact = algorithms(deterministic=recipe.deterministic)

@@ -153,12 +153,12 @@ def plan(
         machine: that trains; this one if left out.
         track: shows the progress of reading masks.
     """
-    Recipe(**given or {})  # fails before masks are read
+    unlabelled = Recipe(**given or {}).unlabelled  # fails before masks are read
     given = dict(given or {})
     if given.get("init") is not None:
         given = network_of(Path(given["init"])) | given
     with track("masks surveyed") as progress:
-        facts = survey(dataset, progress)
+        facts = survey(dataset, progress, unlabelled)
     return plan_from(facts, dataset.taxonomy.num_classes, machine or Machine.here(), given)
 
 

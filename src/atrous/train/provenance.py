@@ -13,7 +13,7 @@ from msgspec import UNSET, structs
 
 from atrous import __version__
 from atrous.data.dataset import Dataset
-from atrous.data.shards.read import Shards
+from atrous.data.sample import Samples
 from atrous.data.split import Split
 from atrous.decode import convert
 from atrous.errors import InputError
@@ -28,10 +28,10 @@ from atrous.train.recipe import Recipe
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 """Packages that a result depends on."""
-FREE_TO_CHANGE = {"num_workers", "keep_decoded", "cuda_graph", "teacher"}
+FREE_TO_CHANGE = {"num_workers", "keep_decoded", "cuda_graph", "teacher", "unlabelled"}
 """Fields of a recipe that change no crop and no bit of a step, so that a resume may have others.
 
-Teachers may have moved: they are compared by their weights.
+Teachers, and images without masks, may have moved: they are compared by weights and by keys.
 """
 
 
@@ -43,6 +43,7 @@ def describe(
     left_over: Sequence[str],
     teachers: Sequence[str] = (),
     plan: Sequence[tuple[str, str]] = (),
+    unlabelled: Sequence[Split] = (),
 ) -> Run:
     """Return the run.json of a new training, without the counts of its labels.
 
@@ -54,6 +55,7 @@ def describe(
         left_over: tensors of a given backbone checkpoint that were not used.
         teachers: digests of the weights of the recipe's teachers.
         plan: options that a plan chose, and the reason of each.
+        unlabelled: images without masks.
     """
     colors = dataset.split("train").channels().colors
     mean, std = (of_bands(values, colors) for values in normalization(recipe.backbone))
@@ -69,6 +71,7 @@ def describe(
         commit=_commit(),
         left_over=list(left_over),
         teachers=list(teachers),
+        unlabelled=[keys_digest(images) for images in unlabelled],
     )
 
 
@@ -128,6 +131,11 @@ def claim(
         raise InputError(
             f"{out}: was started with teachers of other weights, or in another order; resume it "
             "with its own, or give another --out"
+        )
+    if theirs.unlabelled != run.unlabelled:
+        raise InputError(
+            f"{out}: was started with other images without masks, or in another order; resume it "
+            "with its own (--unlabelled, if they have moved), or give another --out"
         )
     check_same_data(out, theirs, run.data, run.taxonomy.classes, notify)
 
@@ -208,7 +216,7 @@ def _differences(
         )
 
 
-def keys_digest(samples: Split | Shards) -> str:
+def keys_digest(samples: Samples) -> str:
     """Return a digest of the samples' keys, in order."""
     return sha256("\n".join(samples.keys).encode(errors="surrogatepass")).hexdigest()
 

@@ -164,6 +164,9 @@ class Recipe:
     teacher_views: Natural = 0
     """Crops of each image, without jitter, for which the teachers' outputs are computed once and
     kept in the run folder; 0 computes them for each crop of the training."""
+    unlabelled: tuple[str, ...] = ()
+    """Folders of photos, or splits of the data set, whose images take part without masks: the
+    student learns them from the teachers."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward and backward passes; fp16 needs a GPU."""
@@ -210,10 +213,9 @@ class Recipe:
             raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
         if any(weight and not 1e-9 <= weight <= 1e9 for weight in weights):
             raise InputError(f"class_weights is {weights}; each must be 0, or from 1e-9 to 1e9")
-        if self.teacher_views and not self.teacher:
-            raise InputError(
-                f"teacher_views is {self.teacher_views}, but there is no teacher; give a run as one"
-            )
+        for name in ("teacher_views", "unlabelled"):
+            if (value := getattr(self, name)) and not self.teacher:
+                raise InputError(f"{name} is {value}, but there is no teacher; give a run as one")
 
     def _check_mix(self) -> None:
         if self.cutmix + self.classmix > 1:

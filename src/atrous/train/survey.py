@@ -1,5 +1,6 @@
 """What a plan knows of a data set: sizes of images, shares and widths of classes, from a sample."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from atrous.data.dataset import Dataset
 from atrous.infer.ordered_map import in_order
 from atrous.kernels import usable_cores
 from atrous.progress import Progress, silent
+from atrous.train.unlabelled import find_unlabelled
 
 _MOST_MASKS = 128
 """Masks that are read; their medians differ little from those of all."""
@@ -20,7 +22,7 @@ class Survey:
     """Numbers of a data set's split train that a plan follows from."""
 
     images: int
-    """Number of images."""
+    """Number of images, those without masks included."""
     validation_images: int
     """Number of images of the split val; 0 without one."""
     masks: int
@@ -39,9 +41,17 @@ class Survey:
         return self.size[0] * self.size[1]
 
 
-def survey(dataset: Dataset, progress: Progress = silent) -> Survey:
-    """Read up to 128 training masks, drawn at random but the same each time, in threads."""
+def survey(dataset: Dataset, progress: Progress = silent, unlabelled: Sequence[str] = ()) -> Survey:
+    """Read up to 128 training masks, drawn at random but the same each time, in threads.
+
+    Args:
+        dataset: with a split train and maybe val.
+        progress: called after each mask.
+        unlabelled: where images without masks are, as in a recipe.
+    """
     samples, num_classes = dataset.split("train"), dataset.taxonomy.num_classes
+    held_out = dataset.split("val") if "val" in dataset.splits else None
+    others = find_unlabelled(dataset, unlabelled, (samples, held_out))
     drawn = np.random.default_rng(0).permutation(len(samples))[:_MOST_MASKS].tolist()
     pixels, runs = np.zeros(256, np.int64), np.zeros(256, np.int64)
     sizes = []
@@ -59,8 +69,8 @@ def survey(dataset: Dataset, progress: Progress = silent) -> Survey:
     height, width = np.median(sizes, axis=0).round().astype(int).tolist()
     pixels, runs = pixels[:num_classes], runs[:num_classes]
     return Survey(
-        images=len(samples),
-        validation_images=len(dataset.split("val")) if "val" in dataset.splits else 0,
+        images=len(samples) + sum(map(len, others)),
+        validation_images=0 if held_out is None else len(held_out),
         masks=len(sizes),
         size=(height, width),
         shares=tuple((pixels / max(pixels.sum(), 1)).tolist()),

@@ -6,8 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous.errors import InputError
-from atrous.metrics import Confusion
-from atrous.metrics.interval import MEANS, compare, holm, intervals
+from atrous.metrics import Boundary, Confusion
+from atrous.metrics.interval import (
+    BOUNDARY_MEANS,
+    MEANS,
+    boundary_intervals,
+    compare,
+    compare_boundaries,
+    holm,
+    intervals,
+)
 from atrous.metrics.protocols import PROTOCOLS
 
 
@@ -88,6 +96,73 @@ def test_a_comparison_equals_a_loop_over_draws_and_swaps(protocol):
     np.testing.assert_allclose(
         comparison, [measured, *np.quantile(drawn, [0.025, 0.975]), as_much / 65], rtol=1e-9
     )
+
+
+def boundaries(random, labels, share, num_classes=3):
+    """Counts (N, 7, K) of a model that shifts images and mistakes a share of the pixels."""
+    boundary = Boundary(num_classes)
+    for label in labels:
+        prediction = np.roll(label, random.integers(-2, 3), axis=1)
+        wrong = random.random(label.shape) < share
+        boundary.update(np.where(wrong, 2, prediction).astype(np.uint8), label)
+    return boundary.counts()
+
+
+def two_boundaries(seed, num_images):
+    """Counts of two models on the same images of blocks, the second worse."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 2, (num_images, 4, 5), dtype=np.uint8)
+    labels = np.kron(blocks, np.ones((1, 6, 6), np.uint8))
+    return boundaries(random, labels, 0.01), boundaries(random, labels, 0.05)
+
+
+def boundary_scores(counts):
+    """Means of drawn images, through `Boundary` itself: (2,)."""
+    boundary = Boundary(counts.shape[2])
+    boundary.images = list(counts)
+    scores = boundary.scores()
+    return np.array([scores.miou, scores.mf])
+
+
+def test_boundary_intervals_equal_a_loop_over_draws():
+    counts, _ = two_boundaries(1, 9)
+    counts = np.array(sorted(counts, key=digest))
+    draws = draw_by_hand(np.random.default_rng(7), 9, 100)
+    expected = np.quantile([boundary_scores(counts[drawn]) for drawn in draws], [0.05, 0.95], 0)
+    found = boundary_intervals(counts, resamples=100, level=0.9, seed=7)
+    for name, ends in zip(BOUNDARY_MEANS, expected.T, strict=True):
+        np.testing.assert_allclose(found[name], ends, rtol=1e-12)
+
+
+def test_a_comparison_of_boundaries_equals_a_loop_over_draws_and_swaps():
+    a, b = two_boundaries(2, 8)
+    order = sorted(range(8), key=lambda i: sorted((digest(a[i]), digest(b[i]))))
+    a, b = a[order], b[order]
+    random = np.random.default_rng(3)
+    drawn = [
+        boundary_scores(a[d]) - boundary_scores(b[d]) for d in draw_by_hand(random, 8, 64)
+    ]
+    measured = boundary_scores(a) - boundary_scores(b)
+    as_much = np.ones(2)
+    for swap in random.integers(0, 2, (64, 8)).astype(bool)[:, :, None, None]:
+        one, other = np.where(swap, b, a), np.where(swap, a, b)
+        moved = boundary_scores(one) - boundary_scores(other)
+        as_much += np.abs(moved) >= np.abs(measured) - 1e-12
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    expected = np.stack([measured, low, high, as_much / 65], axis=1)
+    found = compare_boundaries(a, b, resamples=64, seed=3)
+    np.testing.assert_allclose([found[name] for name in BOUNDARY_MEANS], expected, rtol=1e-9)
+
+
+def test_boundaries_without_a_score_have_no_test():
+    a, b = two_boundaries(0, 3)
+    assert np.isnan(boundary_intervals(a[:1])["boundary_miou"]).all()
+    assert np.isnan(compare_boundaries(a[:1], b[:1])["boundary_mf"][1:]).all()
+    for counts in (a, b):
+        counts[:, 3:] = 0  # no contours, but bands: images of one class each
+    tests = compare_boundaries(a, b)
+    assert np.isnan(tests["boundary_mf"]).all()
+    assert not np.isnan(tests["boundary_miou"]).any()
 
 
 def test_an_interval_holds_the_true_score_about_as_often_as_it_says():
@@ -178,6 +253,9 @@ def test_other_images_and_other_protocols_are_refused():
         compare(a, b)
     with pytest.raises(InputError, match="on the same images only"):
         compare(a, a[:4])
+    (one, _), (other, _) = two_boundaries(0, 4), two_boundaries(1, 4)
+    with pytest.raises(InputError, match="on the same images only"):
+        compare_boundaries(one, other)
     with pytest.raises(InputError, match="no metric protocol 'voc'"):
         intervals(a, "voc")
     with pytest.raises(InputError, match="no metric protocol 'voc'"):

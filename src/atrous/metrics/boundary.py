@@ -16,13 +16,22 @@ ignored region is the same contour on both sides, and a perfect prediction score
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.errors import InputError
-from atrous.metrics.protocols import Floats, Integers, check_labels, divide, rates, without_nan
+from atrous.metrics.protocols import (
+    Floats,
+    Integers,
+    check_labels,
+    check_size,
+    divide,
+    mean_of_known,
+    rates,
+    without_nan,
+)
 from atrous.taxonomy import IGNORE_INDEX
 
 
@@ -51,9 +60,29 @@ class BoundaryScores:
         )
 
 
+class BoundaryRates(NamedTuple):
+    """Scores of many counts at once, as fractions; NaN as in `BoundaryScores`."""
+
+    miou: Floats  # (...)
+    mf: Floats  # (...)
+    iou: Floats  # (..., K)
+    f: Floats  # (..., K)
+
+
+def boundary_rates(counts: NDArray[np.number[Any]]) -> BoundaryRates:
+    """Score each of many counts (..., 7, K), as in `Boundary.images`, or sums of such."""
+    band = rates(counts[..., :3, :], "pooled")
+    true, found, predicted, right = np.moveaxis(counts[..., 3:, :].astype(np.float64), -2, 0)
+    precision = np.nan_to_num(divide(right, predicted))  # (..., K)
+    recall = np.nan_to_num(divide(found, true))
+    f = np.nan_to_num(divide(2 * precision * recall, precision + recall))
+    f[true + predicted == 0] = np.nan
+    return BoundaryRates(band.miou, mean_of_known(f), band.iou, f)
+
+
 @dataclass(eq=False)
 class Boundary:
-    """Exact counts of band and contour pixels per class, which merge in any order.
+    """Exact counts of band and contour pixels per image and class, which merge in any order.
 
     >>> label = np.zeros((40, 40), np.uint8)
     >>> label[10:30, 10:30] = 1
@@ -73,10 +102,9 @@ class Boundary:
     """Label of the pixels that are removed from both sides."""
 
     def __post_init__(self) -> None:
-        self.band: NDArray[np.int64] = np.zeros((3, self.num_classes), np.int64)
-        """Band pixels of each class: common to both sides, true, predicted."""
-        self.contour: NDArray[np.int64] = np.zeros((4, self.num_classes), np.int64)
-        """Contour pixels of each class: true, of these found; predicted, of these right."""
+        self.images: list[NDArray[np.uint32]] = []
+        """Pixels of each class in each image, (7, K): of the bands common to both sides, true and
+        predicted ones; of the contours true, of these found, predicted, of these right."""
 
     def update(self, prediction: Integers, label: Integers) -> None:
         """Count one image; nothing is counted if an array is refused.
@@ -87,6 +115,7 @@ class Boundary:
         """
         if label.ndim != 2:
             raise InputError(f"the label is {label.shape}; boundaries need images, (H, W)")
+        check_size(label)
         check_labels(prediction, label, self.num_classes, self.ignore_index)
         smallest = np.min_scalar_type(self.num_classes)
         true, predicted = (  # (H, W) each, K where ignored
@@ -94,18 +123,23 @@ class Boundary:
             for array in (label, prediction)
         )
         diagonal = math.hypot(*label.shape)
-        self.band += self._bands(true, predicted, max(1, round(self.ratio * diagonal)))
-        self.contour += self._contours(true, predicted, self.tolerance * diagonal)
+        bands = self._bands(true, predicted, max(1, round(self.ratio * diagonal)))
+        contours = self._contours(true, predicted, self.tolerance * diagonal)
+        self.images.append(np.concatenate([bands, contours]).astype(np.uint32))
+
+    def counts(self) -> NDArray[np.uint32]:
+        """Return `images` as one array, (N, 7, K)."""
+        return np.array(self.images, np.uint32).reshape(-1, 7, self.num_classes)
 
     def _bands(self, true: Integers, predicted: Integers, width: int) -> NDArray[np.int64]:
-        """Return the band pixels of one image, as `band`."""
+        """Return the band pixels of one image, (3, K)."""
         true_band, predicted_band = _band(true, width), _band(predicted, width)  # (H, W)
         common = true_band & predicted_band & (true == predicted)
         counted = (true[common], true[true_band], predicted[predicted_band])
         return np.stack([self._per_class(classes) for classes in counted])
 
     def _contours(self, true: Integers, predicted: Integers, radius: float) -> NDArray[np.int64]:
-        """Return the contour pixels of one image, as `contour`."""
+        """Return the contour pixels of one image, (4, K)."""
         square = int(radius * radius)
         reach = math.isqrt(square)
         height, width = (side + 2 * reach for side in true.shape)
@@ -121,19 +155,12 @@ class Boundary:
         """Add the counts of `other`, which has the same classes, widths and tolerance."""
         if astuple(other) != astuple(self):  # the settings: counts are no fields
             raise InputError("boundary counts of other classes or widths cannot be merged")
-        self.band += other.band
-        self.contour += other.contour
+        self.images += other.images
 
     def scores(self) -> BoundaryScores:
         """Read the scores from the counts; a predicted class without truth counts 0."""
-        band = rates(self.band, "pooled")
-        true, found, predicted, right = self.contour.astype(np.float64)  # (K,) each
-        precision = np.nan_to_num(divide(right, predicted))
-        recall = np.nan_to_num(divide(found, true))
-        f = np.nan_to_num(divide(2 * precision * recall, precision + recall))
-        f[true + predicted == 0] = np.nan
-        mf = float(np.nanmean(f)) if (true + predicted).any() else np.nan
-        return BoundaryScores(iou=band.iou, f=f, miou=float(band.miou), mf=mf)
+        miou, mf, iou, f = boundary_rates(self.counts().sum(0, np.int64))
+        return BoundaryScores(iou=iou, f=f, miou=float(miou), mf=float(mf))
 
 
 def _band(labels: Integers, width: int) -> NDArray[np.bool_]:

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from atrous.errors import InputError
 from atrous.metrics.archive import read_archive, write_archive
-from atrous.metrics.protocols import Integers, Scores, check_labels, check_protocol, scores_of
+from atrous.metrics.protocols import (
+    Integers,
+    Scores,
+    check_labels,
+    check_protocol,
+    check_size,
+    scores_of,
+)
 from atrous.taxonomy import IGNORE_INDEX
 
 __all__ = ["Confusion", "Pair", "TreeLevel", "tree_scores"]
@@ -67,8 +74,7 @@ class Confusion:
             label: integers of the same shape, 0 to K - 1 or `ignore_index`; fewer than 2^32.
             key: name of the image, by which `merge` notices an image that is in both parts.
         """
-        if label.size >= 2**32:
-            raise InputError(f"an image of {label.size:,} pixels; count it in parts below 2^32")
+        check_size(label)
         counts = self._count_bytes(prediction, label)
         if counts is None:
             check_labels(prediction, label, self.num_classes, self.ignore_index)

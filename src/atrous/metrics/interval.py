@@ -11,18 +11,37 @@ number suggests.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from atrous.errors import InputError
+from atrous.metrics.boundary import boundary_rates
 from atrous.metrics.protocols import Floats, Integers, check_protocol, divide, rates
 
-__all__ = ["MEANS", "SIGNIFICANT", "Interval", "PairedTest", "compare", "holm", "intervals"]
+__all__ = [
+    "BOUNDARY_MEANS",
+    "MEANS",
+    "SIGNIFICANT",
+    "Interval",
+    "PairedTest",
+    "boundary_intervals",
+    "compare",
+    "compare_boundaries",
+    "holm",
+    "intervals",
+]
 
 MEANS = ("miou", "fwiou", "macc", "pacc")
-"""Scores that have intervals."""
+"""Scores of regions that have intervals."""
+
+BOUNDARY_MEANS = ("boundary_miou", "boundary_mf")
+"""Scores of boundaries that have intervals."""
+
+_Means = Callable[[Floats], Floats]
+"""Values summed over the images of R draws, (R, M), to S scores of each draw, (R, S)."""
 
 SIGNIFICANT = 0.05
 """Significance level."""
@@ -39,7 +58,7 @@ class Interval(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """mIoU of one model less that of another, as a fraction."""
+    """A score of one model less that of another, as a fraction."""
 
     difference: float
     low: float
@@ -68,12 +87,27 @@ def intervals(
         seed: of the draws.
     """
     check_protocol(protocol)
-    if len(counts) < 2:
-        return dict.fromkeys(MEANS, Interval(np.nan, np.nan))
-    values = _values(counts[_order(counts)], protocol)
-    draws = _draws(len(counts), resamples, np.random.default_rng(seed))
-    drawn = np.concatenate([_means(weights @ values, protocol) for weights in draws])  # (R, 4)
-    return {name: _interval(drawn[:, i], level) for i, name in enumerate(MEANS)}
+    means = partial(_means, protocol=protocol)
+    ends = _bootstrap(
+        _values(counts[_order(counts)], protocol), means, len(MEANS), resamples, level, seed
+    )
+    return dict(zip(MEANS, ends, strict=True))
+
+
+def boundary_intervals(
+    counts: Integers, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict[str, Interval]:
+    """Return the bootstrap interval of each of `BOUNDARY_MEANS`.
+
+    Args:
+        counts: (N, 7, K), as `Boundary.counts` returns them.
+        resamples: number of draws of N images.
+        level: share of the draws between the interval's ends, 0 to 1.
+        seed: of the draws.
+    """
+    values = _flat(counts[_order(counts)])
+    ends = _bootstrap(values, _boundary_means, len(BOUNDARY_MEANS), resamples, level, seed)
+    return dict(zip(BOUNDARY_MEANS, ends, strict=True))
 
 
 def compare(
@@ -95,24 +129,33 @@ def compare(
         seed: of the draws and swaps.
     """
     check_protocol(protocol)
-    if not np.array_equal(counts_a[:, 1], counts_b[:, 1]):
-        raise InputError("two models can be compared on the same images only, in the same order")
-    order = _order(counts_a, counts_b)
-    a, b = (_values(counts[order], protocol) for counts in (counts_a, counts_b))
-    total_a, total_b = a.sum(0, keepdims=True), b.sum(0, keepdims=True)
+    a, b = (_values(counts, protocol) for counts in _same_images(counts_a, counts_b, [1]))
 
-    def differences(sums_a: Floats, sums_b: Floats) -> Floats:  # (R, M) each -> (R,)
-        return (_means(sums_a, protocol) - _means(sums_b, protocol))[:, 0]
+    def miou(sums: Floats) -> Floats:  # (R, M) -> (R, 1)
+        return _means(sums, protocol)[:, :1]
 
-    difference = float(differences(total_a, total_b)[0])
-    if len(a) < 2 or np.isnan(difference):
-        return PairedTest(difference, np.nan, np.nan, np.nan)
-    random = np.random.default_rng(seed)
-    drawn = [differences(times @ a, times @ b) for times in _draws(len(a), resamples, random)]
-    moves = (swap @ (b - a) for swap in _swaps(len(a), resamples, random))
-    swapped = [differences(total_a + moved, total_b - moved) for moved in moves]
-    low, high = _interval(np.concatenate(drawn), level)
-    return PairedTest(difference, low, high, _p_value(difference, np.concatenate(swapped)))
+    return _paired(a, b, miou, resamples, level, seed)[0]
+
+
+def compare_boundaries(
+    counts_a: Integers,
+    counts_b: Integers,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, PairedTest]:
+    """Compare the boundaries of two models on the same images, by each of `BOUNDARY_MEANS`.
+
+    Args:
+        counts_a: (N, 7, K) of the first model, as `Boundary.counts` returns them.
+        counts_b: (N, 7, K) of the second, of the same images in the same order.
+        resamples: number of draws of N images, and number of random swaps of the two models.
+        level: share of the draws between the interval's ends, 0 to 1.
+        seed: of the draws and swaps.
+    """
+    a, b = map(_flat, _same_images(counts_a, counts_b, [1, 3]))
+    tests = _paired(a, b, _boundary_means, resamples, level, seed)
+    return dict(zip(BOUNDARY_MEANS, tests, strict=True))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -133,6 +176,54 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def _bootstrap(
+    values: Floats, means: _Means, num_means: int, resamples: int, level: float, seed: int
+) -> list[Interval]:
+    """Return the interval of each of S scores; `values` are (N, M), in an order of their own."""
+    if len(values) < 2:
+        return [Interval(np.nan, np.nan)] * num_means
+    draws = _draws(len(values), resamples, np.random.default_rng(seed))
+    drawn = np.concatenate([means(times @ values) for times in draws])  # (R, S)
+    return [_interval(column, level) for column in drawn.T]
+
+
+def _paired(
+    a: Floats, b: Floats, means: _Means, resamples: int, level: float, seed: int
+) -> list[PairedTest]:
+    """Test the difference of each of S scores; `a` and `b` are (N, M), in an order of their own."""
+    total_a, total_b = a.sum(0, keepdims=True), b.sum(0, keepdims=True)
+
+    def differences(sums_a: Floats, sums_b: Floats) -> Floats:  # (R, M) each -> (R, S)
+        return means(sums_a) - means(sums_b)
+
+    measured: list[float] = differences(total_a, total_b)[0].tolist()
+    if len(a) < 2:
+        return [PairedTest(difference, np.nan, np.nan, np.nan) for difference in measured]
+    random = np.random.default_rng(seed)
+    drawn = np.concatenate(
+        [differences(times @ a, times @ b) for times in _draws(len(a), resamples, random)]
+    )
+    moves = (swap @ (b - a) for swap in _swaps(len(a), resamples, random))
+    swapped = np.concatenate([differences(total_a + moved, total_b - moved) for moved in moves])
+    columns = zip(measured, drawn.T, swapped.T, strict=True)
+    return [_paired_test(*column, level) for column in columns]
+
+
+def _paired_test(difference: float, drawn: Floats, swapped: Floats, level: float) -> PairedTest:
+    """Return the test of one score from its differences in R draws and R swaps, (R,) each."""
+    if np.isnan(difference):
+        return PairedTest(difference, np.nan, np.nan, np.nan)
+    return PairedTest(difference, *_interval(drawn, level), _p_value(difference, swapped))
+
+
+def _same_images(a: Integers, b: Integers, truth: list[int]) -> tuple[Integers, Integers]:
+    """Return the counts of two models in one order of the images; `truth` are rows of the truth."""
+    if not np.array_equal(a[:, truth], b[:, truth]):
+        raise InputError("two models can be compared on the same images only, in the same order")
+    order = _order(a, b)
+    return a[order], b[order]
+
+
 def _order(*models: Integers) -> list[int]:
     """Return an order of the images by their counts alone, whichever model comes first."""
     digests = [
@@ -143,12 +234,9 @@ def _order(*models: Integers) -> list[int]:
 
 
 def _values(counts: Integers, protocol: str) -> Floats:
-    """Return values to be summed over images, (N, M): counts, or "per-image" means and numbers.
-
-    Sums of counts are exact below 2^53.
-    """
+    """Return values to be summed over images, (N, M): counts, or "per-image" means and numbers."""
     if protocol != "per-image":
-        return counts.reshape(len(counts), 3 * counts.shape[2]).astype(np.float64)
+        return _flat(counts)
     means = np.stack(rates(counts, protocol)[: len(MEANS)], axis=1)  # (N, 4)
     return np.concatenate([np.nan_to_num(means), ~np.isnan(means)], axis=1)
 
@@ -159,6 +247,16 @@ def _means(sums: Floats, protocol: str) -> Floats:
         total, images = np.split(sums, 2, axis=1)
         return divide(total, images)
     return np.stack(rates(sums.reshape(len(sums), 3, -1), protocol)[: len(MEANS)], axis=1)
+
+
+def _flat(counts: Integers) -> Floats:
+    """Return the counts of each image, (N, C, K), as values (N, M); sums are exact below 2^53."""
+    return counts.reshape(len(counts), counts.shape[1] * counts.shape[2]).astype(np.float64)
+
+
+def _boundary_means(sums: Floats) -> Floats:
+    """Return each of `BOUNDARY_MEANS` of each of R sums: (R, M) to (R, 2)."""
+    return np.stack(boundary_rates(sums.reshape(len(sums), 7, -1))[:2], axis=1)
 
 
 def _draws(num_images: int, resamples: int, random: np.random.Generator) -> Iterator[Floats]:

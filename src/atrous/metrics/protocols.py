@@ -69,8 +69,14 @@ def rates(margins: NDArray[np.number[Any]], protocol: str) -> Rates:
     if protocol == "torchvision":
         miou, macc = iou.mean(-1), acc.mean(-1)
     else:
-        miou, macc = _mean(in_truth if protocol == "kazuto" else iou), _mean(acc)
+        miou, macc = mean_of_known(in_truth if protocol == "kazuto" else iou), mean_of_known(acc)
     return Rates(miou, fwiou, macc, divide(hit.sum(-1), pixels), iou, acc)
+
+
+def check_size(label: Integers) -> None:
+    """Refuse an image whose pixels cannot be counted in uint32."""
+    if label.size >= 2**32:
+        raise InputError(f"an image of {label.size:,} pixels; count it in parts below 2^32")
 
 
 def check_labels(prediction: Integers, label: Integers, num_classes: int, ignored: int) -> None:
@@ -105,7 +111,7 @@ def divide(count: Floats, total: Floats) -> Floats:
     return share
 
 
-def _mean(values: Floats) -> Floats:
+def mean_of_known(values: Floats) -> Floats:
     """Return the mean over the last axis without NaN; NaN if nothing is left."""
     return divide(np.nan_to_num(values).sum(-1), (~np.isnan(values)).sum(-1))
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from atrous.models.photo import PhotoNetwork
 
-__all__ = ["LoadedRun", "Run", "RunData", "copy_run", "has_run", "load_run"]
+__all__ = ["LoadedRun", "Run", "RunData", "copy_run", "has_run", "last_step", "load_run"]
 
 _DESCRIPTION, _WEIGHTS = "run.json", "best.safetensors"
 SCHEDULE = "schedule.json"
@@ -148,14 +148,14 @@ class Run(Struct, kw_only=True, frozen=True, omit_defaults=True, tag_field="form
 
     def is_finished(self, folder: Path) -> bool:
         """Return whether the training in `folder` has reached its last step."""
-        try:
-            last = (folder / "log.jsonl").read_text("utf-8").splitlines()[-1]
-            step, num_steps = json.loads(last)["step"], self.recipe.get("num_steps")
-            if self.recipe.get("minutes"):
+        num_steps = self.recipe.get("num_steps")
+        if self.recipe.get("minutes"):
+            try:
                 num_steps = json.loads((folder / SCHEDULE).read_bytes())[-1]["num_steps"]
-        except (OSError, ValueError, LookupError, TypeError):  # no complete line
-            return False
-        return (folder / _WEIGHTS).is_file() and bool(step == num_steps)
+            except (OSError, ValueError, LookupError, TypeError):  # no decision
+                return False
+        step = last_step(folder)
+        return (folder / _WEIGHTS).is_file() and step is not None and bool(step == num_steps)
 
 
 class LoadedRun(NamedTuple):
@@ -170,6 +170,14 @@ class LoadedRun(NamedTuple):
 def has_run(folder: Path | str) -> bool:
     """Return whether a folder holds a run, finished or not."""
     return (Path(folder) / _DESCRIPTION).is_file()
+
+
+def last_step(folder: Path) -> Any:
+    """Return the step of the last line in a training's log; None if there is no complete line."""
+    try:
+        return json.loads((folder / "log.jsonl").read_text("utf-8").splitlines()[-1])["step"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def load_run(folder: Path | str) -> LoadedRun:

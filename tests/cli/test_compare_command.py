@@ -12,6 +12,7 @@ import pytest
 
 from atrous import recipes
 from atrous.cli import main
+from atrous.cli.compare import _how_far
 from atrous.data.dataset import Dataset
 from atrous.data.shapes import write_shapes
 from atrous.images.label_maps import write_label
@@ -95,6 +96,22 @@ def test_a_recipe_that_was_trained_on_other_data_is_refused(
     assert "was started on 2 training samples, not 3; " in capsys.readouterr().err
 
 
+def test_a_study_says_how_far_it_came(tmp_path: Path, study: str) -> None:
+    dataset = Dataset.open(write_shapes(tmp_path / "shapes", 2, 1, size=(48, 64)))
+    members = {**recipes.STUDIES[study](), "third": TINY}
+    assert _how_far(members, tmp_path) == f"{tmp_path}: 0 of 3 recipes trained"
+    for name, lines in (("slow", ""), ("fast", '{"step": 2}\n')):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "best.safetensors").touch()
+        (run / "log.jsonl").write_text(lines)
+        describe(TINY, dataset, "shapes", None, ()).write(run)
+    said = f"{tmp_path}: 1 of 3 recipes trained; slow stopped after step "
+    assert _how_far(members, tmp_path) == said + "0"
+    (tmp_path / "slow/log.jsonl").write_text('{"step": 1}\n')
+    assert _how_far(members, tmp_path) == said + "1"
+
+
 @pytest.mark.slow
 def test_a_study_is_trained_once_and_compared(
     tmp_path: Path, study: str, capsys: pytest.CaptureFixture[str]
@@ -106,6 +123,7 @@ def test_a_study_is_trained_once_and_compared(
     assert main([*command, *speed]) == 0
     shown = capsys.readouterr()
     assert shown.err.count("deeplabv3plus on mobilenetv3_small_050 (from nothing)") == 2
+    assert f"{out}: 0 of 2 recipes trained\nslow, recipe 1 of 2\n" in shown.err
     document = json.loads(shown.out, parse_constant=pytest.fail)  # no NaN
     assert document == json.loads((out / "compare.json").read_text())
     assert {model["name"] for model in document["models"]} == {"slow", "fast"}
@@ -155,7 +173,7 @@ def test_nine_models_fit_into_80_columns(
     assert "one image of 80x60; time in each runtime" in text
     assert "adjusted for 36 pairs after Holm" in text
     assert lines[-1] == f"wrote {out / 'compare.html'}  {out / 'compare.json'}"
-    assert len(re.findall(r" \+0\.0(?![*\d])", text)) == 36
+    assert len(re.findall(r" \+0\.0(?![*\d])", text)) == 3 * 36  # mIoU and the boundary scores
 
 
 def test_one_image_has_no_p_value(

@@ -1,5 +1,7 @@
 """Which differences are real, and which images show them."""
 
+import re
+
 import numpy as np
 import pytest
 from samples_in_memory import truth_of
@@ -9,7 +11,13 @@ from atrous.evaluation.compare import Comparison, ModelResult, scenes
 from atrous.evaluation.cost import Cost
 from atrous.evaluation.evaluate import Source, evaluate
 from atrous.evaluation.score import Predicted
-from atrous.metrics.interval import MEANS, compare, holm
+from atrous.metrics.interval import (
+    BOUNDARY_MEANS,
+    MEANS,
+    compare,
+    compare_boundaries,
+    holm,
+)
 from atrous.report.comparison import sentence
 from atrous.taxonomy import Taxonomy
 
@@ -66,7 +74,9 @@ def test_pairs_are_significant_or_not(four: Comparison) -> None:
     lines = [sentence(pair).splitlines() for pair in four.pairs]
     assert lines[0][0].startswith("good ") and lines[0][0].endswith(" better than twin")
     assert lines[0][1].endswith("): significant")
-    assert sum(line.endswith("): not significant") for _, line in lines) == 1
+    assert sum(line[1].endswith("): not significant") for line in lines) == 1
+    names = [re.sub(r"[\d.]+ \(95 %.*", "", line) for line in lines[0][2:]]
+    assert names == ["  boundary IoU +", "  boundary F +"]
 
 
 def test_p_values_are_adjusted_for_all_pairs(four: Comparison) -> None:
@@ -75,6 +85,14 @@ def test_p_values_are_adjusted_for_all_pairs(four: Comparison) -> None:
     assert min(pair.p_adjusted for pair in four.pairs) == pytest.approx(6 / 1001)
     counts = [model.evaluation.confusion.counts() for model in four.models]
     assert four.pairs[0].test == compare(counts[0], counts[1])
+    for name in BOUNDARY_MEANS:
+        boundaries = [pair.differences[name] for pair in four.pairs]
+        assert [each.p_adjusted for each in boundaries] == holm(
+            [each.test.p_value for each in boundaries]
+        )
+    first, second = (model.boundary_counts for model in four.models[:2])
+    expected = compare_boundaries(first, second)
+    assert {name: four.pairs[0].differences[name].test for name in BOUNDARY_MEANS} == expected
 
 
 def test_many_pairs_draw_more_often() -> None:
@@ -110,7 +128,10 @@ def test_scenes_hold_what_each_model_makes_of_an_image(four: Comparison) -> None
 def test_the_document_has_no_nan_and_all_means(four: Comparison) -> None:
     document = four.to_dict()
     model = document["models"][0]
-    assert model["intervals"].keys() == set(MEANS)
+    assert model["intervals"].keys() == {*MEANS, *BOUNDARY_MEANS}
+    assert document["pairs"][0]["boundary_mf"].keys() == {
+        *("difference", "low", "high", "p_value", "p_adjusted")
+    }
     assert all(low < model[name] < high for name, (low, high) in model["intervals"].items())
     one = compared([result(name, labels(1), labels(1)) for name in ("a", "b")]).to_dict()
     assert one["models"][0]["intervals"]["miou"] == [None, None]

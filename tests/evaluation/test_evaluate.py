@@ -23,6 +23,7 @@ from atrous.evaluation.timing import Place, bench
 from atrous.images.label_maps import write_label
 from atrous.images.photos import write_image
 from atrous.infer.segmenter import load
+from atrous.metrics.interval import BOUNDARY_MEANS, MEANS
 from atrous.progress import silent
 from atrous.report.comparison import comparison_text
 from atrous.report.scores import evaluation_text
@@ -72,7 +73,11 @@ def test_a_model_its_files_and_its_counts_score_alike(
     counts = evaluate(saved, truth)
     for other in (files, counts):
         assert np.array_equal(other.confusion.matrix, model.confusion.matrix)
-        assert other.intervals == model.intervals
+        assert other.intervals == {name: model.intervals[name] for name in MEANS}
+    alone = model.to_dict()
+    assert alone["boundary_intervals"].keys() == set(BOUNDARY_MEANS)
+    for name, (low, high) in alone["boundary_intervals"].items():
+        assert low <= alone[name] <= high
     compared = compare_with(model, saved)
     assert compared.reference is not None and compared.reference.test.p_value == 1
     assert model.reference is None

@@ -139,9 +139,7 @@ def test_a_comparison_of_boundaries_equals_a_loop_over_draws_and_swaps():
     order = sorted(range(8), key=lambda i: sorted((digest(a[i]), digest(b[i]))))
     a, b = a[order], b[order]
     random = np.random.default_rng(3)
-    drawn = [
-        boundary_scores(a[d]) - boundary_scores(b[d]) for d in draw_by_hand(random, 8, 64)
-    ]
+    drawn = [boundary_scores(a[d]) - boundary_scores(b[d]) for d in draw_by_hand(random, 8, 64)]
     measured = boundary_scores(a) - boundary_scores(b)
     as_much = np.ones(2)
     for swap in random.integers(0, 2, (64, 8)).astype(bool)[:, :, None, None]:

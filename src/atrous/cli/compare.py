@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from atrous.cli.options import Count, Json, Size
-from atrous.cli.progress import resolved, say_fourth_band, track
+from atrous.cli.progress import resolved, say, say_fourth_band, track
 from atrous.cli.train import run_training
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
@@ -28,8 +28,8 @@ from atrous.progress import unheard
 from atrous.recipes import RECIPES, STUDIES, find
 from atrous.report.compare_page import write_page
 from atrous.report.comparison import comparison_text
-from atrous.run import Run, has_run
-from atrous.text import nearest, printable
+from atrous.run import Run, has_run, last_step
+from atrous.text import amount, nearest, printable
 from atrous.train.recipe import Recipe
 from atrous.weights.hub import zoo_names
 
@@ -148,11 +148,25 @@ def _open_models(
         name: open_model(name, item) for name, item in wanted.items() if isinstance(item, Path)
     }
     out.mkdir(parents=True, exist_ok=True)
-    for name, item in wanted.items():
-        if not isinstance(item, Path):
-            run = _trained(item, truth, data, root, out / name)
-            models[name] = open_model(name, run)
+    recipes = {name: item for name, item in wanted.items() if isinstance(item, Recipe)}
+    if recipes:
+        say(_how_far(recipes, out))
+    for number, (name, recipe) in enumerate(recipes.items(), start=1):
+        announce = partial(say, f"{name}, recipe {number} of {len(recipes)}")
+        run = _trained(recipe, truth, data, root, out / name, announce)
+        models[name] = open_model(name, run)
     return list(models.values())
+
+
+def _how_far(recipes: Mapping[str, Recipe], out: Path) -> str:
+    """Say which recipes are trained, and where the others stopped."""
+    begun = {name: out / name for name in recipes if has_run(out / name)}
+    trained = [name for name, run in begun.items() if Run.read(run).is_finished(run)]
+    parts = [f"{out}: {len(trained)} of {amount(len(recipes), 'recipe')} trained"]
+    for name, run in begun.items():
+        if name not in trained:
+            parts.append(f"{name} stopped after step {last_step(run) or 0:,}")
+    return "; ".join(parts)
 
 
 def _wanted(items: Sequence[str]) -> dict[str, Path | Recipe]:
@@ -182,12 +196,20 @@ def _wanted(items: Sequence[str]) -> dict[str, Path | Recipe]:
     return wanted
 
 
-def _trained(recipe: Recipe, truth: Truth, data: str, root: Path | None, run: Path) -> Path:
+def _trained(
+    recipe: Recipe,
+    truth: Truth,
+    data: str,
+    root: Path | None,
+    run: Path,
+    announce: Callable[[], None],
+) -> Path:
     """Train by `recipe` into the folder `run`, unless it is finished; return `run`."""
     from atrous.train.provenance import check_same_data, describe_data, recipe_of
 
     theirs = Run.read(run) if has_run(run) else None
     if theirs is None or not theirs.is_finished(run) or recipe_of(run, theirs) != recipe:
+        announce()
         run_training(recipe, data, root, run, resume=theirs is not None)
         return run
     mine = describe_data(truth.dataset, data, None if root is None else str(root))

@@ -26,13 +26,21 @@ from atrous.infer.runtimes.open import runtimes_of
 from atrous.infer.segmenter import Segmenter, load
 from atrous.metrics import Scores
 from atrous.metrics.boundary import BoundaryScores
-from atrous.metrics.interval import SIGNIFICANT, PairedTest, holm
+from atrous.metrics.interval import (
+    BOUNDARY_MEANS,
+    SIGNIFICANT,
+    PairedTest,
+    compare_boundaries,
+    holm,
+)
 from atrous.metrics.interval import compare as paired_test
 from atrous.metrics.protocols import rates, without_nan
 from atrous.progress import Track, untracked
 
 __all__ = [
+    "TESTED",
     "Comparison",
+    "Difference",
     "Model",
     "ModelPair",
     "ModelResult",
@@ -41,6 +49,9 @@ __all__ = [
     "open_model",
     "scenes",
 ]
+
+TESTED = ("miou", *BOUNDARY_MEANS)
+"""Scores whose differences are tested."""
 
 SHOWN_IMAGES = 6
 """Number of images that are shown: those in which the models differ most."""
@@ -84,6 +95,12 @@ class ModelResult:
         assert self.evaluation.boundary is not None
         return self.evaluation.boundary
 
+    @property
+    def boundary_counts(self) -> NDArray[np.uint32]:
+        """Counts of the boundaries in each image, (N, 7, K)."""
+        assert self.evaluation.boundary_counts is not None
+        return self.evaluation.boundary_counts
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; docs/comparison.md describes them."""
         classes = self.evaluation.truth.classes
@@ -98,11 +115,9 @@ class ModelResult:
         }
 
 
-class ModelPair(NamedTuple):
-    """Two models, the better one first."""
+class Difference(NamedTuple):
+    """How much a score of two models differs."""
 
-    first: str
-    second: str
     test: PairedTest
     p_adjusted: float
     """p-value, adjusted for the number of pairs."""
@@ -111,6 +126,30 @@ class ModelPair(NamedTuple):
     def significant(self) -> bool:
         """Whether the difference is statistically significant."""
         return self.p_adjusted < SIGNIFICANT
+
+
+class ModelPair(NamedTuple):
+    """Two models, the one with the better mIoU first."""
+
+    first: str
+    second: str
+    differences: Mapping[str, Difference]
+    """By score: miou, boundary_miou, boundary_mf."""
+
+    @property
+    def test(self) -> PairedTest:
+        """The test of mIoU."""
+        return self.differences["miou"].test
+
+    @property
+    def p_adjusted(self) -> float:
+        """p-value of mIoU, adjusted for the number of pairs."""
+        return self.differences["miou"].p_adjusted
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference in mIoU is statistically significant."""
+        return self.differences["miou"].significant
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,12 +191,18 @@ class Comparison:
         pairs = list(combinations(self.models, 2))
         resamples = max(_RESAMPLES, _RESAMPLES_OF_A_PAIR * len(pairs))
         tests = [
-            paired_test(a, b, self.protocol, resamples) for a, b in combinations(self._counts, 2)
+            {"miou": paired_test(a, b, self.protocol, resamples)}
+            | compare_boundaries(one.boundary_counts, other.boundary_counts, resamples)
+            for (a, b), (one, other) in zip(combinations(self._counts, 2), pairs, strict=True)
         ]
-        adjusted = holm([test.p_value for test in tests])
+        adjusted = {name: holm([test[name].p_value for test in tests]) for name in TESTED}
         return [
-            ModelPair(a.name, b.name, test, p)
-            for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)
+            ModelPair(
+                a.name,
+                b.name,
+                {name: Difference(tests[i][name], adjusted[name][i]) for name in TESTED},
+            )
+            for i, (a, b) in enumerate(pairs)
         ]
 
     @cached_property
@@ -193,8 +238,13 @@ class Comparison:
             "lacking": self.unavailable,
             "models": [model.to_dict() for model in self.models],
             "pairs": [
-                {"first": first, "second": second, **test._asdict(), "p_adjusted": p}
-                for first, second, test, p in self.pairs
+                {
+                    "first": pair.first,
+                    "second": pair.second,
+                    **_difference(pair.differences["miou"]),
+                    **{name: _difference(pair.differences[name]) for name in BOUNDARY_MEANS},
+                }
+                for pair in self.pairs
             ],
             "most_different": [
                 {"key": self.keys[i], "miou": dict(zip(names, self.mious[:, i], strict=True))}
@@ -202,6 +252,10 @@ class Comparison:
             ],
         }
         return without_nan(document)
+
+
+def _difference(difference: Difference) -> dict[str, float]:
+    return difference.test._asdict() | {"p_adjusted": difference.p_adjusted}
 
 
 def open_model(

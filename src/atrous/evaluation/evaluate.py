@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset
 from atrous.data.shards.read import Shards
@@ -26,7 +28,14 @@ from atrous.infer.segmenter import Segmenter
 from atrous.metrics import Boundary, Calibration, Confusion, Scores
 from atrous.metrics.boundary import BoundaryScores
 from atrous.metrics.confusion import Pair, TreeLevel, tree_scores
-from atrous.metrics.interval import Interval, PairedTest, compare, intervals
+from atrous.metrics.interval import (
+    BOUNDARY_MEANS,
+    Interval,
+    PairedTest,
+    boundary_intervals,
+    compare,
+    intervals,
+)
 from atrous.metrics.protocols import check_protocol, without_nan
 from atrous.progress import Track, untracked
 from atrous.text import amount, one_line
@@ -99,8 +108,10 @@ class Evaluation:
     confusion: Confusion
     scores: Scores
     intervals: Mapping[str, Interval]
-    """95 % intervals of the means: miou, fwiou, macc, pacc."""
+    """95 % intervals of the means: miou, fwiou, macc, pacc; boundary_miou, boundary_mf."""
     boundary: BoundaryScores | None
+    boundary_counts: NDArray[np.uint32] | None
+    """(N, 7, K), as `Boundary.counts` returns them, if the boundaries were scored."""
     calibration: Calibration | None
     levels: Sequence[TreeLevel]
     """Scores of each depth of the class tree, if requested; the last one is of the classes."""
@@ -127,6 +138,7 @@ class Evaluation:
         }
         if self.boundary is not None:
             document |= self.boundary.to_dict(classes)
+            document["boundary_intervals"] = {name: self.intervals[name] for name in BOUNDARY_MEANS}
         if self.calibration is not None:
             document["ece"] = self.calibration.ece()
             document["reliability"] = self.calibration.reliability()._asdict()
@@ -186,14 +198,19 @@ def evaluate(
         name, split = truth.dataset.name, truth.split
         raise InputError(f"{name}: no mask of split {split} holds a class to score by")
     confusion.about |= {"model": source.name, **truth.about()}
+    ends = intervals(confusion.counts(), protocol)
+    contours = None if tally.boundary is None else tally.boundary.counts()
+    if contours is not None:
+        ends |= boundary_intervals(contours)
     return Evaluation(
         name=source.name,
         truth=truth,
         protocol=protocol,
         confusion=confusion,
         scores=confusion.scores(protocol),
-        intervals=intervals(confusion.counts(), protocol),
+        intervals=ends,
         boundary=None if tally.boundary is None else tally.boundary.scores(),
+        boundary_counts=contours,
         calibration=tally.calibration,
         levels=tree_scores(confusion, taxonomy.groups, truth.classes, protocol) if tree else (),
         pairs=confusion.pairs(pairs) if pairs else None,

@@ -24,6 +24,8 @@ DATA_SETS = {"camvid": "camvid", "paper": "cocostuff-stuff"}
 
 STUDIES: dict[str, Callable[[], dict[str, Recipe]]] = {
     "against_fcn": studies.against_fcn,
+    "against_fcn_with_frrn": studies.against_fcn_with_frrn,
+    "against_fcn_short": studies.against_fcn_short,
     "paper_batch": partial(studies.batch_sizes, paper()),
     "paper_backbone": partial(studies.backbones, paper(), studies.RESNETS),
     "paper_blocks": partial(studies.repetitions, paper()),

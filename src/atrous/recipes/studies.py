@@ -4,7 +4,7 @@ A study is several recipes by name, which `atrous compare STUDY` trains and comp
 the paper are given twice: as in the paper, for COCO-Stuff and a GPU (`paper_batch`, ...), and
 scaled to CamVid and a CPU (`camvid_batch`, ...). `against_fcn` asks the paper's question: does
 atrous convolution place pixels better than fully convolutional networks do? docs/studies.md has
-more on cost, docs/atrous-against-fcn.md the answer.
+more on cost, docs/atrous-against-fcn.md what is known of the answer.
 
 Command: atrous compare paper_batch --data cocostuff-stuff --root FOLDER --out studies/paper_batch
 Command: atrous compare camvid_batch --data camvid --root FOLDER --out studies/camvid_batch
@@ -12,6 +12,7 @@ Command: atrous compare camvid_batch --data camvid --root FOLDER --out studies/c
 
 from dataclasses import replace
 
+from atrous.recipes.camvid import camvid
 from atrous.train.recipe import Recipe
 
 RESNETS = ("resnet18", "resnet50", "resnet101")
@@ -121,14 +122,76 @@ def jitter(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def against_fcn() -> dict[str, Recipe]:
-    """FCN, U-Net and PSPNet against DeepLabV3, its cascade and V3+: one backbone, one budget.
+    """Ten networks on whole crops of CamVid for 60 epochs each: 220,160 images, for one GPU.
 
-    Images are of half size, for the CPU; the last weights are scored. FCN and U-Net keep the
-    backbone's stride of 32, as in their papers; all others dilate it to 16 (PSPNet's paper: 8).
-    Rates are half of the paper's, as the crops are, and the decoder of V3+ is half as wide; no
-    network has an auxiliary head. docs/atrous-against-fcn.md has cost and scores.
+    FCN and U-Net on the plain backbone; PSPNet, DeepLabV2, DeepLabV3, its cascade and V3+ on one
+    that is dilated to stride 16, and there the image pyramid: FCN's head over three sizes of the
+    image, where DeepLabV3 has its ASPP. Widths and rates are those of the papers, but V2's rates
+    and PSPNet's stride are for a stride of 8. The backbone is EfficientNet-Lite0: its weights come
+    with a package, it is the cheapest, and that of `against_fcn_short`.
+
+    All share the rest, auxiliary head included: it is the recipe `camvid`, which was tuned on V3+
+    on Lite2; steps, warm-up and averaging are shortened in proportion, nothing is tuned here. The
+    weights of the last step are scored, so that none are chosen by their score.
+
+    Not run: it needs a GPU. docs/atrous-against-fcn.md estimates its time.
 
     Command: atrous compare against_fcn --data camvid --root FOLDER --out runs/against
+    """
+    steps = 60 * 367 // 16  # epochs of CamVid's split train
+    shared = replace(
+        camvid(),
+        backbone=LITES[0],
+        atrous_rates=(),
+        separable=False,
+        num_steps=steps,
+        warmup_steps=86,
+        ema_decay=0.995,
+        seed=0,
+        validate_every=steps,
+    )
+    fcn, dilated = replace(shared, output_stride=32), replace(shared, output_stride=16)
+    return {
+        **{name: replace(fcn, model=name) for name in ("fcn32s", "fcn16s", "fcn8s", "unet")},
+        "image_pyramid": replace(dilated, model="fcn", pyramid_scales=(1.0, 0.75, 0.5)),
+        "pspnet": replace(dilated, model="pspnet", decoder_channels=512),
+        "deeplabv2": replace(dilated, model="deeplabv2", atrous_rates=(3, 6, 9, 12)),
+        **{
+            name: replace(dilated, model=name)
+            for name in ("deeplabv3_cascade", "deeplabv3", "deeplabv3plus")
+        },
+    }
+
+
+def against_fcn_with_frrn() -> dict[str, Recipe]:
+    """`against_fcn`, and FRRN-A, which starts from random weights and has no auxiliary head.
+
+    It takes as many multiply-adds as the other ten three times over, so it is a study of its own;
+    in the same folder, it trains FRRN-A alone.
+
+    Command: atrous compare against_fcn_with_frrn --data camvid --root FOLDER --out runs/against
+    """
+    study = against_fcn()
+    frrn = replace(
+        study["unet"],
+        model="frrn_a",
+        backbone="none",
+        pretrained=False,
+        output_stride=16,
+        auxiliary_weight=0.0,
+    )
+    return {**study, "frrn_a": frrn}
+
+
+def against_fcn_short() -> dict[str, Recipe]:
+    """Eight networks for 11 epochs of small crops on a CPU: which one starts fast.
+
+    Images are of half size; the last weights are scored. FCN and U-Net keep the backbone's stride
+    of 32, as in their papers; all others dilate it to 16 (PSPNet's paper: 8). Rates are half of the
+    paper's, as the crops are, and the decoder of V3+ is half as wide; no network has an auxiliary
+    head. docs/atrous-against-fcn.md has cost and scores.
+
+    Command: atrous compare against_fcn_short --data camvid --root FOLDER --out runs/short
     """
     shared = Recipe(
         backbone=LITES[0],

@@ -15,6 +15,7 @@ from atrous.metrics.protocols import PROTOCOLS
 from atrous.report import page
 from atrous.report.chart import Chart, chart
 from atrous.report.comparison import (
+    TESTED_NAMES,
     cost_columns,
     difference_columns,
     model_table,
@@ -42,7 +43,10 @@ def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> N
         "threads": amount(comparison.machine["threads"], "thread"),
         "scores": model_table(comparison, score_columns(comparison)).to_html(),
         "costs": model_table(comparison, cost_columns(comparison)).to_html(),
-        "differences": model_table(comparison, difference_columns(comparison)).to_html(),
+        "differences": [
+            (name, model_table(comparison, difference_columns(comparison, score)).to_html())
+            for score, name in TESTED_NAMES.items()
+        ],
         "pairs": list(map(sentence, comparison.pairs)),
         "charts": _charts(comparison),
         "classes": _classes(comparison),

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from atrous.evaluation.compare import Comparison, ModelPair
-from atrous.metrics.interval import MEANS, SIGNIFICANT
+from atrous.evaluation.compare import TESTED, Comparison, ModelPair
+from atrous.metrics.interval import BOUNDARY_MEANS, MEANS, SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS
 from atrous.report.scores import SHOWN, conclusion
 from atrous.report.tables import Cell, Table
@@ -14,10 +14,13 @@ from atrous.text import amount, percent, percent_range, points
 Columns = dict[str, list[Cell]]
 """Heading -> a cell for each model."""
 
+_BOUNDARY = ("b-IoU", "b-F")
 _NAME = 19
 """Columns for the name of a model."""
 _SENTENCES = 3
-"""Most pairs that are written as sentences; more become a table."""
+"""Most pairs that are written as sentences; more become tables."""
+TESTED_NAMES = dict(zip(TESTED, ("mIoU", "boundary IoU", "boundary F"), strict=True))
+"""Scores whose differences are tested -> their names in sentences and headings."""
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -26,17 +29,14 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def score_columns(comparison: Comparison) -> Columns:
-    """Return scores of each model in percent, with the intervals of the means as notes."""
-    models = comparison.models
-    columns = {
-        heading: [
-            Cell(percent(getattr(scored.scores, name)), percent_range(*scored.intervals[name]))
-            for scored in (model.evaluation for model in models)
-        ]
-        for heading, name in zip(("mIoU", "fwIoU", "mAcc", "pAcc"), MEANS, strict=True)
-    }
-    columns["b-IoU"] = [Cell(percent(model.boundary.miou)) for model in models]
-    columns["b-F"] = [Cell(percent(model.boundary.mf)) for model in models]
+    """Return scores of each model in percent, with their intervals as notes."""
+    columns: Columns = {heading: [] for heading in ("mIoU", "fwIoU", "mAcc", "pAcc", *_BOUNDARY)}
+    for model in comparison.models:
+        scores, boundary = model.scores, model.boundary
+        values = [*(getattr(scores, name) for name in MEANS), boundary.miou, boundary.mf]
+        ends = [model.evaluation.intervals[name] for name in (*MEANS, *BOUNDARY_MEANS)]
+        for cells, value, interval in zip(columns.values(), values, ends, strict=True):
+            cells.append(Cell(percent(value), percent_range(*interval)))
     return columns
 
 
@@ -59,16 +59,22 @@ def cost_columns(comparison: Comparison) -> Columns:
     return columns
 
 
-def difference_columns(comparison: Comparison) -> Columns:
-    """Return the mIoU of the row minus that of the column, in points; notes: adjusted p-values."""
+def difference_columns(comparison: Comparison, score: str = "miou") -> Columns:
+    """Return the score of the row minus that of the column, in points; notes: adjusted p-values.
+
+    Args:
+        comparison: of two or more models.
+        score: one of `TESTED`.
+    """
     place = {model.name: i for i, model in enumerate(comparison.models)}
     cells = [[Cell("")] * len(place) for _ in place]  # by column
     for pair in comparison.pairs:
         first, second = place[pair.first], place[pair.second]
-        note = "" if np.isnan(pair.p_adjusted) else f"p {pair.p_adjusted:.2g}"
-        difference = pair.test.difference
+        tested = pair.differences[score]
+        note = "" if np.isnan(tested.p_adjusted) else f"p {tested.p_adjusted:.2g}"
+        difference = tested.test.difference
         for row, column, value in ((first, second, difference), (second, first, -difference)):
-            kind = ("better" if value > 0 else "worse") if pair.significant else ""
+            kind = ("better" if value > 0 else "worse") if tested.significant else ""
             cells[column][row] = Cell(points(value), note, kind)
     return {str(i): column for i, column in enumerate(cells, start=1)}
 
@@ -80,14 +86,20 @@ def model_table(comparison: Comparison, columns: Mapping[str, Sequence[str | Cel
 
 
 def sentence(pair: ModelPair) -> str:
-    """Say in two lines which model is better, and whether the difference is significant."""
+    """Say which model is better, and whether the differences are significant, in four lines."""
     difference = pair.test.difference
     if np.isnan(difference):
         return f"{pair.first} and {pair.second}: one of the two mIoU is undefined"
     better = f"{pair.first} {100 * difference:.1f} better than {pair.second}"
     if np.isnan(pair.p_adjusted):
         return f"{better}\n  too few images for a test of significance"
-    return f"{better}\n  {conclusion(pair.test, pair.p_adjusted)}"
+    lines = [better, f"  {conclusion(pair.test, pair.p_adjusted)}"]
+    for score in BOUNDARY_MEANS:
+        test, p_adjusted = pair.differences[score]
+        if not np.isnan(p_adjusted):
+            by = f"{TESTED_NAMES[score]} {points(test.difference)}"
+            lines.append(f"  {by} {conclusion(test, p_adjusted)}")
+    return "\n".join(lines)
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
@@ -101,9 +113,13 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         yield f"{count:,} of {count + missing:,} images of the list are here"
     yield f"protocol {comparison.protocol}: {PROTOCOLS[comparison.protocol]}"
     columns = score_columns(comparison)
-    first = columns.pop("mIoU")
+    first, *boundary = (columns.pop(heading) for heading in ("mIoU", *_BOUNDARY))
     ends = {"mIoU": first, "95 %": [Cell(cell.note) for cell in first]}
     yield model_table(comparison, ends | columns).to_text()
+    columns = {}
+    for heading, cells in zip(_BOUNDARY, boundary, strict=True):
+        columns |= {heading: cells, f"{heading} 95 %": [Cell(cell.note) for cell in cells]}
+    yield model_table(comparison, columns).to_text()
     yield from _costs(comparison)
     if len(comparison.pairs) <= _SENTENCES:
         yield from map(sentence, comparison.pairs)
@@ -136,17 +152,20 @@ def _costs(comparison: Comparison) -> Iterator[str]:
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
-    yield "mIoU of the row less that of the column, in points; * significant"
     pairs = amount(len(comparison.pairs), "pair")
+    yield "the row less the column, in points; * significant"
     yield f"  (p < {SIGNIFICANT}, adjusted for {pairs} after Holm)"
-    upper = {
-        number: [
-            cell.text + ("*" if cell.kind else " ") if row < int(number) else ""
-            for row, cell in enumerate(column, start=1)
-        ]
-        for number, column in difference_columns(comparison).items()
-    }
-    yield model_table(comparison, upper).to_text()
+    for score, name in TESTED_NAMES.items():
+        columns = difference_columns(comparison, score)
+        upper = {
+            number: [
+                cell.text + ("*" if cell.kind else " ") if row < int(number) else ""
+                for row, cell in enumerate(column, start=1)
+            ]
+            for number, column in columns.items()
+        }
+        yield name
+        yield model_table(comparison, upper).to_text()
 
 
 def _classes(comparison: Comparison) -> Iterator[str]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.evaluation.evaluate import Evaluation, Reference, Truth
-from atrous.metrics.interval import SIGNIFICANT, PairedTest
+from atrous.metrics.interval import BOUNDARY_MEANS, SIGNIFICANT, PairedTest
 from atrous.metrics.panoptic_quality import PanopticScores
 from atrous.metrics.protocols import PROTOCOLS
 from atrous.report.tables import WIDTH, Table, fit
@@ -113,6 +113,9 @@ def _means(evaluation: Evaluation) -> list[str]:
         lines.append(f"  95 % interval of mIoU: {ends}")
     if (boundary := evaluation.boundary) is not None:
         lines.append(f"  boundary IoU {percent(boundary.miou)}   boundary F {percent(boundary.mf)}")
+        both = [percent_range(*evaluation.intervals[name]) for name in BOUNDARY_MEANS]
+        if all(both):
+            lines.append(f"  95 % intervals: {', '.join(both)}")
     if evaluation.calibration is not None:
         lines.append(f"  expected calibration error {percent(evaluation.calibration.ece())}")
     return lines

@@ -1,16 +1,17 @@
 """The pictures of docs/atrous-against-fcn.md: what each network sees, and where it errs.
 
-    python benchmarks/against_fcn.py RUNS CAMVID OUT [PHOTO]
+    python benchmarks/against_fcn.py RUNS CAMVID OUT [PHOTO] [--study against_fcn_short]
 
-RUNS holds the run folders that `atrous compare against_fcn --out RUNS` trains. Written into OUT:
+RUNS holds the run folders that `atrous compare STUDY --out RUNS` trains. Written into OUT:
 labels.png, the truth and each network's labels of a few val images; photo.jpg, PHOTO and what each
 makes of it (docs/demo/street.jpg if left out); error.svg, the share of wrong pixels by their
 distance from the nearest true boundary. Prints those shares, in percent, and what a step of the
-training takes, in turn and on one thread; all of it as a line of JSON last.
+training takes, in turn and on one thread (`--rounds 0`: not measured); all of it as a line of JSON
+last. Networks that are not trained yet are left out.
 """
 
+import argparse
 import json
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from atrous.data.dataset import Dataset
 from atrous.draw import colorize
 from atrous.images.photos import read_image
 from atrous.recipes import STUDIES
+from atrous.run import Run, has_run
 
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, np.inf)
 """Bins of the distance in pixels; the pixels at a boundary have distance 0."""
@@ -33,14 +35,25 @@ SHOWN = (0, 50, 100)
 """Places in the val split of the images in labels.png: the first, the middle, the last."""
 WIDTH = 240
 """Of a tile."""
-COLORS = ("#999999", "#666666", "#222222", "#2ca02c", "#9467bd", "#ff7f0e", "#1f77b4", "#d62728")
+COLORS = {
+    **{"fcn32s": "#999999", "fcn16s": "#666666", "fcn8s": "#222222", "unet": "#2ca02c"},
+    **{"pspnet": "#9467bd", "deeplabv3_cascade": "#ff7f0e", "deeplabv3": "#1f77b4"},
+    **{"deeplabv3plus": "#d62728", "deeplabv2": "#17becf", "image_pyramid": "#bcbd22"},
+    **{"frrn_a": "#8c564b"},
+}
+DASHED = ("fcn32s", "fcn16s", "fcn8s")
 
 
-def main(runs: Path, root: str, out: Path, photo: Path) -> None:
-    study = STUDIES["against_fcn"]()
+def main():
+    options = parse()
+    runs, out = options.runs, options.out
+    members = STUDIES[options.study]()
+    study = {name: recipe for name, recipe in members.items() if is_trained(runs / name)}
+    if not study:
+        raise SystemExit(f"{runs}: holds no finished run of {options.study}; train it first")
     torch.set_num_threads(1)
     print_environment(1, "torch", "timm")
-    dataset, image = Dataset.open("camvid", root), read_image(photo)
+    dataset, image = Dataset.open("camvid", options.camvid), read_image(options.photo)
     samples = list(dataset.split("val"))
     distances = [boundary_distance(sample.label) for sample in samples]
     sheets = [{"truth": colorize(samples[i].label, dataset.taxonomy)} for i in SHOWN]
@@ -58,12 +71,32 @@ def main(runs: Path, root: str, out: Path, photo: Path) -> None:
     Image.fromarray(labels).quantize(64, dither=Image.Dither.NONE).save(out / "labels.png")
     Image.fromarray(sheet(street)).save(out / "photo.jpg", quality=80)
     (out / "error.svg").write_text(curve(wrong), encoding="utf-8")
-    seconds = measure({name: our_step(study[name]) for name in study}, rounds=5, warm_up=1)
+    seconds = {}
+    if options.rounds:
+        steps = {name: our_step(study[name]) for name in study}
+        seconds = measure(steps, options.rounds, warm_up=1)
     for name, each in seconds.items():
         print(f"{name:18} {each:.2f} s a step")
     shares = {name: [round(float(share), 5) for share in wrong[name]] for name in study}
     edges = [str(edge) for edge in EDGES]
     print(json.dumps({"edges": edges, "wrong": shares, "seconds_per_step": seconds}))
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("camvid", help="the folder of CamVid")
+    parser.add_argument("out", type=Path)
+    demo = Path(__file__).parent.parent / "docs" / "demo" / "street.jpg"
+    parser.add_argument("photo", type=Path, nargs="?", default=demo)
+    studies = [name for name in STUDIES if name.startswith("against_fcn")]
+    parser.add_argument("--study", choices=studies, default="against_fcn")
+    parser.add_argument("--rounds", type=int, default=5, help="steps that are timed; 0 for none")
+    return parser.parse_args()
+
+
+def is_trained(run):
+    return has_run(run) and Run.read(run).is_finished(run)
 
 
 def boundary_distance(label):
@@ -125,8 +158,8 @@ def curve(wrong):
     parts.append(f'<text x="{left}" y="356">pixels from the nearest boundary</text>')
     for i, (name, shares) in enumerate(wrong.items()):
         points = " ".join(f"{left + j * step:.1f},{y(share)}" for j, share in enumerate(shares))
-        dash = ' stroke-dasharray="5 3"' if name.startswith("fcn") else ""
-        line = f'fill="none" stroke="{COLORS[i]}" stroke-width="1.8"{dash}'
+        dash = ' stroke-dasharray="5 3"' if name in DASHED else ""
+        line = f'fill="none" stroke="{COLORS[name]}" stroke-width="1.8"{dash}'
         parts.append(f'<polyline points="{points}" {line}/>')
         row = top + 14 + 20 * i
         parts.append(f'<path d="M530 {row - 4}h24" {line}/><text x="560" y="{row}">{name}</text>')
@@ -134,8 +167,4 @@ def curve(wrong):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (4, 5):
-        sys.exit(__doc__)
-    arguments = [Path(argument) for argument in sys.argv[1:]]
-    demo = Path(__file__).parent.parent / "docs" / "demo" / "street.jpg"
-    main(arguments[0], str(arguments[1]), arguments[2], *(arguments[3:] or [demo]))
+    main()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from atrous import recipes
-from atrous.cli import main
-from atrous.cli.compare import _how_far
+from atrous.cli import build_app, main
+from atrous.cli.compare import _how_far, _wanted
 from atrous.data.dataset import Dataset
 from atrous.data.shapes import write_shapes
 from atrous.images.label_maps import write_label
@@ -94,6 +95,19 @@ def test_a_recipe_that_was_trained_on_other_data_is_refused(
     command = ["compare", study, "--data", str(other), "--out", str(tmp_path / "out")]
     assert main(command) == 2
     assert "was started on 2 training samples, not 3; " in capsys.readouterr().err
+
+
+def test_the_commands_of_the_page_on_fcn_are_commands() -> None:
+    page = (Path(__file__).parents[2] / "docs/atrous-against-fcn.md").read_text("utf-8")
+    found = {}
+    for line in re.findall(r"^ +(?:timeout \d+ )?atrous (compare .+)$", page, re.MULTILINE):
+        arguments = shlex.split(line)
+        _, bound, _ = build_app("compare").parse_args(
+            arguments, exit_on_error=False, print_error=False
+        )
+        if arguments[1] in recipes.STUDIES:
+            found[arguments[1]] = len(_wanted(bound.args))
+    assert found == {"against_fcn": 10, "against_fcn_with_frrn": 11, "against_fcn_short": 8}
 
 
 def test_a_study_says_how_far_it_came(tmp_path: Path, study: str) -> None:

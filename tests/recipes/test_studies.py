@@ -76,7 +76,7 @@ def test_each_network_against_fcn_is_what_it_says_and_takes_a_step(name: str) ->
     """With random weights, on two small crops."""
     recipe = replace(
         find(f"against_fcn_with_frrn/{name}"),
-        **{"pretrained": False, "crop_size": (64, 96), "batch_size": 2},
+        **{"pretrained": False, "crop_size": (64, 96), "batch_size": 2, "weight_decay": 0.0},
     )
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
@@ -89,9 +89,9 @@ def test_each_network_against_fcn_is_what_it_says_and_takes_a_step(name: str) ->
     random = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=random)
     target = torch.randint(0, 11, (2, 64, 96), dtype=torch.uint8, generator=random)
-    training.advance(iter([(image, target)]))  # at a rate of 0, as the warm-up begins
-    loss, lr = training.advance(iter([(image, target)]))
-    assert 1 < float(loss[0]) < 20 and lr > 0
+    training.advance(iter([(image, target)]))  # FCN's classifiers start at 0, and move alone
+    loss, _ = training.advance(iter([(image, target)]))
+    assert 1 < float(loss[0]) < 20
     after = list(training.network.parameters())
     moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
     assert sum(moved) > 0.9 * len(moved)

@@ -330,7 +330,7 @@ def test_the_log_drops_damaged_lines(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
-    """Torchrun with two processes on the CPU: one plan, one run folder."""
+    """Torchrun with two processes, without a GPU: one plan, one training, one run folder."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "atrous", "train", "--data", str(shapes), "--backbone", SMALL.backbone,
@@ -338,10 +338,12 @@ def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
         "--num-workers", "0", "--aspp-channels", "16", "--decoder-channels", "16",
         "--out", str(tmp_path / "run"),
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("ACCELERATE_USE_CPU", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("next: atrous export") == 1
+    assert done.stderr.count("labels of ") == 1
     assert json.loads((tmp_path / "run/scores.json").read_text())["images"] == 2
 
 

@@ -42,7 +42,7 @@ from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from atrous.train.precision import CastNetwork
-from atrous.train.processes import summed, synchronize_norms
+from atrous.train.processes import share_cpu, summed, synchronize_norms
 from atrous.train.provenance import claim, describe, keys_digest, recorded_counts
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
@@ -267,6 +267,7 @@ def _take_steps(
 def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
     AcceleratorState._reset_state()  # an earlier training in this process may have set it
     accelerator = Accelerator(
+        cpu=share_cpu(),
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
         log_with="tensorboard",
         project_dir=str(out),

@@ -27,6 +27,7 @@ from atrous.run import Run
 from atrous.text import amount
 from atrous.train.loader import default_workers
 from atrous.train.memory import total_memory
+from atrous.train.processes import share_cpu
 from atrous.train.recipe import Recipe
 from atrous.train.survey import Survey, survey
 
@@ -93,7 +94,7 @@ class Machine:
     def here(cls) -> "Machine":
         """Return this machine, with the device that `train` takes."""
         AcceleratorState._reset_state()  # an earlier training in this process may have set it
-        state = Accelerator()  # heeds what `train` heeds, such as ACCELERATE_USE_CPU
+        state = Accelerator(cpu=share_cpu())  # heeds what `train` heeds, such as ACCELERATE_USE_CPU
         kind, neighbours = state.device.type, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if kind == "cuda":
             memory = torch.cuda.get_device_properties(state.device).total_memory

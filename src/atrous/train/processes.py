@@ -5,6 +5,7 @@ Each process has a part of the batch. Its gradients are averaged with those of t
 the number of processes.
 """
 
+import os
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,14 @@ from torch.autograd.function import once_differentiable
 
 from atrous.models.layers import Norm
 from atrous.models.normalization import FusedNorm, FusedNormAct
+
+
+def share_cpu() -> bool:
+    """Return whether this is one of several processes that torchrun started, and there is no CUDA.
+
+    accelerate must be told to train on the CPU then: by itself it takes each for a training alone.
+    """
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available()
 
 
 def num_processes() -> int:

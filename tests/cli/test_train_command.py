@@ -74,6 +74,8 @@ def test_shapes_to_run_to_scores_to_bundle(here: Path, capsys: pytest.CaptureFix
         (["--data", "shapes", "--minutes", "1", "--num-steps", "9"], "give it or --num-steps"),
         (["--data", "shapes", "--dropout", "2"], "dropout is 2.0; expected float <= 1.0"),
         (["--data", "shapes", "--model", "deeplab"], "deeplab"),
+        (["--data", "shapes", "--init", "a.onnx"], "--init a.onnx: no run folder; give one"),
+        (["plain", "--data", "shapes", "--init", "a.onnx"], "--init a.onnx: no run folder; give"),
         (["--data", "shapes", "--class-weights", "1", "2"], "2 class weights for 4 classes"),
     ],
 )

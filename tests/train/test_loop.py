@@ -260,7 +260,7 @@ def test_init_takes_the_weights_of_another_run(shapes: Path, tmp_path: Path) -> 
     torch.testing.assert_close(first["head.1.weight"], second["head.1.weight"])
     shutil.rmtree(tmp_path / "first")  # a resume does not need it any more
     train(still, str(shapes), tmp_path / "second", resume=True)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="no run folder; give one, since a bundle cannot be train"):
         train(replace(SMALL, init=str(tmp_path / "none")), str(shapes), tmp_path / "third")
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from atrous.errors import InputError
 from atrous.models.bands import Colors, take_bands
 from atrous.models.create import config_from_options, create_model
-from atrous.run import Run, load_weights
+from atrous.run import Run, has_run, load_weights
 from atrous.train.recipe import Recipe
 from atrous.weights.imagenet import load_classifier, load_pretrained
 
@@ -32,6 +32,8 @@ def start_network(
     Returns:
         The network, and the unused tensors of `backbone_weights`.
     """
+    if fresh and recipe.init is not None:
+        read_init(recipe.init)  # fails before a network is built
     channels = len(colors)
     left_over: tuple[str, ...] = ()
     first = _channels_of_weights(recipe, channels) if network is None and fresh else channels
@@ -52,6 +54,15 @@ def start_network(
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1 - recipe.batchnorm_decay
     return network, left_over
+
+
+def read_init(run: str) -> Run:
+    """Read the run.json of the run folder that a recipe's `init` names."""
+    if not has_run(run):
+        raise InputError(
+            f"--init {run}: no run folder; give one, since a bundle cannot be trained further"
+        )
+    return Run.read(run)
 
 
 def load_matching_weights(network: nn.Module, run: Path) -> None:
@@ -76,6 +87,6 @@ def _channels_of_weights(recipe: Recipe, channels: int) -> int:
     if channels == 3:
         return 3
     if recipe.init is not None:
-        return 3 if Run.read(recipe.init).in_channels == 3 else channels
+        return 3 if read_init(recipe.init).in_channels == 3 else channels
     has_weights = recipe.pretrained and recipe.backbone != "none"
     return 3 if has_weights or recipe.backbone_weights is not None else channels

@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import ceil, inf, sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,10 +22,10 @@ from atrous.data.dataset import Dataset
 from atrous.infer.tiling import WHOLE_PIXELS
 from atrous.models.create import config_from_options, create_model, options_of
 from atrous.progress import Track, untracked
-from atrous.run import Run
 from atrous.text import amount
 from atrous.train.loader import default_workers
 from atrous.train.memory import total_memory
+from atrous.train.network import read_init
 from atrous.train.processes import share_cpu
 from atrous.train.recipe import Recipe
 from atrous.train.survey import Survey, survey
@@ -157,7 +156,7 @@ def plan(
     unlabelled = Recipe(**given or {}).unlabelled  # fails before masks are read
     given = dict(given or {})
     if given.get("init") is not None:
-        given = network_of(Path(given["init"])) | given
+        given = network_of(given["init"]) | given
     with track("masks surveyed") as progress:
         facts = survey(dataset, progress, unlabelled)
     return plan_from(facts, dataset.taxonomy.num_classes, machine or Machine.here(), given)
@@ -329,9 +328,9 @@ def _remark(draft: _Draft, facts: Survey, machine: Machine) -> None:
         )
 
 
-def network_of(run: Path) -> dict[str, Any]:
+def network_of(run: str) -> dict[str, Any]:
     """Return the fields of a recipe that make the network of a run folder again."""
-    options = Run.read(run).model
+    options = read_init(run).model
     names = {field.name for field in fields(Recipe)}
     kept = {name: options[name] for name in names & options.keys()}
     given = {name: value for name, value in kept.items() if value is not None}

@@ -82,6 +82,20 @@ def test_one_line_for_what_is_wrong(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["bench", "segment photo.png --out ."])
+def test_a_shipped_model_is_called_by_its_name(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save("photo.png")
+    assert main([*command.split(), "--runtime", "torch:cuda"]) == 2
+    fault = "error: camvid: torch:cuda takes run folders only; take onnxruntime"
+    assert capsys.readouterr().err.splitlines() == [fault]
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_other_commands_take_a_runtime(
     runtime: str, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,7 @@ from atrous.files import no_such_file
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.text import did_you_mean
 
-__all__ = ["is_published", "resolve", "zoo_names", "zoo_path"]
+__all__ = ["is_published", "resolve", "shown_name", "zoo_names", "zoo_path"]
 
 _ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -41,6 +41,11 @@ def resolve(
     if not is_published(model):
         raise no_such_weights(name)
     return published_run(name, track, notify)
+
+
+def shown_name(path: Path) -> str:
+    """Return what a message calls a model: a shipped bundle by its name, others by their path."""
+    return path.stem if path.parent == _ZOO else str(path)
 
 
 def is_published(model: str | Path) -> bool:

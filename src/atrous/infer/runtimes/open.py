@@ -16,6 +16,7 @@ from atrous.infer.runtimes.openvino import OpenvinoRuntime
 from atrous.infer.runtimes.torch import MODES, TorchRuntime
 from atrous.kernels import usable_cores
 from atrous.text import did_you_mean
+from atrous.weights.hub import shown_name
 
 _BUNDLES: dict[str, Callable[[Path, int, int], Runtime]] = {
     "onnxruntime": OnnxRuntime,
@@ -57,7 +58,7 @@ def open_runtime(
     if runtime not in runtimes_of(path):
         fix = f"make one with: atrous export {path}" if path.is_dir() else "take onnxruntime"
         takes = "a bundle, and this is a run folder" if path.is_dir() else "run folders only"
-        raise InputError(f"{path}: {runtime} takes {takes}; {fix}")
+        raise InputError(f"{shown_name(path)}: {runtime} takes {takes}; {fix}")
     return (_BUNDLES | _RUNS)[runtime](path, threads, calls)
 
 

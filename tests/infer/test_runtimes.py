@@ -220,6 +220,19 @@ def test_a_provider_that_the_build_lacks(name: str, message: str, tiny_bundle: P
         open_runtime(tiny_bundle, 1, f"onnxruntime:{name}")
 
 
+@pytest.mark.parametrize(
+    ("system", "devices"), [("linux", {"cuda"}), ("win32", {"cuda"}), ("darwin", {"mps"})]
+)
+def test_a_device_of_another_system_is_not_listed(
+    system: str, devices: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    names = installed_runtimes_of(tmp_path)  # a folder
+    assert names[:2] == ("torch", "torch:bf16")
+    assert {name for name in ("cuda", "mps") if f"torch:{name}" in names} == devices
+    assert ("torch:cuda-compile-bf16" in names) == ("cuda" in devices)
+
+
 def with_cuda(monkeypatch: pytest.MonkeyPatch, opened: list[str], printed: str = "") -> None:
     """Let onnxruntime claim CUDA, and open sessions on the providers `opened`."""
     import onnxruntime

@@ -4,6 +4,7 @@ onnxruntime and OpenVINO load bundles, torch loads run folders. A name is that o
 arithmetic or device may follow a colon: "openvino:bf16", "onnxruntime:cuda".
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -68,13 +69,14 @@ def runtimes_of(path: Path) -> tuple[str, ...]:
 
 
 def installed_runtimes_of(path: Path) -> tuple[str, ...]:
-    """Return those of `runtimes_of` without onnxruntime's providers that its build lacks."""
+    """Return those of `runtimes_of` that the build of onnxruntime and the system can have."""
+    foreign = "torch:cuda" if sys.platform == "darwin" else "torch:mps"
 
-    def is_built(name: str) -> bool:
+    def can_be(name: str) -> bool:
         provider = PROVIDERS.get(name.removeprefix("onnxruntime:"))
-        return provider is None or has_provider(provider)
+        return not name.startswith(foreign) and (provider is None or has_provider(provider))
 
-    return tuple(filter(is_built, runtimes_of(path)))
+    return tuple(filter(can_be, runtimes_of(path)))
 
 
 def check_name(runtime: str, names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from panoptic_data import write_panoptic_data
 from atrous.cli import main
 from atrous.images.label_maps import write_label
 from atrous.images.photos import read_image, write_image
+from atrous.infer.runtime_selection import remember
 from atrous.infer.segmenter import load
 from atrous.taxonomy import Taxonomy
 
@@ -49,6 +50,24 @@ def test_the_table_names_the_protocol(paint_data, tiny_bundle, capsys):
     assert "1 image, 4 classes, protocol pooled: " in output
     assert "split val" in output
     assert max(map(len, output.splitlines())) <= 80
+
+
+def test_a_score_stays_as_it_is_after_bench(paint_data, tiny_bundle, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(paint_data / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(paint_data / "cache"))
+    pytest.importorskip("openvino")
+    assert remember(tiny_bundle, 1, "openvino:bf16")
+
+    def scored(*options):
+        command = ["evaluate", str(tiny_bundle), str(paint_data), "--threads", "1", "--json"]
+        assert main([*command, *options]) == 0
+        document = json.loads(capsys.readouterr().out)
+        return [part["model"] for part in (document, document.get("against")) if part]
+
+    plain, fastest = "paint (fp32, onnxruntime, 1 thread)", "paint (bf16, openvino, 1 thread)"
+    assert scored() == [plain]
+    assert scored("--against", str(tiny_bundle)) == [plain, plain]
+    assert scored("--runtime", "auto") == [fastest]
 
 
 def test_json_holds_exact_counts_and_scores(paint_data, tiny_bundle, capsys):

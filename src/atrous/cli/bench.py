@@ -25,8 +25,8 @@ def bench(
 ) -> None:
     """Measure this machine's speed with a model: each runtime, each step.
 
-    The fastest runtime with the labels of the plain one is remembered. From then on, other commands
-    use it by default, as `--runtime auto`.
+    The fastest runtime with the labels of the plain one is remembered. From then on, it is what
+    `--runtime auto` means, the default of `atrous segment`; `evaluate` and `compare` keep theirs.
 
     Args:
         model: Name of a shipped model, a bundle (.onnx), or a run folder.

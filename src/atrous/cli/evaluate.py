@@ -9,7 +9,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from atrous.cli.options import MODEL_DEFAULTS, Flag, Json, ModelOptions
+from atrous.cli.options import Flag, Json, ModelOptions
 from atrous.cli.progress import say, say_fourth_band, track
 from atrous.data.dataset import Dataset
 from atrous.data.shards.read import Shards
@@ -52,7 +52,18 @@ class Extras:
     """Number of most frequent confusions to list."""
 
 
-_NO_PREDICTIONS, _NO_EXTRAS = PredictionOptions(), Extras()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScoredModelOptions(ModelOptions):
+    """How a model is run whose score must not depend on what `atrous bench` found fastest."""
+
+    runtime: str = ""
+    """Runtime, as of `atrous segment`. By default onnxruntime for bundles; for runs torch:cuda
+    where torch finds CUDA, and torch elsewhere; auto for the one that `atrous bench` found fastest
+    here."""
+
+
+_NO_PREDICTIONS, _NO_EXTRAS, _DEFAULTS = PredictionOptions(), Extras(), ScoredModelOptions()
 
 
 def evaluate(
@@ -66,7 +77,7 @@ def evaluate(
     given: PredictionOptions = _NO_PREDICTIONS,
     extras: Extras = _NO_EXTRAS,
     shard: str = "1/1",
-    options: ModelOptions = MODEL_DEFAULTS,
+    options: ScoredModelOptions = _DEFAULTS,
     save: Path | None = None,
     merge: tuple[Path, ...] = (),
     json_output: Json = False,

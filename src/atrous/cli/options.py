@@ -44,9 +44,12 @@ class ModelOptions:
 
     def load(self, model: str, calls: int = 1, tile: int | None = None) -> "Segmenter":
         """Open a model by its name or path; fetch it first if it is a published one."""
+        from atrous.infer.runtime_selection import default_runtime
         from atrous.infer.segmenter import load
 
-        return load(resolved(model), calls=calls, tile=tile, **asdict(self))
+        path = resolved(model)
+        options = asdict(self) | {"runtime": self.runtime or default_runtime(path)}
+        return load(path, calls=calls, tile=tile, **options)
 
 
 MODEL_DEFAULTS = ModelOptions()

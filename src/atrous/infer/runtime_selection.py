@@ -24,7 +24,7 @@ def plain_runtime(path: Path) -> str:
 
 
 def default_runtime(path: Path) -> str:
-    """Return the runtime that `auto` is without a measurement."""
+    """Return the runtime that scores are computed in, and that `auto` is without a measurement."""
     return "torch:cuda" if path.is_dir() and _finds_cuda() else plain_runtime(path)
 
 

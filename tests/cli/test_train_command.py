@@ -145,6 +145,26 @@ def test_without_the_extra_the_mend_is_named(here: Path) -> None:
     assert "torch" in last and 'pip install "atrous[train]"' in last
 
 
+def test_the_help_shows_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) == 80
+    about = " ".join(text.replace("│", " ").split())
+    for option, end in {
+        "--crop-size": "ignored. [default: 352 480]",
+        "--base-lr": "backbone. [default: 0.0005]",
+        "--cuda-graph": "bf16. [default: True]",
+        "--seed": "dropout. [default: 0]",
+        "--init": "fresh.",
+        "--class-weights": "records. [choices: auto]",
+    }.items():
+        part = about[about.index(f"{option} ") :]
+        assert re.split(r" (?=--(?!no-))", part)[0].endswith(end)
+
+
 def test_the_first_line_says_if_the_training_is_not_deterministic() -> None:
     assert _headline(Recipe(deterministic=False), "x").endswith("fp32, not deterministic, on x")
     assert _headline(Recipe(), "x").endswith("4,000 steps of 8, fp32, on x")

@@ -20,6 +20,14 @@ from atrous.run import Run, has_run
 from atrous.text import amount
 from atrous.train.recipe import RENAMED, Recipe, current_names
 
+
+def _typed(value: Any) -> str:
+    """Return the default of a field as one types it; empty for what is left out."""
+    if value is None or value == ():
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 if TYPE_CHECKING:
     from atrous.train.loop import StepInfo
 
@@ -30,7 +38,10 @@ else:
     _kinds = get_type_hints(Recipe)
     _kinds["class_weights"] = tuple[float | Literal["auto"], ...]  # cyclopts wants one tuple
     _options = {
-        field.name: Annotated[_kinds[field.name], Parameter(help=_help[field.name])]
+        field.name: Annotated[
+            _kinds[field.name],
+            Parameter(help=_help[field.name], show_default=_typed(field.default) or False),
+        ]
         for field in fields(Recipe)
     }
     _hidden = {old: Annotated[_kinds[new], Parameter(show=False)] for old, new in RENAMED.items()}
@@ -49,7 +60,8 @@ def train(
 ) -> None:
     """Train a model with a recipe, or on a data set of your own.
 
-    Each field of the recipe is an option. Several processes or GPUs: torchrun -m atrous train ...
+    Each field of the recipe is an option. The defaults shown are those of the recipe plain; other
+    recipes, and plans, have their own. Several processes or GPUs: torchrun -m atrous train ...
 
     Args:
         recipe: camvid, paper or plain, or one of a study: against_fcn/fcn8s. With --data alone, a

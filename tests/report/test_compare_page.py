@@ -26,7 +26,7 @@ def result(name: str, truth: Truth, wrong: int) -> ModelResult:
     speeds = {"onnxruntime": Speed(0.1 * wrong + 0.1, 50_000_000)} if wrong < 3 else {}
     return ModelResult(
         name=name,
-        evaluation=evaluate(Source(name, images), truth, boundary=True),
+        evaluation=evaluate(Source(f"{name} (fp32, torch)", images), truth, boundary=True),
         cost=Cost(1_500_000, 10**9 * (1 + wrong)),
         speeds=speeds,
     )
@@ -79,6 +79,12 @@ def test_a_page_is_one_file_that_loads_nothing(page: tuple[str, Page]) -> None:
         "6 pairs",
     ):
         assert part in parsed.text
+
+
+def test_the_scores_say_in_which_runtime(page: tuple[str, Page]) -> None:
+    scores = page[0].partition("<h2>Scores</h2>")[2].partition("<h2>")[0]
+    assert scores.count("(fp32, torch)") == 4
+    assert "<dd>best: best (fp32, torch)</dd>" in scores
 
 
 def test_each_chart_shows_the_models_that_were_measured(page: tuple[str, Page]) -> None:

@@ -44,12 +44,13 @@ class Peer(nn.Module):
         swap_convolutions(model)
         self.backbone, self.decoder = model.encoder, model.decoder
         self.segmentation_head = model.segmentation_head
-        self.stride = self.auxiliary_stride = 1
+        self.stride = 1
+        self.auxiliary_strides = ()
 
     def forward(self, image: Tensor) -> Output:
         features = self.backbone(pad_image(image, 16, training=self.training))
         logits = self.segmentation_head(self.decoder(features))
-        return Output(crop(logits, image, 1), None)
+        return Output(crop(logits, image, 1))
 
 
 def watch(status: StepInfo) -> None:

@@ -42,7 +42,7 @@ class Small(nn.Module):
         self.auxiliary_head = nn.Linear(5, 7)
 
     def forward(self, image: Tensor) -> Output:
-        return Output(self.up(self.depthwise(self.norm(self.down(image)).relu())), None)
+        return Output(self.up(self.depthwise(self.norm(self.down(image)).relu())))
 
 
 def test_a_bundle_by_hand(tiny_bundle: Path) -> None:

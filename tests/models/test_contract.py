@@ -51,8 +51,8 @@ def small(model: str, backbone: str, output_stride: int | None = None, **options
 
 def assert_geometry(output: Output, network: nn.Module, size: tuple[int, int]) -> None:
     pairs = [(output.logits, network.stride)]
-    if output.auxiliary is not None:
-        pairs.append((output.auxiliary, network.auxiliary_stride))
+    if network.training:
+        pairs += zip(output.auxiliary, network.auxiliary_strides, strict=True)
     for logits, stride in pairs:
         assert logits.shape == (1, 5, -(-size[0] // stride), -(-size[1] // stride))
         assert torch.isfinite(logits).all()
@@ -84,14 +84,13 @@ def assert_trains_and_predicts(network: nn.Module, output_stride: int) -> None:
     for size in ((output_stride, output_stride), (33, 65)):  # 1x1 features; odd sides
         image = torch.randn(1, 3, *size)
         output = network.train()(image)
-        assert (output.auxiliary is None) == (network.auxiliary_head is None)
         assert_geometry(output, network, size)
-        logits = [part for part in output if part is not None]
+        logits = (output.logits, *output.auxiliary)
         sum(part.square().sum() for part in logits).backward()
         assert all(p.grad is not None for p in network.parameters())
         with torch.no_grad():
             output = network.eval()(image)
-        assert output.auxiliary is None
+        assert output.auxiliary == ()
         assert_geometry(output, network, size)
 
 
@@ -110,7 +109,8 @@ def test_padding_is_the_same_as_zeros_around_the_image(family):
 @pytest.mark.parametrize("model", MODELS)
 def test_no_auxiliary_head_unless_asked_for(model):
     network = build(model, num_classes=2, backbone=small_backbone(model))
-    assert network.train()(torch.randn(2, 3, 32, 32)).auxiliary is None
+    assert network.auxiliary_levels == ()
+    assert network.train()(torch.randn(2, 3, 32, 32)).auxiliary == ()
 
 
 def fill(network: nn.Module) -> None:

@@ -106,6 +106,7 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
         {"accumulation_steps": 2, "optimizer": "rmsprop", "num_workers": 1},
         {"class_weights": "auto", "rare_crops": 0.5},
         {"rotation": 30.0, "cutmix": 0.3, "classmix": 0.6, "batch_size": 3},
+        {"auxiliary_weight": 0.4, "auxiliary_levels": (16, 8)},
         {"optimizer": "adam", "schedule": "cosine", "center_crop": True, "ema_decay": 0.5},
     ],
 )
@@ -377,14 +378,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing(shapes: Path, tmp_path: Path)
 
 def test_a_network_of_ones_own(shapes: Path, tmp_path: Path) -> None:
     class Tiny(torch.nn.Module):
-        stride = auxiliary_stride = 1
+        stride = 1
+        auxiliary_strides = ()
 
         def __init__(self) -> None:
             super().__init__()
             self.head = torch.nn.Conv2d(3, 4, 1)
 
         def forward(self, image: torch.Tensor) -> Output:
-            return Output(self.head(image), None)
+            return Output(self.head(image))
 
     network = Tiny()
     before = network.head.weight.clone()

@@ -104,7 +104,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 CHANGES = (
-    {"precision": "bf16", "auxiliary_weight": 0.4},
+    {"precision": "bf16", "auxiliary_weight": 0.4, "auxiliary_levels": (16, 8)},
     {"optimizer": "sgd", "accumulation_steps": 2, "clip_norm": 1.0},
 )
 

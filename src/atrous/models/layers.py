@@ -179,7 +179,7 @@ class Classifier(nn.Sequential):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A classifier on the stage before the last, for an auxiliary loss (Zhao et al. 2017)."""
+    """A classifier on features of the backbone, for an auxiliary loss (Zhao et al. 2017)."""
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         inner = max(inputs // 4, 64)

@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.bands import take_bands
 from atrous.models.layers import AuxiliaryHead, crop, pad_image
@@ -18,7 +19,8 @@ class Output(NamedTuple):
     """What a network returns."""
 
     logits: Tensor  # (B, K, ceil(H / s), ceil(W / s)), s = network.stride
-    auxiliary: Tensor | None  # at network.auxiliary_stride; only in training, with a head
+    auxiliary: tuple[Tensor, ...] = ()
+    """Logits of the auxiliary heads, at `network.auxiliary_strides`; only in training."""
 
 
 class Network(nn.Module):
@@ -40,7 +42,9 @@ class Network(nn.Module):
         """Key in `catalogue.MODELS`."""
         backbone: Backbone.Config
         auxiliary: bool = False
-        """Add a head on the features at stride 16, whose logits are returned in training."""
+        """Add heads on features of the backbone, whose logits are returned in training."""
+        auxiliary_levels: tuple[int, ...] = (16,)
+        """Levels of the features that these heads are on."""
         pyramid_scales: tuple[float, ...] = ()
         """Scales of the image whose features are concatenated, 1 first; () for the image alone."""
         in_channels: int = 3
@@ -53,14 +57,14 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.stride = stride
-        self.auxiliary_stride = min(16, backbone.output_stride)
-        self.auxiliary_head: AuxiliaryHead | None = None
+        self.auxiliary_levels: tuple[int, ...] = ()
         self.fusion: Fusion | None = None
 
     def finish(self, config: Config, num_classes: int) -> None:
         """Add the options that all networks share: the last step of each constructor."""
         if config.auxiliary:
-            self.auxiliary_head = AuxiliaryHead(self.backbone.channels[16], num_classes)
+            for level in config.auxiliary_levels:
+                self._add_auxiliary_head(level, num_classes)
         if config.pyramid_scales:
             self.add_pyramid(config.pyramid_scales)
         if config.in_channels != 3:
@@ -78,10 +82,17 @@ class Network(nn.Module):
         if self.fusion is not None:
             decoded = self.fusion(decoded, padded, self._decoded)
         logits = self.head(decoded)  # (B, K, h, w)
-        auxiliary = None
-        if self.auxiliary_head is not None and self.training:
-            auxiliary = crop(self.auxiliary_head(features[16]), image, self.auxiliary_stride)
-        return Output(crop(logits, image, self.stride), auxiliary)
+        auxiliary: list[Tensor] = []  # (B, K, ceil(H / s), ceil(W / s)) each, s its stride
+        if self.training:
+            for level, stride in zip(self.auxiliary_levels, self.auxiliary_strides, strict=True):
+                head = getattr(self, _auxiliary_name(level))
+                auxiliary.append(crop(head(features[level]), image, stride))
+        return Output(crop(logits, image, self.stride), tuple(auxiliary))
+
+    @property
+    def auxiliary_strides(self) -> tuple[int, ...]:
+        """Strides of the auxiliary heads' logits."""
+        return tuple(min(level, self.backbone.output_stride) for level in self.auxiliary_levels)
 
     def add_pyramid(self, scales: Sequence[float]) -> None:
         """Concatenate the features of several scales of the image, 1 first."""
@@ -91,6 +102,21 @@ class Network(nn.Module):
     def backbone_loaded(self) -> None:
         """Copy again what is copied from the backbone, whose weights were replaced."""
 
+    def _add_auxiliary_head(self, level: int, num_classes: int) -> None:
+        if level not in self.backbone.channels:
+            levels = " ".join(map(str, self.backbone.channels))
+            raise InputError(
+                f"auxiliary level {level}: {self.backbone.name} has features of {levels} here"
+            )
+        head = AuxiliaryHead(self.backbone.channels[level], num_classes)
+        self.add_module(_auxiliary_name(level), head)
+        self.auxiliary_levels += (level,)
+
     def _decoded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C, ceil(H / s), ceil(W / s))
         padded = pad_image(image, self.backbone.output_stride, training=self.training)
         return self.decode(self.backbone(padded))
+
+
+def _auxiliary_name(level: int) -> str:
+    """Return the name of a head in state dicts; those of level 16 are older than other levels."""
+    return "auxiliary_head" if level == 16 else f"auxiliary_head_{level}"

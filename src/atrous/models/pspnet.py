@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.layers import Classifier, ConvNormAct, PyramidPooling
 from atrous.models.network import Network
@@ -42,8 +41,6 @@ class PSPNet(Network):
 
     def __init__(self, config: Config, num_classes: int) -> None:
         level = config.pooled_level
-        if config.auxiliary and level < 16:
-            raise InputError(f"pooled level {level}: the auxiliary head needs 16 or 32")
         super().__init__(
             Backbone(config.backbone, deepest=level),
             stride=min(config.backbone.output_stride, level),

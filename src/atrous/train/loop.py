@@ -306,7 +306,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
-        self.auxiliary_stride = int(network.auxiliary_stride)  # type: ignore[arg-type]
+        self.auxiliary_strides: tuple[int, ...] = tuple(network.auxiliary_strides)  # type: ignore[arg-type]
         if recipe.sync_batchnorm and accelerator.num_processes > 1:
             synchronize_norms(network, accelerator.device)
         self.network = network.to(accelerator.device).to(memory_format=torch.channels_last)
@@ -445,10 +445,9 @@ class Training:
             taught = self.teachers(image, self.stride)
         output = self.forward(self.photo.normalize(image, self.dtype))
         loss = upsampled_loss(output.logits, target, self.stride, self.recipe)
-        if output.auxiliary is not None:
-            loss = loss + self.recipe.auxiliary_weight * upsampled_loss(
-                output.auxiliary, target, self.auxiliary_stride, self.recipe
-            )
+        for logits, stride in zip(output.auxiliary, self.auxiliary_strides, strict=True):
+            auxiliary = upsampled_loss(logits, target, stride, self.recipe)
+            loss = loss + self.recipe.auxiliary_weight * auxiliary
         if taught is not None:
             distilled = distillation_loss(output.logits, taught, self.recipe.teacher_temperature)
             loss = loss + self.recipe.teacher_weight * distilled

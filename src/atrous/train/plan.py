@@ -331,7 +331,7 @@ def _remark(draft: _Draft, facts: Survey, machine: Machine) -> None:
 def network_of(run: str) -> dict[str, Any]:
     """Return the fields of a recipe that make the network of a run folder again."""
     options = read_init(run).model
-    names = {field.name for field in fields(Recipe)}
+    names = {field.name for field in fields(Recipe)} - {"auxiliary_levels"}  # heads are not kept
     kept = {name: options[name] for name in names & options.keys()}
     given = {name: value for name, value in kept.items() if value is not None}
     return {"model": options["name"], **given}

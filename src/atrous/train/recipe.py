@@ -71,7 +71,10 @@ class Recipe:
     dropout: Fraction = 0.1
     """Probability of dropout before the classifier, 0 to 1."""
     auxiliary_weight: Amount = 0.0
-    """Weight of the auxiliary head's loss; 0 builds none (0.4 is usual)."""
+    """Weight of each auxiliary head's loss; 0 builds none (0.4 is usual)."""
+    auxiliary_levels: tuple[Literal[4, 8, 16, 32], ...] = ()
+    """Features of the backbone that have an auxiliary head, by their stride without dilation; none
+    for 16 alone."""
 
     init: str | None = None
     """A finished run folder to start the weights from; a head of another size starts fresh."""
@@ -216,6 +219,16 @@ class Recipe:
         for name in ("teacher_views", "unlabelled"):
             if (value := getattr(self, name)) and not self.teacher:
                 raise InputError(f"{name} is {value}, but there is no teacher; give a run as one")
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        levels = self.auxiliary_levels
+        if levels and not self.auxiliary_weight:
+            raise InputError(
+                f"auxiliary_levels is {levels}, but auxiliary_weight is 0; give one, such as 0.4"
+            )
+        if len(set(levels)) < len(levels):
+            raise InputError(f"auxiliary_levels is {levels}; name each level once")
 
     def _check_mix(self) -> None:
         if self.cutmix + self.classmix > 1:
@@ -245,6 +258,7 @@ class Recipe:
             "multi_grid": list(self.multi_grid) or None,
             "repeated_blocks": self.repeated_blocks,
             "auxiliary": self.auxiliary_weight > 0,
+            "auxiliary_levels": list(self.auxiliary_levels) or None,
             "separable": self.separable,
             "aspp_channels": self.aspp_channels,
             "decoder_channels": self.decoder_channels,

@@ -104,7 +104,7 @@ def test_their_enlargements_export_at_any_size():
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"auxiliary": True}, "the auxiliary head needs 16 or 32"),
+        ({"auxiliary": True}, "auxiliary level 16: resnet18 has features of 2 4 8 here"),
         ({"multi_grid": (1, 2)}, "it ends before the stage that multi_grid dilates"),
     ],
 )

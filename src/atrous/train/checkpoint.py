@@ -84,6 +84,8 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     path = folder / NAME
     if not path.exists():
         return None
+    if device.type == "cpu":
+        device = torch.device("cpu")  # of several processes it is cpu:0, which torch.load refuses
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds on a damaged file

@@ -42,7 +42,7 @@ from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.network import start_network
 from atrous.train.optim import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from atrous.train.precision import CastNetwork
-from atrous.train.processes import share_cpu, summed, synchronize_norms
+from atrous.train.processes import end_training, share_cpu, summed, synchronize_norms
 from atrous.train.provenance import claim, describe, keys_digest, recorded_counts
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE, Record
@@ -156,7 +156,7 @@ def train(
             _begin(training.budget, training, held_out)
         _take_steps(training, loader, held_out, record, writer, on_step)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    end_training(accelerator)
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
 
 

@@ -5,10 +5,12 @@ Each process has a part of the batch. Its gradients are averaged with those of t
 the number of processes.
 """
 
+import atexit
 import os
 from typing import Any, cast
 
 import torch
+from accelerate import Accelerator
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
@@ -29,6 +31,14 @@ def num_processes() -> int:
     """Return the number of processes of the training that this one belongs to."""
     started = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if started else 1
+
+
+def end_training(accelerator: Accelerator) -> None:
+    """Close the trackers; the processes stay connected for another training, until Python ends."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    if num_processes() > 1:
+        atexit.register(accelerator.state.destroy_process_group)  # nothing, after the first time
 
 
 def summed(values: Tensor) -> Tensor:

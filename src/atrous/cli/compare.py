@@ -210,7 +210,7 @@ def _trained(
     theirs = Run.read(run) if has_run(run) else None
     if theirs is None or not theirs.is_finished(run) or recipe_of(run, theirs) != recipe:
         announce()
-        run_training(recipe, data, root, run, resume=theirs is not None)
+        run_training(recipe, run, data, root, resume=theirs is not None)
         return run
     mine = describe_data(truth.dataset, data, None if root is None else str(root))
     check_same_data(run, theirs, mine, truth.dataset.taxonomy.classes, unheard)

@@ -1,24 +1,29 @@
-"""`atrous train`: a recipe, or a data set of the user, to a run folder."""
+"""`atrous train`: a recipe, or a data set of the user, to a run folder, or one for each seed."""
 
+import json
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
 
 from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
-from atrous.cli.options import Flag
+from atrous.cli.options import Flag, Json
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
+from atrous.files import write_json
 from atrous.progress import untracked
 from atrous.recipes import DATA_SETS, RECIPES, find
+from atrous.report.seeds import seeds_text
 from atrous.run import Run, has_run
 from atrous.text import amount
 from atrous.train.recipe import RENAMED, Recipe, current_names
+from atrous.train.seeds import TrainOne, run_folders, train_seeds
 
 
 def _typed(value: Any) -> str:
@@ -55,7 +60,9 @@ def train(
     data: str | None = None,
     root: Path | None = None,
     out: Path | None = None,
+    seeds: tuple[int, ...] | None = None,
     resume: Flag = False,
+    json_output: Json = False,
     overrides: Annotated[Overrides | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a model with a recipe, or on a data set of your own.
@@ -69,40 +76,84 @@ def train(
         data: A built-in set, a folder with a dataset.toml, or such a file.
         root: The folder of a built-in set.
         out: The run folder; runs/RECIPE or runs/planned if left out.
+        seeds: Train once for each of these seeds, into OUT/seed1, OUT/seed2, ..., and print mean
+            and spread of the scores, which OUT/seeds.json keeps.
         resume: Go on from the last checkpoint in the run folder.
+        json_output: Print the scores on standard output as JSON.
         overrides: Fields of the recipe.
     """
-    if {"minutes", "num_steps"} <= (overrides or {}).keys():
-        raise InputError("--minutes decides how many steps there are; give it or --num-steps")
+    given = _given(overrides or {}, seeds)
     if recipe is None and data is None and not (resume and out):
         raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
     out, place = out or Path("runs") / (recipe or "planned"), data or DATA_SETS.get(recipe or "")
     named = None if recipe is None else find(recipe)
-    given = current_names(overrides or {})
-    if given.get("class_weights") == ("auto",):
-        given["class_weights"] = "auto"
     choices: Sequence[tuple[str, str]] = ()
-    if resume and has_run(out):
-        named, place, root = _recorded(out, data, root)
+    runs = [out] if seeds is None else run_folders(out, seeds)
+    if resume and (started := next(filter(has_run, runs), None)):
+        named, place, root, choices = _recorded(started, data, root)
     elif place is None:
         raise InputError(f"{recipe or out}: give the data set with --data")
     if named is None:
         chosen, choices = _planned(place, root, given)
     else:
         chosen = replace(named, **given)
-    run_training(chosen, place, root, out, resume, choices)
-    _say(f"next: atrous export {out} --out {out.name}.onnx")
+    train_one = partial(run_training, data=place, root=root, resume=resume, plan=choices)
+    if seeds is not None:
+        document = _train_seeds(chosen, seeds, out, train_one, resume, quiet=json_output)
+    else:
+        document = train_one(chosen, out)
+    if len(runs) > 1 and document["split"] is not None:
+        options = f"--data {place}" + (f" --root {root}" if root else "")
+        _say(f"next: atrous compare {' '.join(map(str, runs))} {options}")
+    else:
+        _say(f"next: atrous export {runs[0]} --out {out.name}.onnx")
+    if json_output and _is_main():
+        print(json.dumps(document, indent=2))
+
+
+def _given(overrides: Mapping[str, Any], seeds: Sequence[int] | None) -> dict[str, Any]:
+    """Return the fields of the recipe that are given, and refuse options that exclude others."""
+    if {"minutes", "num_steps"} <= overrides.keys():
+        raise InputError("--minutes decides how many steps there are; give it or --num-steps")
+    if seeds is not None and "seed" in overrides:
+        raise InputError("--seeds names the seed of each run; give it or --seed")
+    given = current_names(overrides)
+    if given.get("class_weights") == ("auto",):
+        given["class_weights"] = "auto"
+    return given
+
+
+def _train_seeds(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    out: Path,
+    train_one: TrainOne,
+    resume: bool,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Train once for each seed; write and print their scores; return what is written."""
+    result = train_seeds(recipe, seeds, out, train_one, resume=resume, notify=_say)
+    document = result.to_dict()
+    if _is_main():
+        write_json(out / "seeds.json", document)
+        if not quiet:
+            print(seeds_text(result))
+    return document
 
 
 def run_training(
     recipe: Recipe,
+    out: Path,
     data: str,
     root: Path | None,
-    out: Path,
     resume: bool = False,
     plan: Sequence[tuple[str, str]] = (),
-) -> None:
-    """Train, and print what is trained, its progress and its best score on standard error."""
+) -> dict[str, Any]:
+    """Train, and print what is trained, its progress and its best score on standard error.
+
+    Returns what scores.json holds.
+    """
     # Threads that wait asleep: where other programs use the processors, too, spinning costs half.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     start = time.monotonic()  # before torch is loaded, which takes seconds
@@ -127,6 +178,7 @@ def run_training(
             f"best {best['split']} mIoU {', '.join(map(_miou, both))} "
             f"of {amount(best['images'], 'image')} at step {best['step']:,}"
         )
+    return best
 
 
 def _planned(
@@ -150,15 +202,17 @@ def _miou(scores: Mapping[str, Any]) -> str:
     return f"{100 * scores['miou']:.1f} {margin}({scores['protocol']})"
 
 
-def _recorded(out: Path, data: str | None, root: Path | None) -> tuple[Recipe, str, Path | None]:
-    """Return the recipe of the run in `out`; and its data and their root, unless they are given."""
+def _recorded(
+    out: Path, data: str | None, root: Path | None
+) -> tuple[Recipe, str, Path | None, Sequence[tuple[str, str]]]:
+    """Return the recipe of the run in `out`, its data and their root unless given, its plan."""
     from atrous.export.pipeline import dataset_of_run
     from atrous.train.provenance import recipe_of
 
     dataset_of_run(out, data, root)  # names the options that help where the run's data have moved
     run = Run.read(out)
     recorded = Path(run.data.root) if run.data.root else None
-    return recipe_of(out, run), data or run.data.data or "", root or recorded
+    return recipe_of(out, run), data or run.data.data or "", root or recorded, run.plan
 
 
 def _headline(recipe: Recipe, data: str) -> str:

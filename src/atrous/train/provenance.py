@@ -120,13 +120,7 @@ def claim(
     if not resume:
         raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
     theirs = Run.read(out)
-    old, new = recipe_of(out, theirs).to_dict(), run.recipe
-    if changed := [name for name in new if new[name] != old[name] and name not in FREE_TO_CHANGE]:
-        name = changed[0]
-        raise InputError(
-            f"{out}: was started with {name} {old[name]}, not {new[name]}; "
-            "resume it without that option, or give another --out"
-        )
+    check_same_recipe(out, theirs, Recipe.from_dict(run.recipe))
     if theirs.teachers != run.teachers:
         raise InputError(
             f"{out}: was started with teachers of other weights, or in another order; resume it "
@@ -138,6 +132,21 @@ def claim(
             "with its own (--unlabelled, if they have moved), or give another --out"
         )
     check_same_data(out, theirs, run.data, run.taxonomy.classes, notify)
+
+
+def check_same_recipe(out: Path, theirs: Run, recipe: Recipe) -> None:
+    """Refuse to resume the run in `out`, whose run.json is `theirs`, with another recipe.
+
+    Class weights that are "auto" may be any: only counts of the labels say what they are.
+    """
+    old, new = recipe_of(out, theirs).to_dict(), recipe.to_dict()
+    free = FREE_TO_CHANGE | ({"class_weights"} if recipe.class_weights == "auto" else set())
+    if changed := [name for name in new if new[name] != old[name] and name not in free]:
+        name = changed[0]
+        raise InputError(
+            f"{out}: was started with {name} {old[name]}, not {new[name]}; "
+            "resume it without that option, or give another --out"
+        )
 
 
 def recorded_counts(folder: Path) -> LabelCounts | None:

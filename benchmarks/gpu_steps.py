@@ -17,7 +17,7 @@ from atrous.models.network import Output
 from atrous.models.normalization import swap_norms
 from atrous.recipes import camvid
 from atrous.train.determinism import algorithms
-from atrous.train.loop import Training
+from atrous.train.training import Training
 
 CLASSES = 11
 COLORS = (0, 1, 2)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.profiler import profile
 
 from atrous.recipes import camvid
-from atrous.train.loop import Training
+from atrous.train.training import Training
 
 CLASSES = 11
 PEER = "segmentation_models.pytorch fp32"

@@ -37,16 +37,16 @@ def test_pack_train_kill_resume_evaluate(
     ]
     assert main(["train", "plain", "--data", "shards", "--out", "whole", *TINY]) == 0
 
-    from atrous.train import loop
+    from atrous.train.training import Training
 
     def stop(self: object, loader: object) -> None:
         raise KeyboardInterrupt
 
-    advance = loop.Training.advance
+    advance = Training.advance
     steps = [advance, advance, stop]
-    monkeypatch.setattr(loop.Training, "advance", lambda *args: steps.pop(0)(*args))
+    monkeypatch.setattr(Training, "advance", lambda *args: steps.pop(0)(*args))
     assert main(["train", "plain", "--data", "shards", "--out", "cut", *TINY]) == 130
-    monkeypatch.setattr(loop.Training, "advance", advance)
+    monkeypatch.setattr(Training, "advance", advance)
     assert main(["train", "--out", "cut", "--resume"]) == 0
     whole, cut = (load_file(Path(run, "best.safetensors")) for run in ("whole", "cut"))
     assert all((whole[name] == cut[name]).all() for name in whole)

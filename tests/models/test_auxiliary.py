@@ -11,10 +11,10 @@ from atrous.export.graph import to_onnx
 from atrous.models.catalogue import normalization
 from atrous.models.create import config_from_options, options_of
 from atrous.models.photo import PhotoNetwork
-from atrous.train.loop import Training
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.plan import network_of
 from atrous.train.recipe import Recipe
+from atrous.train.training import Training
 
 IMAGE = (33, 65)
 

@@ -10,8 +10,8 @@ from networks import build
 from atrous.errors import InputError
 from atrous.models.catalogue import WEIGHT_PACKAGES
 from atrous.recipes import RECIPES, STUDIES, find
-from atrous.train.loop import Training
 from atrous.train.recipe import Recipe
+from atrous.train.training import Training
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ from atrous.data.dataset import Dataset
 from atrous.errors import InputError
 from atrous.models.catalogue import MODELS
 from atrous.run import Normalization, Run
+from atrous.train.machine import Machine
 from atrous.train.memory import total_memory
-from atrous.train.plan import Machine, Plan, bytes_per_pixel, plan, plan_from
+from atrous.train.plan import Plan, bytes_per_pixel, plan, plan_from
 from atrous.train.provenance import describe
 from atrous.train.recipe import Recipe
 from atrous.train.survey import Survey, count_runs, survey

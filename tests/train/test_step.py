@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from atrous.data.shapes import write_shapes
 from atrous.models import convolution
-from atrous.train import Recipe, StepInfo, checkpoint, loop, train
+from atrous.train import Recipe, StepInfo, checkpoint, train
+from atrous.train import training as taking_steps
 from atrous.train.average import Average
 from atrous.train.checkpoint import Writer, load_state
 from atrous.train.determinism import algorithms
@@ -78,8 +79,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the way of a GPU on the CPU: fused optimiser, tensors as rates, casts, a graph."""
-    monkeypatch.setattr(loop, "is_capturable", lambda recipe, accelerator: True)
-    monkeypatch.setattr(loop, "CudaGraph", Double)
+    monkeypatch.setattr(taking_steps, "is_capturable", lambda recipe, accelerator: True)
+    monkeypatch.setattr(taking_steps, "CudaGraph", Double)
 
 
 def state_of(run: Path) -> dict[str, dict[str, Tensor]]:
@@ -174,7 +175,7 @@ def assert_graph_and_resume_are_exact(recipe: Recipe, shapes: Path, tmp_path: Pa
 def test_a_step_that_cannot_be_captured_goes_on(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CudaGraph", Failing)
+    monkeypatch.setattr(taking_steps, "CudaGraph", Failing)
     lines: list[str] = []
     recipe = replace(SMALL, num_steps=5)
     train(recipe, str(shapes), tmp_path / "failing", notify=lines.append)
@@ -307,7 +308,7 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer
     options: dict[str, Any] = {"separable": True, "auxiliary_weight": 0.4, "dice_weight": 0.5}
     options |= {"optimizer": optimizer, "precision": "bf16", "clip_norm": 1.0}
     recipe = replace(SMALL, **options, accumulation_steps=2, cuda_graph=False)
-    training = loop.Training(recipe, 4, (0, 1, 2), OnMeta(), fresh=False)  # type: ignore[arg-type]
+    training = taking_steps.Training(recipe, 4, (0, 1, 2), OnMeta(), fresh=False)  # type: ignore[arg-type]
     image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8, device="meta")
     for _ in range(WARM_UP):  # constants and the optimiser's tensors are made
         training.advance(repeat((image, image[..., 0])))

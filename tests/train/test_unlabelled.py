@@ -26,9 +26,9 @@ from atrous.errors import InputError
 from atrous.run import Run, load_run
 from atrous.train import Recipe, StepInfo, train
 from atrous.train.crops import Crops
-from atrous.train.loop import Training
 from atrous.train.plan import plan
 from atrous.train.teacher import Teachers, distillation_loss
+from atrous.train.training import Training
 from atrous.train.unlabelled import find_unlabelled, joined
 
 CPU = torch.device("cpu")

@@ -7,30 +7,25 @@ scale of the images is never changed for good (a network labels them at native s
 no ensemble.
 """
 
-import os
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from math import ceil, inf, sqrt
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from atrous.data.dataset import Dataset
 from atrous.infer.tiling import WHOLE_PIXELS
 from atrous.models.create import config_from_options, create_model, options_of
 from atrous.progress import Track, untracked
 from atrous.text import amount
-from atrous.train.loader import default_workers
-from atrous.train.memory import total_memory
+from atrous.train.machine import Machine
 from atrous.train.network import read_init
-from atrous.train.processes import share_cpu
 from atrous.train.recipe import Recipe
 from atrous.train.survey import Survey, survey
 
-__all__ = ["Choice", "Machine", "Plan", "plan"]
+__all__ = ["Choice", "Plan", "plan"]
 
 _FIXED = {
     "dice_weight": 1.0,
@@ -72,42 +67,6 @@ _VALIDATIONS, _VALIDATION_SHARE = 5, 0.2
 """Most validations, and the part that they may have of the pixels that the network sees."""
 _LINE, _COLUMN = 80, 31
 """Letters of a printed line, and of its first column."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """The machine that a plan is for."""
-
-    device: str
-    """Type of the device that trains: "cuda", "mps" or "cpu"; others are taken for a CPU."""
-    memory: int
-    """Bytes of memory that one process has on the device."""
-    bf16: bool
-    """Whether the device computes in bf16, and does not emulate it."""
-    processes: int = 1
-    """Number of processes that train together."""
-    workers: int = 1
-    """Number of processes that read images, beside each of those."""
-
-    @classmethod
-    def here(cls) -> "Machine":
-        """Return this machine, with the device that `train` takes."""
-        AcceleratorState._reset_state()  # an earlier training in this process may have set it
-        state = Accelerator(cpu=share_cpu())  # heeds what `train` heeds, such as ACCELERATE_USE_CPU
-        kind, neighbours = state.device.type, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if kind == "cuda":
-            memory = torch.cuda.get_device_properties(state.device).total_memory
-            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            memory = total_memory() // neighbours
-            bf16 = kind == "cpu" and _cpu_has_bf16()
-        return cls(
-            device=kind,
-            memory=memory,
-            bf16=bf16,
-            processes=state.num_processes,
-            workers=default_workers(state.device, neighbours),
-        )
 
 
 class Choice(NamedTuple):
@@ -373,12 +332,6 @@ def bytes_per_pixel(recipe: Recipe, num_classes: int) -> float:
         network(images)
     total = sum(storage.nbytes() for storage in kept.values())
     return total / images[:, 0].numel() / (1 if recipe.precision == "fp32" else 2)
-
-
-def _cpu_has_bf16() -> bool:
-    """Return whether the CPU multiplies in bf16; torch has no public name for all versions."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def _is_part(draft: _Draft, facts: Survey) -> bool:

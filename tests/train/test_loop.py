@@ -299,9 +299,10 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(shapes: Path, tmp_path: Path
     with pytest.raises(InputError, match=r"last\.pt: not a checkpoint \(EOFError\)"):
         train(recipe, str(shapes), out, resume=True)
     torch.save(state, out / "last.pt")
-    (out / "run.json").unlink()
+    (out / "run.json").rename(tmp_path / "run.json")
     with pytest.raises(InputError, match=r"no run\.json, so what last\.pt was trained on"):
         train(recipe, str(shapes), out, resume=True)
+    (tmp_path / "run.json").rename(out / "run.json")
     (out / "best.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"best\.safetensors: damaged \("):
         train(replace(recipe, init=str(out)), str(shapes), tmp_path / "next")

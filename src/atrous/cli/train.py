@@ -27,8 +27,8 @@ from atrous.train.seeds import TrainOne, run_folders, train_seeds
 
 
 def _typed(value: Any) -> str:
-    """Return the default of a field as one types it; empty for what is left out."""
-    if value is None or value == ():
+    """Return the default of a field as one types it; empty for what is left out, and flags."""
+    if value is None or value == () or value is False:
         return ""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

@@ -95,6 +95,12 @@ def test_large_images_with_small_objects() -> None:
     assert "objects are 900 pixels wide, more than a crop" in reasons(wide)
 
 
+def test_the_crop_of_a_narrow_image_is_no_larger_than_allowed() -> None:
+    """The short side of 64 is not made up for by a long side beyond the image's."""
+    assert planned(replace(STREET, size=(1, 5000))).crop_size == (64, 3072)
+    assert planned(replace(STREET, size=(20000, 100))).crop_size == (3072, 64)
+
+
 def test_memory_limits_the_crop_then_the_batch() -> None:
     needed = bytes_per_pixel(planned(STREET, SERVER), 4)
     for crops, crop, batch in ((16, (352, 480), 16), (5, (352, 480), 5), (2, (256, 352), 3)):

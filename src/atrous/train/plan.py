@@ -306,6 +306,9 @@ def crop_size(size: tuple[int, int], most: float = inf) -> tuple[int, int]:
     if height * width > most:
         factor = sqrt(most / _area(size)) / _CELL
         height, width = (max(int(side * factor), 2) * _CELL for side in size)
+        # of a narrow image, whose short side stays 64, the long side is cut
+        longest = max(int(most) // min(height, width) // _CELL, 2) * _CELL
+        height, width = min(height, longest), min(width, longest)
     return height, width
 
 

@@ -129,6 +129,13 @@ def test_a_validation_that_takes_all_the_time_is_refused(tmp_path: Path) -> None
         simulated(tmp_path, replace(SMALL, minutes=1), idle, 0.1, 40.0)
 
 
+def test_a_refused_time_leaves_no_run(shapes: Path, tmp_path: Path) -> None:
+    """So that more minutes can be given for the same folder."""
+    with pytest.raises(InputError, match=r"minutes is 0\.01, and one validation takes"):
+        train(replace(SMALL, minutes=0.01), str(shapes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("shapes"), 6, 2, size=(48, 64))

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from atrous.models.layers import resize
 from atrous.progress import untracked
 from atrous.run import Normalization, Run, save_weights
 from atrous.taxonomy import Taxonomy
-from atrous.train import Recipe, StepInfo, train
+from atrous.train import Recipe, StepInfo, loop, train
 from atrous.train.augment import augment
 from atrous.train.checkpoint import load_state
 from atrous.train.crops import Crops
@@ -222,6 +224,28 @@ def test_stopped_and_resumed_equals_undisturbed(
     assert not same(tmp_path / "whole", tmp_path / "alone")
 
 
+def test_kept_outputs_are_computed_by_deterministic_algorithms(
+    shapes: Path, teachers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, seen = [False], []
+
+    @contextmanager
+    def algorithms(*, deterministic: bool) -> Iterator[None]:
+        inside[0] = deterministic
+        yield
+        inside[0] = False
+
+    def compute(self: TeacherViews, *rest: object, compute=TeacherViews.compute) -> None:  # type: ignore[no-untyped-def]
+        seen.append(inside[0])
+        compute(self, *rest)
+
+    monkeypatch.setattr(loop, "algorithms", algorithms)
+    monkeypatch.setattr(TeacherViews, "compute", compute)
+    recipe = replace(SMALL, teacher=teachers, teacher_views=1, num_steps=1)
+    train(recipe, str(shapes), tmp_path / "run")
+    assert seen == [True]
+
+
 @pytest.mark.slow
 def test_a_student_comes_close_to_its_teachers_where_nothing_is_labelled(
     teachers: list[str], tmp_path: Path
@@ -264,7 +288,10 @@ def test_teachers_of_other_classes_or_bands_are_refused(
     with pytest.raises(InputError, match="a teacher of other classes than the data's; give runs"):
         Teachers(replace(SMALL, teacher=teachers), taxonomy.classes[::-1], 3, CPU)
     structs.replace(run).write(tmp_path)
-    for folder, fault in ((tmp_path / "none", "no run folder"), (tmp_path, "no such file; train")):
+    for folder, fault in (
+        (tmp_path / "none", "--teacher .*none: no run folder; give one, or its"),
+        (tmp_path, "no such file; train"),
+    ):
         with pytest.raises(InputError, match=fault):
             train(replace(SMALL, teacher=(str(folder),)), str(shapes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -321,11 +348,29 @@ for image, target in batches(Crops(samples, recipe), 0, 0, 1, torch.device(DEVIC
         assert json.loads(images + "]") == pytest.approx(sums, rel=0.01)
 
 
+PROGRAM = """
+import time
+from atrous.cli import main
+from atrous.train import loop
+
+def claim(out, *rest, claim=loop.claim):
+    time.sleep(3)  # seconds in which the other process could write
+    assert not out.exists()
+    claim(out, *rest)
+
+loop.claim = claim
+main()
+"""
+"""`atrous`, whose main process takes long to write run.json and to remove temporary files."""
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_images(shapes: Path, teachers: list[str], tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "atrous", "train", "--data", str(shapes), "--backbone", SMALL.backbone,
+        str(program), "train", "--data", str(shapes), "--backbone", SMALL.backbone,
         "--no-pretrained", "--crop-size", "64", "64", "--batch-size", "1", "--num-steps", "2",
         "--num-workers", "0", "--aspp-channels", "16", "--decoder-channels", "16",
         "--teacher", *teachers, "--teacher-views", "2", "--out", str(tmp_path / "run"),

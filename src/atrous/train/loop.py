@@ -25,6 +25,7 @@ from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.metrics import Scores
 from atrous.progress import Notify, Track, unheard, untracked
+from atrous.run import has_run
 from atrous.train import checkpoint
 from atrous.train.budget import UNDECIDED, Budget
 from atrous.train.crops import Crops
@@ -103,25 +104,30 @@ def train(
     count = cache(partial(checked_labels, samples, taxonomy, weights, notify, track))
     recipe, rarity = _by_frequency(recipe, taxonomy.num_classes, accelerator, out, count)
     training = _start(recipe, dataset, accelerator, network, state is None, notify)
-    if recipe.minutes:
-        training.budget = Budget(recipe, out, accelerator, clock, notify, resume=resume)
-    if accelerator.is_main_process:  # here, so that a failed start leaves no folder
-        digests = training.teachers.digests if training.teachers else ()
-        left_over = training.left_over
-        run = describe(recipe, dataset, data, root, left_over, digests, plan, unlabelled)
-        claim(out, run, resume, notify, count)
-    if state is not None:
-        training.restore(state, out)
-    record = Record(out, taxonomy.classes, training.step, accelerator, notify)
-    if training.budget:
-        training.schedule = training.budget.schedule(training.step)
-    crops = Crops(joined(samples, unlabelled), recipe, rarity)
-    loader = _loader(training, crops, out, notify, track)
-    exact = algorithms(deterministic=recipe.deterministic)
-    with exact, checkpoint.Writer(out, accelerator.device) as writer:
-        if training.budget and training.step < training.schedule.num_steps:
-            _begin(training.budget, training, held_out)
-        _take_steps(training, loader, held_out, record, writer, on_step)
+    with algorithms(deterministic=recipe.deterministic):  # of teachers and validations as well
+        if recipe.minutes:
+            training.budget = Budget(recipe, out, accelerator, clock, notify, resume=resume)
+            if not has_run(out):
+                _time_validation(training.budget, training, held_out)
+        if accelerator.is_main_process:  # here, so that a failed start leaves no folder
+            digests = training.teachers.digests if training.teachers else ()
+            left_over = training.left_over
+            run = describe(recipe, dataset, data, root, left_over, digests, plan, unlabelled)
+            claim(out, run, resume, notify, count)
+        accelerator.wait_for_everyone()  # `claim` removes temporary files; others write from here
+        if state is not None:
+            training.restore(state, out)
+        record = Record(out, taxonomy.classes, training.step, accelerator, notify)
+        if training.budget:
+            training.schedule = training.budget.schedule(training.step)
+        crops = Crops(joined(samples, unlabelled), recipe, rarity)
+        loader = _loader(training, crops, out, notify, track)
+        with checkpoint.Writer(out, accelerator.device) as writer:
+            if training.budget and training.step < training.schedule.num_steps:
+                if not training.budget.per_validation:  # a resume
+                    _time_validation(training.budget, training, held_out)
+                training.budget.begin()
+            _take_steps(training, loader, held_out, record, writer, on_step)
     accelerator.wait_for_everyone()
     end_training(accelerator)
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
@@ -226,14 +232,13 @@ def _seconds_since(start: float) -> float:
     return time.monotonic() - start
 
 
-def _begin(budget: Budget, training: Training, held_out: Sequence[Sample] | None) -> None:
-    """Begin with the steps of a training whose time is given; first time a validation."""
+def _time_validation(budget: Budget, training: Training, held_out: Sequence[Sample] | None) -> None:
+    """Measure what a validation takes; refuse a split that leaves no time to train."""
     if held_out is not None:
         for images in budget.trials(len(held_out)):
             with budget.validation(len(images), len(held_out)):
                 training.validate(held_out, images)
         budget.check_validation()
-    budget.begin()
 
 
 def _take_steps(

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from atrous.errors import InputError
 from atrous.models.bf16 import Bf16
-from atrous.run import load_run, weights_file
+from atrous.run import has_run, load_run, weights_file
 from atrous.train.recipe import Recipe
 
 _GRID = 32
@@ -48,6 +48,10 @@ class Teachers:
         self.networks: list[tuple[nn.Module, int]] = []  # each with its stride
         self.digests: list[str] = []
         for folder in recipe.teacher:
+            if not has_run(folder):
+                raise InputError(
+                    f"--teacher {folder}: no run folder; give one, or its place where it has moved"
+                )
             photo, taxonomy, run = load_run(folder)
             if taxonomy.classes != tuple(classes):
                 raise InputError(

@@ -22,6 +22,7 @@ from atrous.data.dataset import Dataset
 from atrous.data.sample import Joined
 from atrous.data.shapes import TAXONOMY, write_shapes
 from atrous.data.shards.read import Shards
+from atrous.data.split import Split
 from atrous.errors import InputError
 from atrous.run import Run, load_run
 from atrous.train import Recipe, StepInfo, train
@@ -69,14 +70,34 @@ def test_a_split_and_a_folder_give_the_same_images_each_once(shapes: Path) -> No
     names = (*(f"{n:04}.png" for n in range(5)), "deep/5.JPG")
     assert found(shapes, str(shapes / "photos"), lines=lines) == [names]
     assert lines[1] == f"{shapes / 'photos'}: 6 images without masks"
+    (shapes / "photos/deep/again.jpeg").symlink_to("5.JPG")
     everything = found(shapes, "photos", str(shapes), lines=lines)
-    assert set(everything[1]) == {
-        "photos/deep/5.JPG",
-        *(f"{split}-labels/000{n}.png" for split in ("train", "val") for n in range(2)),
-    }
+    assert everything[1] == ("photos/deep/5.JPG",)  # the masks of train and val are no photos
     assert lines[-1] == (
-        f"{shapes}: 5 images without masks (9 more, of train or val or named twice, are left out)"
+        f"{shapes}: 1 image without masks (14 more, of train or val or named twice, are left out)"
     )
+
+
+def test_masks_of_single_classes_are_no_photos(shapes: Path) -> None:
+    split = Dataset.open(shapes).split("train")
+    assert isinstance(split, Split)
+    names = {"ground": 0, "disc": 1}
+    binary = replace(
+        split, labels="{class}/{key}.png", encoding=replace(split.encoding, names=names)
+    )
+    for name in names:
+        (shapes / name).mkdir()
+        shutil.copy(shapes / "train/0000.png", shapes / name)
+    (images,) = find_unlabelled(Dataset.open(shapes), [str(shapes)], [binary])
+    assert not {"train/0000.png", "ground/0000.png", "disc/0000.png"} & {*images.keys}
+    assert "val/0000.png" in images.keys
+
+
+def test_photos_that_cannot_be_read_are_refused_at_once(shapes: Path) -> None:
+    (shapes / "more").mkdir()
+    (shapes / "more/0.png").touch()
+    with pytest.raises(InputError, match=r"0\.png: the file is empty"):
+        found(shapes, str(shapes / "more"))
 
 
 def test_a_list_names_the_images_of_a_split(shapes: Path) -> None:
@@ -97,7 +118,7 @@ def test_masks_of_a_split_are_not_read(shapes: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("val", "val: all of its images are in train or val, or named twice, so none takes"),
+        ("val", "val: all of its images are in train or val, or their masks, or named"),
         ("vall", "vall: no such folder, and no split of shapes, which has train, val, photos;"),
         ("{}/dataset.toml", "dataset.toml: no such folder, and no split of shapes"),
         ("{}/empty", "empty: no photos in this folder; give one"),

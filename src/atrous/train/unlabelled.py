@@ -1,6 +1,6 @@
 """Images without masks, from which a student learns what its teachers say of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def find_unlabelled(
     """Find the images of a recipe's `unlabelled`, each once.
 
     Images of `known` are left out: those of train take part with their masks, and those of val
-    would make the scores of the validation too good.
+    would make the scores of the validation too good. So are its masks, which are no photos.
 
     Args:
         dataset: whose splits may be named, and whose bands the images have.
@@ -31,23 +31,24 @@ def find_unlabelled(
         notify: called with a line on each source.
     """
     splits = [split for split in known if isinstance(split, Split)]  # shards have no files
-    taken = {path for split in splits for path in _paths(split)} if sources else set()
+    taken = {path for split in splits for path in _files(split)} if sources else set()
     found = []
     for source in sources:
-        images = _images(dataset, source, notify)
-        paths = _paths(images)
-        pairs = zip(images.keys, paths, strict=True)
-        keys = tuple(key for key, path in pairs if path not in taken)
+        images, keys = _images(dataset, source, notify), list[str]()
+        for key, path in zip(images.keys, _paths(images), strict=True):
+            if path not in taken:
+                keys.append(key)
+                taken.add(path)
         if not keys:
             raise InputError(
-                f"{source}: all of its images are in train or val, or named twice, so none takes "
-                "part without a mask; give other photos"
+                f"{source}: all of its images are in train or val, or their masks, or named twice, "
+                "so none takes part without a mask; give other photos"
             )
         others = len(images) - len(keys)
         left_out = f" ({others} more, of train or val or named twice, are left out)" * bool(others)
         notify(f"{source}: {amount(len(keys), 'image')} without masks{left_out}")
-        taken.update(paths)
-        found.append(replace(images, keys=keys))
+        found.append(replace(images, keys=tuple(keys)))
+        found[-1][0]  # fails now, instead of after the start, if images have other bands
     return found
 
 
@@ -73,6 +74,17 @@ def _images(dataset: Dataset, source: str, notify: Notify) -> Split:
         )
     keys = tuple(path.relative_to(folder).as_posix() for path in images_in(folder, notify))
     return Split(folder, "{key}", "", keys, dataset.encoding, bands=dataset.bands)
+
+
+def _files(split: Split) -> Iterator[Path]:
+    """Yield the images of a split, and its masks."""
+    yield from _paths(split)
+    for key in split.keys:
+        if "{class}" in split.labels:
+            masks = [path for _, path in split.class_masks(key)]
+        else:
+            masks = [split.label_path(key)]
+        yield from (path.resolve() for path in masks)
 
 
 def _paths(split: Split) -> list[Path]:

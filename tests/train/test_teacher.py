@@ -379,3 +379,8 @@ def test_two_processes_share_the_images(shapes: Path, teachers: list[str], tmp_p
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("run/teacher_views/*/*.npz"))) == 5
+    at = command.index(str(program))
+    command[at : at + 1] = ["-m", "atrous"]
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.stderr.count("run: holds a run already; add --resume") == 2
+    assert "[rank" not in again.stderr

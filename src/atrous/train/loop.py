@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
@@ -32,7 +31,7 @@ from atrous.train.crops import Crops
 from atrous.train.data_check import LabelCounts, checked_labels, splits_of
 from atrous.train.determinism import algorithms
 from atrous.train.loader import batches, moved, positions_of
-from atrous.train.processes import end_training, share_cpu
+from atrous.train.processes import by_main, end_training, share_cpu
 from atrous.train.provenance import claim, describe, keys_digest, recorded_counts
 from atrous.train.recipe import Recipe
 from atrous.train.record import Record
@@ -109,12 +108,11 @@ def train(
             training.budget = Budget(recipe, out, accelerator, clock, notify, resume=resume)
             if not has_run(out):
                 _time_validation(training.budget, training, held_out)
-        if accelerator.is_main_process:  # here, so that a failed start leaves no folder
-            digests = training.teachers.digests if training.teachers else ()
-            left_over = training.left_over
-            run = describe(recipe, dataset, data, root, left_over, digests, plan, unlabelled)
-            claim(out, run, resume, notify, count)
-        accelerator.wait_for_everyone()  # `claim` removes temporary files; others write from here
+        digests = training.teachers.digests if training.teachers else ()
+        left_over = training.left_over
+        run = describe(recipe, dataset, data, root, left_over, digests, plan, unlabelled)
+        # Here, so that a failed start leaves no folder; temporary files are removed, so all wait.
+        by_main(accelerator, partial(claim, out, run, resume, notify, count))
         if state is not None:
             training.restore(state, out)
         record = Record(out, taxonomy.classes, training.step, accelerator, notify)
@@ -163,11 +161,7 @@ def _by_frequency(
         raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
     if recipe.class_weights != "auto" and not recipe.rare_crops:
         return recipe, ()
-    found: list[Any] = [None]
-    if accelerator.is_main_process:
-        found = [recorded_counts(out) or count()]
-    broadcast_object_list(found)
-    counts: LabelCounts = found[0]
+    counts = by_main(accelerator, lambda: recorded_counts(out) or count())
     if recipe.class_weights == "auto":
         recipe = replace(recipe, class_weights=counts.weights())
     return recipe, counts.rarity()

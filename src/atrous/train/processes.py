@@ -7,16 +7,21 @@ the number of processes.
 
 import atexit
 import os
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
+from atrous.errors import InputError
 from atrous.models.layers import Norm
 from atrous.models.normalization import FusedNorm, FusedNormAct
+
+T = TypeVar("T")
 
 
 def share_cpu() -> bool:
@@ -31,6 +36,20 @@ def num_processes() -> int:
     """Return the number of processes of the training that this one belongs to."""
     started = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if started else 1
+
+
+def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
+    """Return in all processes what `do` returns in the main one; all raise its InputError."""
+    found: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            found = [do()]
+        except InputError as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], InputError):
+        raise found[0]
+    return cast(T, found[0])
 
 
 def end_training(accelerator: Accelerator) -> None:

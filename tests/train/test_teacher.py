@@ -19,6 +19,7 @@ from torch import Tensor
 from triton_tools import run_with_triton
 
 from atrous.data.dataset import Dataset
+from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 from atrous.infer.runtimes.torch import TorchRuntime
@@ -30,11 +31,11 @@ from atrous.progress import untracked
 from atrous.run import Normalization, Run, save_weights
 from atrous.taxonomy import Taxonomy
 from atrous.train import Recipe, StepInfo, loop, train
-from atrous.train.augment import augment
+from atrous.train.augment import Crop, augment
 from atrous.train.checkpoint import load_state
 from atrous.train.crops import Crops
 from atrous.train.loader import batches
-from atrous.train.teacher import Teachers, _sampled, distillation_loss
+from atrous.train.teacher import Teachers, _sampled, distillation_loss, inside
 from atrous.train.teacher_views import TeacherViews, packed, unpacked
 
 CPU = torch.device("cpu")
@@ -133,19 +134,36 @@ def test_samples_are_those_of_the_runtimes(
 def test_the_loss_is_the_mean_divergence() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 4, 5, requires_grad=True)
-    teacher = torch.randn(2, 3, 4, 5)
+    teacher, everywhere = torch.randn(2, 3, 4, 5), torch.ones(2, 4, 5, dtype=torch.bool)
     for temperature in (1.0, 4.0):
         p, q = (values.div(temperature).softmax(1) for values in (teacher, logits))
         expected = temperature**2 * (p * (p / q).log()).sum(1).mean()
-        loss = distillation_loss(logits, p, temperature)
+        loss = distillation_loss(logits, p, temperature, everywhere)
         torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, temperature * (q - p) / 40)
     certain = torch.zeros(2, 3, 4, 5).index_fill(1, torch.tensor([1]), 1.0)
-    assert distillation_loss(logits, certain, 1.0).isfinite()
+    assert distillation_loss(logits, certain, 1.0, everywhere).isfinite()
     torch.testing.assert_close(
-        distillation_loss(logits, logits.detach().softmax(1), 1.0), torch.tensor(0.0)
+        distillation_loss(logits, logits.detach().softmax(1), 1.0, everywhere), torch.tensor(0.0)
     )
+
+    part = torch.rand(2, 4, 5) < 0.5
+    p, q = teacher.softmax(1), logits.softmax(1)
+    divergence = (p * (p / q).log()).sum(1)
+    torch.testing.assert_close(distillation_loss(logits, p, 1.0, part), divergence[part].mean())
+    assert distillation_loss(logits, p, 1.0, ~everywhere) == 0
+
+
+@pytest.mark.parametrize("corner", [(-9, 20), (5, -31), (-6, -30), (3, 0)])
+def test_padding_teaches_nothing_in_any_colors(corner: tuple[int, int]) -> None:
+    sample = Sample(photos(40, 60)[0], np.zeros((40, 60), np.uint8), "photo")
+    crop = Crop((40, 60), corner, True, 0.0, (("brightness", 1.3), ("contrast", 0.7)), 1.2)
+    image, target = augment(sample, crop, (37, 50))
+    found = inside(image[None], 4)[0]
+    cells = (target != 255)[2::4, 2::4]  # the last cells are narrower than their middle
+    assert found.shape == (10, 13) and (found[: len(cells), : cells.shape[1]] == cells).all()
+    assert not inside(torch.full((1, 8, 8, 3), 90, dtype=torch.uint8), 4).any()
 
 
 def test_bytes_keep_probabilities() -> None:

@@ -28,7 +28,7 @@ from atrous.run import Run, load_run
 from atrous.train import Recipe, StepInfo, train
 from atrous.train.crops import Crops
 from atrous.train.plan import plan
-from atrous.train.teacher import Teachers, distillation_loss
+from atrous.train.teacher import Teachers, distillation_loss, inside
 from atrous.train.training import Training
 from atrous.train.unlabelled import find_unlabelled, joined
 
@@ -215,7 +215,7 @@ def test_a_batch_without_labels_teaches_by_the_teachers_alone(
     state.network.zero_grad()
     logits = state.network(state.photo.normalize(image, torch.float32)).logits
     assert state.teachers is not None
-    (2 * distillation_loss(logits, state.teachers(image, 4), 1.0)).backward()
+    (2 * distillation_loss(logits, state.teachers(image, 4), 1.0, inside(image, 4))).backward()
     assert any(gradient.any() for gradient in own)
     for mine, parameter in zip(own, state.network.parameters(), strict=True):
         expected = torch.zeros_like(mine) if parameter.grad is None else parameter.grad
@@ -279,7 +279,8 @@ def test_few_masks_and_many_photos_bring_a_student_close_to_its_teacher(
             logits = network(torch.from_numpy(unseen))
             teachers = Teachers(recipe, TAXONOMY.classes, 3, CPU)
             taught = teachers(torch.from_numpy(unseen), network.stride)
-            divergences[name] = float(distillation_loss(logits, taught, 1.0))
+            shown = inside(torch.from_numpy(unseen), network.stride)
+            divergences[name] = float(distillation_loss(logits, taught, 1.0, shown))
     assert divergences["with"] < 0.5 * divergences["without"]
     log = [json.loads(line) for line in (tmp_path / "with/log.jsonl").open()]
     assert not any("unlabelled_steps" in line for line in log)

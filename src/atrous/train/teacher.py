@@ -1,8 +1,8 @@
 """Distillation: the student learns the classes' probabilities of trained networks, too.
 
 The loss is that of Hinton et al. 2015 (arXiv:1503.02531) in each cell of the student's logits,
-which is cheap, since nothing is upsampled. It needs no labels: ignored pixels, and the padding of a
-crop, take part.
+which is cheap, since nothing is upsampled. It needs no labels: ignored pixels take part. Padding
+does not: no teacher was ever told what is there.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 from atrous.errors import InputError
 from atrous.models.bf16 import Bf16
 from atrous.run import has_run, load_run, weights_file
+from atrous.train.processes import num_processes, summed
 from atrous.train.recipe import Recipe
 
 _GRID = 32
@@ -109,20 +110,49 @@ class Teachers:
         return (logits.float() / self.temperature).softmax(1)
 
 
-def distillation_loss(logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+def distillation_loss(
+    logits: Tensor, probabilities: Tensor, temperature: float, inside: Tensor
+) -> Tensor:
     """Return the mean KL divergence of a student from its teachers, times temperature squared.
 
-    The square keeps the gradient's size when the temperature changes.
+    The square keeps the gradient's size when the temperature changes. The mean is over the cells of
+    all processes, as in `upsampled_loss`.
 
     Args:
         logits: (B, K, h, w) of the student, any float type; computed in float32.
         probabilities: (B, K, h, w) of the teachers, whose logits were divided by `temperature`.
         temperature: softens both; 1 leaves them as they are.
+        inside: (B, h, w) bool, the cells that count.
     """
     log_q = (logits.float() / temperature).log_softmax(1)
-    cells = logits.numel() / logits.shape[1]
-    divergence = F.kl_div(log_q, probabilities, reduction="sum") / cells
-    return divergence * temperature**2
+    divergence = F.kl_div(log_q, probabilities, reduction="none").sum(1)  # (B, h, w)
+    cells = summed(inside.sum()).clamp(min=1) / num_processes()
+    return divergence.where(inside, 0).sum() / cells * temperature**2
+
+
+def inside(images: Tensor, stride: int) -> Tensor:
+    """Return which cells of crops show an image: not those in a row or column of one colour.
+
+    Padding is such, in any jitter; so are borders that a camera or a scanner left, which teach
+    nothing either. The corners of a crop that was turned are not found.
+
+    Args:
+        images: (B, H, W, C) uint8.
+        stride: of the cells.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride)) bool.
+    """
+    rows = (images != images[:, :, :1]).flatten(2).any(2)  # (B, H)
+    columns = (images != images[:, :1]).any(3).any(1)  # (B, W)
+    rows, columns = (_centers(line, stride) for line in (rows, columns))
+    return rows[:, :, None] & columns[:, None]
+
+
+def _centers(lines: Tensor, stride: int) -> Tensor:
+    """Take the value in the middle of each cell: (B, N) -> (B, ceil(N / stride))."""
+    padded = F.pad(lines.byte()[:, None], (0, -lines.shape[1] % stride), mode="replicate")
+    return padded[:, 0, stride // 2 :: stride].bool()
 
 
 def _sampled(values: Tensor, steps: tuple[float, float], cells: tuple[int, int]) -> Tensor:

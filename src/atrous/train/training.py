@@ -30,7 +30,7 @@ from atrous.train.precision import CastNetwork
 from atrous.train.processes import summed, synchronize_norms
 from atrous.train.recipe import Recipe
 from atrous.train.record import STABILIZE
-from atrous.train.teacher import Teachers, distillation_loss
+from atrous.train.teacher import Teachers, distillation_loss, inside
 from atrous.train.teacher_views import unpacked
 from atrous.train.validation import validate
 
@@ -207,6 +207,7 @@ class Training:
             auxiliary = upsampled_loss(logits, target, stride, self.recipe)
             loss = loss + self.recipe.auxiliary_weight * auxiliary
         if taught is not None:
-            distilled = distillation_loss(output.logits, taught, self.recipe.teacher_temperature)
+            temperature, shown = self.recipe.teacher_temperature, inside(image, self.stride)
+            distilled = distillation_loss(output.logits, taught, temperature, shown)
             loss = loss + self.recipe.teacher_weight * distilled
         return loss

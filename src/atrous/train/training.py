@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ class Training:
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
         self.notify, self.teachers = notify, teachers
         self.step, self.best = 0, -math.inf
+        # AdamW sees no loss's scale: beside a second loss of the pixels, Dice would count less.
+        pixels = 1 + recipe.teacher_weight if recipe.teacher else 1.0
+        self.balanced = replace(recipe, dice_weight=pixels * recipe.dice_weight)
         self.budget: Budget | None = None
         self.schedule = recipe  # with the number of steps that holds now
         torch.manual_seed(recipe.seed)
@@ -202,7 +206,7 @@ class Training:
         elif self.teachers is not None:
             taught = self.teachers(image, self.stride)
         output = self.forward(self.photo.normalize(image, self.dtype))
-        loss = upsampled_loss(output.logits, target, self.stride, self.recipe)
+        loss = upsampled_loss(output.logits, target, self.stride, self.balanced)
         for logits, stride in zip(output.auxiliary, self.auxiliary_strides, strict=True):
             auxiliary = upsampled_loss(logits, target, stride, self.recipe)
             loss = loss + self.recipe.auxiliary_weight * auxiliary

@@ -49,6 +49,15 @@ def some(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
+def typed(value: object) -> str:
+    """Return the value of an option as one types it.
+
+    >>> typed((352, 480)), typed("auto")
+    ('352 480', 'auto')
+    """
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def one_line(value: object) -> str:
     """Return `value` as text on one line."""
     return " ".join(str(value).split())

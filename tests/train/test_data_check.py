@@ -91,6 +91,8 @@ def test_a_class_that_no_mask_holds_is_said(tmp_path: Path) -> None:
     _, lines = checked(write_set(tmp_path, [mask_of(0, 0, 0, 2)]))
     assert lines[0] == "labels of 1 training mask: bg 75.0 %, rust 25.0 %"
     assert lines[1].startswith("warning: no training mask holds crack, so it is never learned")
+    _, lines = checked(write_set(tmp_path, [mask_of(0, 0, 0, 2)], ("bg", "crack", "rust", "hole")))
+    assert "no training mask holds crack, hole, so they are never learned" in lines[1]
 
 
 @pytest.mark.parametrize(

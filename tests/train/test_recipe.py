@@ -46,6 +46,19 @@ def test_mixing_that_cannot_be(change: dict[str, object], says: str) -> None:
         replace(Recipe(), **change)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"crop_size": (0, 8)}, "crop_size is 0 8; "),
+     ({"class_weights": [1.0, -1.0]}, "class_weights is 1.0 -1.0; "),
+     ({"class_weights": (1.0, 1e10)}, "class_weights is 1.0 10000000000.0; "),
+     ({"scale": (2.0, 1.0)}, "scale is 2.0 1.0; "),
+     ({"unlabelled": ("photos/", "more/")}, "unlabelled is photos/ more/, but there is no teacher")],
+)  # fmt: skip
+def test_refused_values_are_written_as_one_types_them(change: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        replace(Recipe(), **change)
+
+
 def test_unknown_field() -> None:
     with pytest.raises(InputError, match="'crop_sise'"):
         Recipe.from_dict({"crop_sise": 3})

@@ -21,16 +21,14 @@ from atrous.progress import untracked
 from atrous.recipes import DATA_SETS, RECIPES, find
 from atrous.report.seeds import seeds_text
 from atrous.run import Run, has_run
-from atrous.text import amount
+from atrous.text import amount, typed
 from atrous.train.recipe import RENAMED, Recipe, current_names
 from atrous.train.seeds import TrainOne, run_folders, train_seeds
 
 
-def _typed(value: Any) -> str:
+def _default(value: Any) -> str:
     """Return the default of a field as one types it; empty for what is left out, and flags."""
-    if value is None or value == () or value is False:
-        return ""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "" if value is None or value is False else typed(value)
 
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ else:
     _options = {
         field.name: Annotated[
             _kinds[field.name],
-            Parameter(help=_help[field.name], show_default=_typed(field.default) or False),
+            Parameter(help=_help[field.name], show_default=_default(field.default) or False),
         ]
         for field in fields(Recipe)
     }

@@ -134,8 +134,9 @@ def checked_labels(
         raise InputError(f"{taxonomy.name}: {fault}")
     notify(counts.line(taxonomy))
     if absent := [name for k, name in enumerate(taxonomy.classes) if k not in seen]:
+        learned = "it is" if len(absent) == 1 else "they are"
         names = some(absent, MAX_NAMES)
-        notify(f"warning: no training mask holds {names}, so it is never learned; {fix}")
+        notify(f"warning: no training mask holds {names}, so {learned} never learned; {fix}")
     if counts.unlabelled:
         notify(
             f"warning: {counts.unlabelled} of {amount(counts.masks, 'training mask')} are ignored "

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from atrous.errors import InputError
 from atrous.models.catalogue import entry
+from atrous.text import typed
 
 __all__ = ["Recipe"]
 
@@ -204,9 +205,13 @@ class Recipe:
                 object.__setattr__(self, name, msgspec.convert(plain, kind))
             except msgspec.ValidationError as error:
                 reason = str(error).partition(" - at")[0].replace("`", "")
-                raise InputError(f"{name} is {value}; {reason[0].lower()}{reason[1:]}") from None
+                raise InputError(
+                    f"{name} is {typed(value)}; {reason[0].lower()}{reason[1:]}"
+                ) from None
         if self.scale[0] > self.scale[1]:
-            raise InputError(f"scale is {self.scale}; it must be two factors over 0, smaller first")
+            raise InputError(
+                f"scale is {typed(self.scale)}; it must be two factors over 0, smaller first"
+            )
         if self.rare_crops and self.center_crop:
             raise InputError("rare_crops moves crops, and center_crop does not; leave out one")
         if self.cutmix or self.classmix:
@@ -215,20 +220,25 @@ class Recipe:
         if weights and not any(weights):
             raise InputError("class_weights are all 0, so nothing is learned; give one over 0")
         if any(weight and not 1e-9 <= weight <= 1e9 for weight in weights):
-            raise InputError(f"class_weights is {weights}; each must be 0, or from 1e-9 to 1e9")
+            raise InputError(
+                f"class_weights is {typed(weights)}; each must be 0, or from 1e-9 to 1e9"
+            )
         for name in ("teacher_views", "unlabelled"):
             if (value := getattr(self, name)) and not self.teacher:
-                raise InputError(f"{name} is {value}, but there is no teacher; give a run as one")
+                raise InputError(
+                    f"{name} is {typed(value)}, but there is no teacher; give a run as one"
+                )
         self._check_heads()
 
     def _check_heads(self) -> None:
         levels = self.auxiliary_levels
         if levels and not self.auxiliary_weight:
             raise InputError(
-                f"auxiliary_levels is {levels}, but auxiliary_weight is 0; give one, such as 0.4"
+                f"auxiliary_levels is {typed(levels)}, but auxiliary_weight is 0; "
+                "give one, such as 0.4"
             )
         if len(set(levels)) < len(levels):
-            raise InputError(f"auxiliary_levels is {levels}; name each level once")
+            raise InputError(f"auxiliary_levels is {typed(levels)}; name each level once")
 
     def _check_mix(self) -> None:
         if self.cutmix + self.classmix > 1:

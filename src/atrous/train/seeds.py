@@ -12,6 +12,7 @@ from atrous.errors import InputError
 from atrous.metrics.protocols import without_nan
 from atrous.progress import Notify, unheard
 from atrous.run import Run, has_run
+from atrous.text import typed
 from atrous.train.recipe import Recipe
 
 __all__ = ["SeedScores", "Spread", "TrainOne", "train_seeds"]
@@ -99,7 +100,7 @@ def train_seeds(
     from atrous.train.provenance import check_same_recipe
 
     if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds are {tuple(seeds)}; give one or more, each once")
+        raise InputError(f"seeds are {typed(seeds)}; give one or more, each once")
     if has_run(out):
         raise InputError(f"{out}: holds a run; for several seeds, give another --out")
     recipes, runs = [replace(recipe, seed=seed) for seed in seeds], run_folders(out, seeds)

@@ -52,7 +52,7 @@ def test_mixing_that_cannot_be(change: dict[str, object], says: str) -> None:
      ({"class_weights": [1.0, -1.0]}, "class_weights is 1.0 -1.0; "),
      ({"class_weights": (1.0, 1e10)}, "class_weights is 1.0 10000000000.0; "),
      ({"scale": (2.0, 1.0)}, "scale is 2.0 1.0; "),
-     ({"unlabelled": ("photos/", "more/")}, "unlabelled is photos/ more/, but there is no teacher")],
+     ({"unlabelled": ("photos/", "more/")}, "unlabelled is photos/ more/, but ")],
 )  # fmt: skip
 def test_refused_values_are_written_as_one_types_them(change: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -81,7 +81,7 @@ def test_the_table_names_the_protocols_and_fits_a_terminal() -> None:
     assert lines[1].split() == ["pooled", "pooled", "95", "%", "per-image", "per-image", "95", "%",
                                 "step"]  # fmt: skip
     assert lines[2].split()[:6] == ["seed", "1", "60.0", "10.0", "to", "90.0"]
-    assert [line.split()[-2] for line in lines[5:]] == ["63.0", "3.61", "60.0", "67.0"]
+    assert [line.split()[-2] for line in lines[5:]] == ["63.0", "3.6", "60.0", "67.0"]
     assert max(map(len, lines)) <= 80
 
 

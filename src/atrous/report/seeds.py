@@ -1,7 +1,5 @@
 """Scores of several seeds as text of 80 columns."""
 
-from math import isnan
-
 from atrous.report.tables import Table
 from atrous.text import amount, percent, percent_range
 from atrous.train.seeds import SeedScores
@@ -16,11 +14,8 @@ def seeds_text(scores: SeedScores) -> str:
     columns: dict[str, list[str]] = {}
     for protocol, tables in scores.by_protocol().items():
         spread = spreads[protocol]
-        std = "-" if isnan(spread.std) else f"{100 * spread.std:.2f}"
-        columns[protocol] = [
-            *map(percent, [*scores.miou()[protocol], spread.mean]),
-            *(std, percent(spread.min), percent(spread.max)),
-        ]
+        rows = [*scores.miou()[protocol], spread.mean, spread.std, spread.min, spread.max]
+        columns[protocol] = [*map(percent, rows)]
         columns[f"{protocol} 95 %"] = [
             percent_range(*(float("nan") if end is None else end for end in table["interval"]))
             for table in tables

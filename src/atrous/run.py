@@ -172,6 +172,12 @@ def has_run(folder: Path | str) -> bool:
     return (Path(folder) / _DESCRIPTION).is_file()
 
 
+def check_free(folder: Path) -> None:
+    """Refuse to begin a training in a folder that holds a run."""
+    if has_run(folder):
+        raise InputError(f"{folder}: holds a run already; add --resume, or give another --out")
+
+
 def last_step(folder: Path) -> Any:
     """Return the step of the last line in a training's log; None if there is no complete line."""
     try:

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from atrous.cli import main
 from atrous.cli.train import _headline
+from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 from atrous.export.pipeline import dataset_of_run
 from atrous.run import Run, RunData
@@ -91,6 +92,37 @@ def test_mistakes_are_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("error: ") and message in lines[-1]
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--auxiliary-levels 8", "auxiliary_weight is 0; give one"),
+        ("--unlabelled photos", "unlabelled is photos, but there is no teacher"),
+        ("--teacher a --teacher-views 2 --cutmix 0.5", "leave out cutmix and classmix"),
+        ("--out run", "run: holds a run already; add --resume"),
+        ("plain --out run", "run: holds a run already; add --resume"),
+        ("--out . --seeds 1 2", "seed2: holds a run already; add --resume"),
+        ("--out run --seeds 1", "run: holds a run; for several seeds"),
+        ("--seeds 1 1", "seeds are 1 1; give one or more, each once"),
+    ],
+)
+def test_what_needs_no_torch_is_refused_without_it(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    message: str,
+) -> None:
+    write_shapes(here / "shapes", 1, 1)
+    for run in ("run", "seed2"):
+        (here / run).mkdir()
+        (here / run / "run.json").touch()
+    for module in ("atrous.train.plan", "atrous.train.loop"):
+        monkeypatch.setitem(sys.modules, module, None)  # importing it would be an error
+    assert main(["train", *arguments.split(), "--data", "shapes"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_a_resume_where_the_data_have_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -400,5 +400,5 @@ def test_two_processes_share_the_images(shapes: Path, teachers: list[str], tmp_p
     at = command.index(str(program))
     command[at : at + 1] = ["-m", "atrous"]
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.stderr.count("run: holds a run already; add --resume") == 2
+    assert "run: holds a run already; add --resume" in again.stderr  # of the first that ends
     assert "[rank" not in again.stderr

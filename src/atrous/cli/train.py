@@ -20,7 +20,7 @@ from atrous.files import write_json
 from atrous.progress import untracked
 from atrous.recipes import DATA_SETS, RECIPES, find
 from atrous.report.seeds import seeds_text
-from atrous.run import Run, has_run
+from atrous.run import Run, check_free, has_run
 from atrous.text import amount, typed
 from atrous.train.recipe import RENAMED, Recipe, current_names
 from atrous.train.seeds import TrainOne, run_folders, train_seeds
@@ -91,10 +91,11 @@ def train(
         named, place, root, choices = _recorded(started, data, root)
     elif place is None:
         raise InputError(f"{recipe or out}: give the data set with --data")
+    chosen = replace(named or Recipe(), **given)  # refuses what cannot be, before torch is loaded
+    for run in () if resume else runs:
+        check_free(run)
     if named is None:
         chosen, choices = _planned(place, root, given)
-    else:
-        chosen = replace(named, **given)
     train_one = partial(run_training, data=place, root=root, resume=resume, plan=choices)
     if seeds is not None:
         document = _train_seeds(chosen, seeds, out, train_one, resume, quiet=json_output)
@@ -184,9 +185,11 @@ def _planned(
 ) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
     """Plan a training and print its choices."""
     from atrous.data.dataset import Dataset
-    from atrous.train.plan import plan
 
-    planned = plan(Dataset.open(data, root), given, track=track if _is_main() else untracked)
+    dataset = Dataset.open(data, root)
+    from atrous.train.plan import plan  # loads torch
+
+    planned = plan(dataset, given, track=track if _is_main() else untracked)
     _say("the plan, each option with its reason; those given by hand are kept:")
     for choice in planned.choices:
         _say(choice.lines())

@@ -20,7 +20,7 @@ from atrous.errors import InputError
 from atrous.models.bands import of_bands
 from atrous.models.catalogue import normalization
 from atrous.progress import Notify
-from atrous.run import Normalization, Run, RunData, has_run
+from atrous.run import Normalization, Run, RunData, check_free, has_run
 from atrous.text import some
 from atrous.train import checkpoint
 from atrous.train.data_check import MAX_NAMES, LabelCounts
@@ -118,7 +118,7 @@ def claim(
         structs.replace(run, labels=asdict(count())).write(out)
         return
     if not resume:
-        raise InputError(f"{out}: holds a run already; add --resume, or give another --out")
+        check_free(out)
     theirs = Run.read(out)
     check_same_recipe(out, theirs, Recipe.from_dict(run.recipe))
     if theirs.teachers != run.teachers:

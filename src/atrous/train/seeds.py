@@ -11,7 +11,7 @@ from typing import Any
 from atrous.errors import InputError
 from atrous.metrics.protocols import without_nan
 from atrous.progress import Notify, unheard
-from atrous.run import Run, has_run
+from atrous.run import Run, check_free, has_run
 from atrous.text import typed
 from atrous.train.recipe import Recipe
 
@@ -99,15 +99,11 @@ def train_seeds(
     """
     from atrous.train.provenance import check_same_recipe
 
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds are {typed(seeds)}; give one or more, each once")
-    if has_run(out):
-        raise InputError(f"{out}: holds a run; for several seeds, give another --out")
     recipes, runs = [replace(recipe, seed=seed) for seed in seeds], run_folders(out, seeds)
     for each, run in zip(recipes, runs, strict=True):  # all of them before the first is trained
-        if has_run(run) and not resume:
-            raise InputError(f"{run}: holds a run already; add --resume, or give another --out")
-        if has_run(run):
+        if not resume:
+            check_free(run)
+        elif has_run(run):
             check_same_recipe(run, Run.read(run), each)
     scores: list[Mapping[str, Any]] = []
     for each, run in zip(recipes, runs, strict=True):
@@ -118,7 +114,11 @@ def train_seeds(
 
 
 def run_folders(out: Path, seeds: Sequence[int]) -> list[Path]:
-    """Return the run folder of each seed."""
+    """Return the run folder of each seed, given once; refuse an `out` that is a run itself."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds are {typed(seeds)}; give one or more, each once")
+    if has_run(out):
+        raise InputError(f"{out}: holds a run; for several seeds, give another --out")
     return [out / f"seed{seed}" for seed in seeds]
 
 

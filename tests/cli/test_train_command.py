@@ -10,12 +10,12 @@ import pytest
 from msgspec import structs
 
 from atrous.cli import main
-from atrous.cli.train import _headline
+from atrous.cli.train import _headline, _ProgressLine, _stopped
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
 from atrous.export.pipeline import dataset_of_run
 from atrous.run import Run, RunData
-from atrous.train import Recipe
+from atrous.train import Recipe, StepInfo
 
 TINY = [
     "--backbone", "mobilenetv3_small_050", "--no-pretrained", "--crop-size", "32", "48",
@@ -123,6 +123,38 @@ def test_what_needs_no_torch_is_refused_without_it(
     assert main(["train", *arguments.split(), "--data", "shapes"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_where_a_resume_goes_on(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shapes(here / "shapes", 2, 1)
+    command = ["train", "plain", "--data", "shapes", "--out", "run", *TINY]
+    command[command.index("--num-steps") + 1] = "4"
+    command += ["--checkpoint-every", "2"]
+    last = 1
+
+    def stops(self: _ProgressLine, info: StepInfo) -> None:
+        self.step = info.step
+        if info.step == last:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_ProgressLine, "__call__", stops)
+    assert main(command) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        "run: stopped after 1 step, before the first checkpoint (one every 2 steps); "
+        "--resume begins anew"
+    )
+    last = 3
+    assert main([*command, "--resume"]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "run: stopped after 3 steps; --resume goes on from step 2"
+
+
+def test_ctrl_c_before_a_run_has_begun(tmp_path: Path) -> None:
+    assert _stopped(tmp_path, 0, 2).endswith("stopped before the first step; nothing is kept")
 
 
 def test_a_resume_where_the_data_have_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

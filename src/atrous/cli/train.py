@@ -159,18 +159,23 @@ def run_training(
     from atrous.train.loop import train as run
 
     _say(_headline(recipe, data))
-    best = run(
-        recipe,
-        data,
-        out,
-        root=None if root is None else str(root),
-        resume=resume,
-        plan=plan,
-        on_step=_ProgressLine(),
-        notify=_say_above,
-        track=track,
-        clock=lambda: time.monotonic() - start,
-    )
+    progress = _ProgressLine()
+    try:
+        best = run(
+            recipe,
+            data,
+            out,
+            root=None if root is None else str(root),
+            resume=resume,
+            plan=plan,
+            on_step=progress,
+            notify=_say_above,
+            track=track,
+            clock=lambda: time.monotonic() - start,
+        )
+    except KeyboardInterrupt:
+        _say_above(_stopped(out, progress.step, recipe.checkpoint_every))
+        raise
     if best.get("miou") is not None:
         both = [best, best["per_image"]] if "per_image" in best else [best]  # older runs lack it
         _say(
@@ -178,6 +183,23 @@ def run_training(
             f"of {amount(best['images'], 'image')} at step {best['step']:,}"
         )
     return best
+
+
+def _stopped(out: Path, step: int, checkpoint_every: int) -> str:
+    """Return at which step a training was stopped, and from which --resume goes on."""
+    import torch
+
+    from atrous.train.checkpoint import load_state
+
+    if not has_run(out):
+        return f"{out}: stopped before the first step; nothing is kept"
+    state = load_state(out, torch.device("cpu"))
+    kept = state["step"] if state else 0
+    stopped = f"{out}: stopped after {amount(max(step, kept), 'step')}"
+    if kept:
+        return f"{stopped}; --resume goes on from step {kept:,}"
+    every = amount(checkpoint_every, "step")
+    return f"{stopped}, before the first checkpoint (one every {every}); --resume begins anew"
 
 
 def _planned(
@@ -252,9 +274,10 @@ class _ProgressLine:
     """A line that is printed again after each step on a terminal; elsewhere, after validations."""
 
     def __init__(self) -> None:
-        self.loss, self.score = "", ""
+        self.step, self.loss, self.score = 0, "", ""
 
     def __call__(self, info: "StepInfo") -> None:
+        self.step = info.step
         if info.loss is not None:
             self.loss = f"loss {info.loss:.3f}  "
         if info.scores is not None:

@@ -237,5 +237,9 @@ def test_the_first_line_says_if_the_training_is_not_deterministic() -> None:
     assert _headline(Recipe(), "x").endswith("4,000 steps of 8, fp32, on x")
 
 
+def test_the_first_line_says_how_many_runs_teach() -> None:
+    assert _headline(Recipe(teacher=("a", "b")), "x").endswith("fp32, on x, taught by 2 runs")
+
+
 def test_the_first_line_says_for_how_long_the_training_goes_on() -> None:
     assert "output stride 16, 1.5 min of steps of 8, fp32" in _headline(Recipe(minutes=1.5), "x")

@@ -150,6 +150,8 @@ def test_automatic_weights_are_recorded_as_numbers(shapes: Path, tmp_path: Path)
     counts = recorded_counts(tmp_path)
     assert counts and tuple(weights) == counts.weights()
     assert len([line for line in lines if line.startswith("labels of")]) == 1
+    (said,) = (line for line in lines if line.startswith("class weights: "))
+    assert said.endswith(f" {weights[3]:.3g}") and said.count(", ") == 3
     train(recipe, str(shapes), tmp_path, resume=True)
     train(replace(recipe, class_weights=tuple(weights)), str(shapes), tmp_path, resume=True)
     assert main(["train", "--resume", "--out", str(tmp_path), "--class-weights", "auto"]) == 0

@@ -249,9 +249,10 @@ def _headline(recipe: Recipe, data: str) -> str:
     steps = f"{recipe.num_steps:,} steps of {batch}"
     if recipe.minutes:
         steps = f"{recipe.minutes:g} min of steps of {batch}"
+    taught = f", taught by {amount(len(recipe.teacher), 'run')}" if recipe.teacher else ""
     return (
         f"{recipe.model} on {recipe.backbone} ({start}), output stride {output_stride}, "
-        f"{steps}, {recipe.precision}{exact}, on {data}"
+        f"{steps}, {recipe.precision}{exact}, on {data}{taught}"
     )
 
 

@@ -25,10 +25,12 @@ from atrous.errors import InputError
 from atrous.metrics import Scores
 from atrous.progress import Notify, Track, unheard, untracked
 from atrous.run import has_run
+from atrous.taxonomy import Taxonomy
+from atrous.text import some
 from atrous.train import checkpoint
 from atrous.train.budget import UNDECIDED, Budget
 from atrous.train.crops import Crops
-from atrous.train.data_check import LabelCounts, checked_labels, splits_of
+from atrous.train.data_check import MAX_NAMES, LabelCounts, checked_labels, splits_of
 from atrous.train.determinism import algorithms
 from atrous.train.loader import batches, moved, positions_of
 from atrous.train.processes import by_main, end_training, share_cpu
@@ -101,7 +103,7 @@ def train(
     state = checkpoint.load_state(out, accelerator.device) if resume else None
     weights, taxonomy = recipe.class_weights, dataset.taxonomy
     count = cache(partial(checked_labels, samples, taxonomy, weights, notify, track))
-    recipe, rarity = _by_frequency(recipe, taxonomy.num_classes, accelerator, out, count)
+    recipe, rarity = _by_frequency(recipe, taxonomy, accelerator, out, count, notify)
     training = _start(recipe, dataset, accelerator, network, state is None, notify)
     with algorithms(deterministic=recipe.deterministic):  # of teachers and validations as well
         if recipe.minutes:
@@ -146,17 +148,18 @@ def _accelerator(recipe: Recipe, out: Path) -> Accelerator:
 
 def _by_frequency(
     recipe: Recipe,
-    num_classes: int,
+    taxonomy: Taxonomy,
     accelerator: Accelerator,
     out: Path,
     count: Callable[[], LabelCounts],
+    notify: Notify,
 ) -> tuple[Recipe, tuple[float, ...]]:
     """Return the recipe with its class weights as numbers, and the rarity of classes, if it counts.
 
     The counts are those that the run in `out` records, or `count` those that it will; all processes
     have the same.
     """
-    given = len(recipe.class_weights)
+    given, num_classes = len(recipe.class_weights), taxonomy.num_classes
     if recipe.class_weights != "auto" and given not in (0, num_classes):
         raise InputError(f"{given} class weights for {num_classes} classes; give one for each")
     if recipe.class_weights != "auto" and not recipe.rare_crops:
@@ -164,6 +167,10 @@ def _by_frequency(
     counts = by_main(accelerator, lambda: recorded_counts(out) or count())
     if recipe.class_weights == "auto":
         recipe = replace(recipe, class_weights=counts.weights())
+        named = zip(taxonomy.classes, counts.weights(), strict=True)
+        weights = some((f"{name} {weight:.3g}" for name, weight in named), MAX_NAMES)
+        if accelerator.is_main_process:
+            notify(f"class weights: {weights}")
     return recipe, counts.rarity()
 
 

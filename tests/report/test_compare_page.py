@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,23 +42,30 @@ def predict(wrong: int):
     return labels
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> tuple[str, Page]:
+def written(path: Path, timed: bool) -> str:
+    """Write the page of four models, the last of which no runtime runs; return it."""
     label = np.zeros((40, 60), np.uint8)
     label[:, 30:] = 1
     image = np.stack([255 * label] * 3, 2)
     samples = [Sample(image, np.roll(label, n, 0), f"{STRANGE}{n}") for n in range(7)]
     truth = truth_of(TAXONOMY, samples, missing=3)
     models = [result(name, truth, n) for n, name in enumerate(["best", STRANGE, "c", "last"])]
+    if not timed:
+        models = [replace(model, speeds={}) for model in models]
     comparison = Comparison(
         size=(40, 60),
         machine={"processor": "any", "threads": 1},
-        unavailable={"openvino": "not installed"},
+        unavailable={"openvino": "not installed"} if timed else {},
         models=models,
     )
     by_name = {model.name: predict(n) for n, model in enumerate(models)}
-    write_page(tmp_path / "page.html", comparison, scenes(comparison, by_name, samples))
-    text = (tmp_path / "page.html").read_text("utf-8")
+    write_page(path, comparison, scenes(comparison, by_name, samples))
+    return path.read_text("utf-8")
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> tuple[str, Page]:
+    text = written(tmp_path / "page.html", timed=True)
     return text, Page(text)
 
 
@@ -85,6 +93,13 @@ def test_the_scores_say_in_which_runtime(page: tuple[str, Page]) -> None:
     scores = page[0].partition("<h2>Scores</h2>")[2].partition("<h2>")[0]
     assert scores.count("(fp32, torch)") == 4
     assert "<dd>best: best (fp32, torch)</dd>" in scores
+
+
+def test_costs_name_only_what_is_shown(page: tuple[str, Page], tmp_path: Path) -> None:
+    untimed = written(tmp_path / "untimed.html", timed=False)
+    assert "One image of 60x40: parameters and multiply-adds.</p>" in untimed
+    assert "peak memory" not in untimed and "thread." not in untimed
+    assert "peak memory of a process that does nothing else. any, 1 thread.</p>" in page[0]
 
 
 def test_each_chart_shows_the_models_that_were_measured(page: tuple[str, Page]) -> None:

@@ -96,6 +96,15 @@ def test_a_legend_can_go_without_numbers() -> None:
     assert legend(rows, 100).height == legend(with_numbers, 100).height
 
 
+def test_a_legend_says_shares_as_the_terminal_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    blank = Image.new("L", (8, 20))
+    monkeypatch.setattr("atrous.draw._text", lambda text, *_: drawn.append(text) or blank)
+    shares = [0.5541, 0.0007, 0.0003]
+    legend([(name, share, COLORS[0]) for name, share in zip("abc", shares, strict=True)], 100)
+    assert drawn == ["a", "b", "c", "55", ".4 %", "0", ".1 %", "< 0", ".1 %"]
+
+
 def test_overlay_without_any_class() -> None:
     ignored = np.full((4, 4), 255, np.uint8)
     assert isinstance(overlay(np.zeros((4, 4, 3), np.uint8), ignored, TAXONOMY), Image.Image)

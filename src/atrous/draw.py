@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from atrous.kernels.blend import blend
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
+from atrous.text import percent_share
 
 _SMALLEST_FONT, _LARGEST_FONT = 12, 96
 _FONTS_PER_HEIGHT = 24
@@ -129,5 +130,5 @@ def _percent(share: float) -> tuple[str, str]:
     """Return "12" and ".3 %": there are few of either, so their drawings are cached."""
     if math.isnan(share):
         return "", ""
-    before, after = f"{100 * share:.1f}".split(".") if share >= 0.001 else ("< 0", "1")
-    return before, f".{after} %"
+    before, point, after = percent_share(share).partition(".")
+    return before, point + after

@@ -77,6 +77,16 @@ def percent(fraction: float) -> str:
     return "    -" if isnan(fraction) else f"{100 * fraction:5.1f}"
 
 
+def percent_share(fraction: float) -> str:
+    """Return a part of the pixels in percent, as legends and tables show it.
+
+    >>> percent_share(0.5541), percent_share(0.0007), percent_share(0.0003), percent_share(0.0)
+    ('55.4 %', '0.1 %', '< 0.1 %', '0.0 %')
+    """
+    text = f"{100 * fraction:.1f} %"
+    return "< 0.1 %" if fraction > 0 and text == "0.0 %" else text
+
+
 def percent_range(low: float, high: float) -> str:
     """Return the ends of an interval in percent; nothing where they are NaN.
 

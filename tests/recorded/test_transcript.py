@@ -96,7 +96,7 @@ def test_masks() -> None:
         "<processor>, <threads>\n"
         " 2/2  100%  <time> s/step  left <time>  loss 1.187\n"
     )
-    text = '  road   10.0 %  ████\n  sky     0.0 %\n{\n  "road": 0.1,\n  "sky": 4e-05\n}\n'
+    text = '  road   10.0 %  ████\n  sky   < 0.1 %\n{\n  "road": 0.1,\n  "sky": 4e-05\n}\n'
     assert masked(text, Path("/here"), by_network=True, measured=False) == (
         '  road 10.0 %\n{\n  "road": 0.1\n}\n'
     )

@@ -20,6 +20,7 @@ from atrous.infer.batch import Saved, find_inputs, segment_images
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.video.frames import Video
 from atrous.taxonomy import Taxonomy
+from atrous.text import percent_share
 
 if TYPE_CHECKING:
     from atrous.infer.batch import AnyResult
@@ -189,9 +190,9 @@ def _table(source: Path | str, result: "AnyResult", files: Sequence[Path], block
     name_width = min(28, max((len(name) for name, _ in rows), default=0))
     for name, share in rows[:_MAX_ROWS]:
         bar = block * round(share * _BAR_WIDTH)
-        lines.append(f"  {name:<{name_width}}  {100 * share:5.1f} %  {bar}".rstrip())
+        lines.append(f"  {name:<{name_width}}  {percent_share(share):>7}  {bar}".rstrip())
     if rest := sum(share for _, share in rows[_MAX_ROWS:]):
-        lines.append(f"  {'others':<{name_width}}  {100 * rest:5.1f} %")
+        lines.append(f"  {'others':<{name_width}}  {percent_share(rest):>7}")
     if line := result.line():
         lines.append(f"  {line}")
     lines.append("wrote  " + "  ".join(str(file) for file in files))

@@ -30,6 +30,7 @@ from atrous.images.pixels import read_pixels
 from atrous.report import page
 from atrous.report.page import css_color, data_uri
 from atrous.taxonomy import Taxonomy, distinct_colors
+from atrous.text import percent_share
 
 _THUMBNAIL = (224, 168)
 """(width, height) that a picture is fitted into."""
@@ -157,7 +158,7 @@ def _bars(diagnosis: Diagnosis, taxonomy: Taxonomy) -> list[dict[str, Any]]:
         {
             "name": taxonomy.classes[i],
             "color": css_color(taxonomy.colors[i]),
-            "share": f"{100 * shares[i]:.3g} %",
+            "share": percent_share(float(shares[i])),
             "width": round(100 * float(np.sqrt(shares[i] / widest)), 1),
         }
         for i in np.argsort(-shares, kind="stable").tolist()

@@ -22,7 +22,7 @@ from atrous.kernels import usable_cores
 from atrous.models.bands import Colors
 from atrous.progress import Notify, Progress, Track, silent
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
-from atrous.text import amount, some
+from atrous.text import amount, percent_share, some
 
 _MIN_MASKS = 64
 """Fewest masks of a split that are read, even if fewer hold all classes."""
@@ -73,11 +73,13 @@ class LabelCounts:
         """Return the counts in one line, the most frequent classes first."""
         labelled = sum(self.pixels)
         order = sorted(self.seen, key=lambda k: -self.pixels[k])
-        shares = [f"{taxonomy.classes[k]} {_percent(self.pixels[k] / labelled)}" for k in order]
+        shares = [
+            f"{taxonomy.classes[k]} {percent_share(self.pixels[k] / labelled)}" for k in order
+        ]
         more = len(shares) - MAX_NAMES
         shown = shares[:MAX_NAMES] + [f"{more} more"] * (more > 0)
         if self.ignored:
-            shown.append(f"and ignored {_percent(self.ignored / (self.ignored + labelled))}")
+            shown.append(f"and ignored {percent_share(self.ignored / (self.ignored + labelled))}")
         part = f"{self.masks:,} of " if self.masks < self.total else ""
         return f"labels of {part}{amount(self.total, 'training mask')}: {', '.join(shown)}"
 
@@ -190,7 +192,3 @@ def _bands_line(bands: Bands, colors: Colors) -> str:
     if len(colors) != 3:
         parts.append("no jitter of saturation and hue")
     return "; ".join(parts)
-
-
-def _percent(share: float) -> str:
-    return "under 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"

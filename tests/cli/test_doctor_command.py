@@ -10,9 +10,9 @@ from PIL import Image
 from pillow_heif import from_pillow
 
 from atrous.cli import main
-from atrous.cli.doctor import _ENCODINGS
 from atrous.data.dataset import Dataset
 from atrous.data.schema import EncodingName
+from atrous.doctor.diagnosis import ENCODINGS
 from atrous.images import photos as images
 
 
@@ -139,4 +139,4 @@ def test_a_missing_extra_is_what_to_install(
 
 
 def test_every_encoding_has_words() -> None:
-    assert _ENCODINGS.keys() == set(get_args(EncodingName))
+    assert ENCODINGS.keys() == set(get_args(EncodingName))

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from doctor_folders import PALETTE, mask, photo, resized, save, write_images, write_index
@@ -8,6 +9,7 @@ from html_page import Page
 from PIL import Image
 
 from atrous.doctor import examine
+from atrous.doctor.findings import finding
 from atrous.report.doctor_page import render, write_page
 
 
@@ -56,3 +58,15 @@ def test_a_described_folder_has_a_page_too(tmp_path: Path) -> None:
     examine(tmp_path).write()
     page = Page(render(examine(tmp_path)))
     assert page.tags.count("img") == 10
+
+
+def test_a_page_says_what_the_terminal_says(tmp_path: Path) -> None:
+    """Encoding in words, one decimal, and no list to open where there is none."""
+    write_index(tmp_path)
+    diagnosis = examine(tmp_path)
+    told = finding("known-set", count=1, line="VOC")
+    text = render(replace(diagnosis, findings=[told]))
+    assert "<dd>a pixel&#39;s value is the id of its class</dd>" in text
+    assert "laid out as VOC" in text and "in all" not in text
+    shares = re.findall(r"<span>(.*%)</span>", text)
+    assert shares and all(re.fullmatch(r"(&lt; 0|\d+)\.\d %", share) for share in shares)

@@ -16,16 +16,6 @@ from atrous.text import amount
 _WIDTH = 80
 _LABEL_WIDTH = 11
 _MOST_EXAMPLES = 5
-_ENCODINGS = {
-    "index": "a pixel's value is the id of its class",
-    "palette": "palette PNGs, whose index is the id of the class",
-    "rgb": "RGB colours",
-    "mat": "MATLAB files",
-    "coco-json": "COCO JSON, outlines and runs",
-    "coco-panoptic": "COCO panoptic, PNGs of segments with a JSON",
-    "polygons": "polygons, one file for each image",
-    "binary-masks": "a binary mask for each class",
-}
 
 
 def doctor(
@@ -84,7 +74,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     where = f"{first.images} <-> {first.labels or first.annotations}".replace("{key}", "*")
     counts = f"{amount(images, 'image')}, {amount(masks, 'mask')}, paired by name:"
     yield textwrap.fill(f"{counts} {where}", 80, subsequent_indent="  ", break_long_words=False)
-    yield from _labelled("encoding", [_ENCODINGS[diagnosis.scan.labels.encoding]])
+    yield from _labelled("encoding", [diagnosis.encoding])
     yield from _labelled("classes", [_classes(diagnosis)])
     yield from _labelled("splits", [_splits(diagnosis)])
     for title, severity in (("problems", "problem"), ("notes", "note")):

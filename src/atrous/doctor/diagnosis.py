@@ -29,6 +29,18 @@ from atrous.errors import InputError
 from atrous.files import walk
 from atrous.progress import Progress, silent
 
+ENCODINGS = {
+    "index": "a pixel's value is the id of its class",
+    "palette": "palette PNGs, whose index is the id of the class",
+    "rgb": "RGB colours",
+    "mat": "MATLAB files",
+    "coco-json": "COCO JSON, outlines and runs",
+    "coco-panoptic": "COCO panoptic, PNGs of segments with a JSON",
+    "polygons": "polygons, one file for each image",
+    "binary-masks": "a binary mask for each class",
+}
+"""What masks of each encoding hold, in words."""
+
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
@@ -61,6 +73,11 @@ class Diagnosis:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their train ids."""
         return self.scan.classes
+
+    @property
+    def encoding(self) -> str:
+        """What the masks hold, in words."""
+        return ENCODINGS[self.scan.labels.encoding]
 
     @property
     def left_out(self) -> int:

@@ -259,12 +259,23 @@ def test_mistakes_are_one_line(
     assert names_in(here) == ["garbage.mp4"]
 
 
-def test_without_pyav_the_mend_is_named(here: Path, tiny_bundle: Path) -> None:
-    (here / "clip.mp4").write_bytes(b"x")
+def without_pyav(video: str, bundle: Path) -> str:
+    """Return what `atrous segment` says of a video where PyAV is missing."""
     script = "import sys; sys.modules['av'] = None; from atrous.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", script, "segment", "clip.mp4", "--model", str(tiny_bundle)]
+    command = [sys.executable, "-c", script, "segment", video, "--model", str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == (
+    return done.stderr
+
+
+def test_without_pyav_the_mend_is_named(here: Path, tiny_bundle: Path) -> None:
+    (here / "clip.mp4").write_bytes(b"x")
+    assert without_pyav("clip.mp4", tiny_bundle) == (
         'error: atrous segment needs av, which is not installed: pip install "atrous[video]"\n'
+    )
+
+
+def test_without_pyav_a_missing_video_is_a_missing_file(here: Path, tiny_bundle: Path) -> None:
+    assert without_pyav("other.mp4", tiny_bundle) == (
+        "error: other.mp4: no such file. Check the name and the folder\n"
     )

@@ -264,12 +264,12 @@ def label_frame(labels: NDArray[np.integer[Any]]) -> "VideoFrame":
 
 
 def _open(name: str) -> "InputContainer":
-    import av
-
-    av.logging.set_level(None)  # errors are raised
     address, device = bool(_ADDRESS.match(name)), bool(_DEVICE.fullmatch(name))
     if not address and not Path(name).exists():
         raise no_such_file(Path(name))
+    import av  # after what is wrong without it
+
+    av.logging.set_level(None)  # errors are raised
     try:
         container = av.open(
             name if address else str(Path(name).absolute()),

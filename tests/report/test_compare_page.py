@@ -1,5 +1,7 @@
 import re
 from dataclasses import replace
+from itertools import combinations
+from math import dist
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from atrous.evaluation.cost import Cost
 from atrous.evaluation.evaluate import Source, Truth, evaluate
 from atrous.evaluation.score import predict_samples
 from atrous.evaluation.timing import Speed
-from atrous.report.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marks
+from atrous.report.chart import BOTTOM, LEFT, RADIUS, RIGHT, TOP, WIDTH, chart, marks
 from atrous.report.compare_page import write_page
 from atrous.taxonomy import Taxonomy
 
@@ -117,6 +119,15 @@ def test_points_stand_between_their_marks() -> None:
     assert (first.x, second.x) == (LEFT + (RIGHT - LEFT) / 4, RIGHT)
     assert (first.low, second.y, second.low, second.high) == (BOTTOM, TOP, TOP, TOP)
     assert first.y == pytest.approx(BOTTOM - (BOTTOM - TOP) / 3, abs=0.06)
+
+
+@pytest.mark.parametrize("x", [[5.0] * 8, [20.0] * 8, [0.0] * 3, [4.9, 5.0, 5.1, 20.0]])
+def test_no_number_covers_another(x: list[float]) -> None:
+    drawn = chart("x", [*x, 10.0], [(50.0 + i / 100, 40.0, 60.0) for i in range(len(x) + 1)])
+    discs = [(point.disc, point.y) for point in drawn.points]
+    assert all(dist(one, other) > 2 * RADIUS - 0.2 for one, other in combinations(discs, 2))
+    assert all(RADIUS <= disc <= WIDTH - RADIUS for disc, _ in discs)
+    assert drawn.points[0].disc == drawn.points[0].x
 
 
 def test_a_chart_without_points_is_empty() -> None:

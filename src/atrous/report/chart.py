@@ -10,6 +10,8 @@ WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 44, 408, 12, 240
 """Edges of the field, in units of the drawing; the margins hold labels."""
 
+RADIUS = 9
+"""Of the disc that holds the number of a point."""
 _MARKS = 5
 
 
@@ -23,6 +25,8 @@ class Point:
     y: float
     low: float
     high: float
+    disc: float
+    """Where across the number stands: beside the point if another number is in its place."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,32 @@ def chart(title: str, x: Sequence[float], y: Sequence[tuple[float, float, float]
     def row(value: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (value - up[0]) / (up[-1] - up[0]), 1)
 
+    places = [(column(x[i]), *map(row, values)) for i, values in zip(known, ends, strict=True)]
+    discs = _beside([(across, middle) for across, middle, *_ in places])
     return Chart(
         title,
         columns=[(column(mark), f"{mark:g}") for mark in across],
         rows=[(row(mark), f"{mark:g}") for mark in up],
         points=[
-            Point(i + 1, row_color(i + 1), column(x[i]), *map(row, values))
-            for i, values in zip(known, ends, strict=True)
+            Point(i + 1, row_color(i + 1), *place, disc)
+            for i, place, disc in zip(known, places, discs, strict=True)
         ],
     )
+
+
+def _beside(points: Sequence[tuple[float, float]]) -> list[float]:
+    """Return where across the number of each point stands, so that none covers another."""
+    taken: list[tuple[float, float]] = []
+    for x, y in points:
+        steps = (side * 2 * RADIUS * n for n in range(2 * len(points)) for side in (1, -1))
+        free = (
+            x + step
+            for step in steps
+            if x + step <= WIDTH - RADIUS
+            and all(math.dist((x + step, y), other) >= 2 * RADIUS for other in taken)
+        )
+        taken.append((round(next(free), 1), y))
+    return [x for x, _ in taken]
 
 
 def marks(values: Sequence[float]) -> list[float]:

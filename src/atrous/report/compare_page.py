@@ -13,7 +13,7 @@ from atrous.images.photos import shown
 from atrous.metrics.interval import SIGNIFICANT
 from atrous.metrics.protocols import PROTOCOLS
 from atrous.report import page
-from atrous.report.chart import Chart, chart
+from atrous.report.chart import RADIUS, Chart, chart
 from atrous.report.comparison import (
     TESTED_NAMES,
     cost_columns,
@@ -49,6 +49,7 @@ def write_page(path: Path, comparison: Comparison, scenes: Iterable[Scene]) -> N
         ],
         "pairs": list(map(sentence, comparison.pairs)),
         "charts": _charts(comparison),
+        "radius": RADIUS,
         "classes": _classes(comparison),
         "colors": [row_color(number) for number in range(1, len(comparison.models) + 1)],
         "legend": [

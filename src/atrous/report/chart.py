@@ -63,15 +63,16 @@ def chart(title: str, x: Sequence[float], y: Sequence[tuple[float, float, float]
     def row(value: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (value - up[0]) / (up[-1] - up[0]), 1)
 
-    places = [(column(x[i]), *map(row, values)) for i, values in zip(known, ends, strict=True)]
-    discs = _beside([(across, middle) for across, middle, *_ in places])
+    places = [(column(x[i]), row(values[0])) for i, values in zip(known, ends, strict=True)]
     return Chart(
         title,
         columns=[(column(mark), f"{mark:g}") for mark in across],
         rows=[(row(mark), f"{mark:g}") for mark in up],
         points=[
-            Point(i + 1, row_color(i + 1), *place, disc)
-            for i, place, disc in zip(known, places, discs, strict=True)
+            Point(i + 1, row_color(i + 1), *place, row(low), row(high), disc)
+            for i, place, (_, low, high), disc in zip(
+                known, places, ends, _beside(places), strict=True
+            )
         ],
     )
 

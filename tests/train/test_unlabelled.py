@@ -131,7 +131,7 @@ def test_a_source_without_images_is_refused(shapes: Path, source: str, message: 
 
 
 def test_no_teacher_no_images_without_masks() -> None:
-    with pytest.raises(InputError, match=r"unlabelled is \('x',\), but there is no teacher; give"):
+    with pytest.raises(InputError, match="unlabelled is x, but there is no teacher; give"):
         Recipe(unlabelled=("x",))
 
 

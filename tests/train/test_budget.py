@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from small_training import SMALL, same, weights
 
 from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
@@ -21,19 +22,8 @@ from atrous.train.checkpoint import load_state
 from atrous.train.decoded import keep_decoded
 from atrous.train.optim import learning_rate
 
-SMALL = Recipe(
-    backbone="mobilenetv3_small_050",
-    pretrained=False,
-    aspp_channels=16,
-    decoder_channels=16,
-    atrous_rates=(2, 4),
-    crop_size=(32, 32),
-    batch_size=2,
-    minutes=0.5,
-    num_workers=0,
-    validate_every=20,
-    checkpoint_every=4,
-    log_every=4,
+RECIPE = replace(
+    SMALL, crop_size=(32, 32), minutes=0.5, validate_every=20, checkpoint_every=4, log_every=4
 )
 
 
@@ -50,7 +40,11 @@ class Clock:
 Speed = Callable[[float], float]
 """Seconds since the start -> how much slower than at best the machine is."""
 
-idle: Speed = lambda now: 1.0  # noqa: E731
+
+def idle(now: float) -> float:
+    return 1.0
+
+
 SPEEDS: dict[str, Speed] = {
     "idle": idle,
     "busy from the middle on": lambda now: 1.0 if now < 300 else 3.0,
@@ -93,27 +87,25 @@ def simulated(
 def test_a_training_ends_in_time(
     tmp_path: Path, speed: str, step: float, validation: float
 ) -> None:
-    recipe = replace(SMALL, minutes=10, validate_every=150)
+    recipe = replace(RECIPE, minutes=10, validate_every=150)
     time, seconds, _ = simulated(tmp_path, recipe, SPEEDS[speed], step, validation)
     assert 540 <= seconds <= 630, [(d.step, d.num_steps) for d in time.decisions]
 
 
 def test_on_an_even_machine_one_decision_is_enough(tmp_path: Path) -> None:
-    time, seconds, steps = simulated(tmp_path, replace(SMALL, minutes=10), idle, 1.0, 4.0)
+    time, seconds, steps = simulated(tmp_path, replace(RECIPE, minutes=10), idle, 1.0, 4.0)
     assert len(time.decisions) == 1 and time.decisions[0].num_steps == steps
     assert 580 <= seconds <= 600
     assert time.decisions[0].step < 25
 
 
-def test_few_steps_are_left_where_they_take_long(tmp_path: Path) -> None:
-    _, seconds, steps = simulated(
-        tmp_path, replace(SMALL, minutes=1), idle, 5.0, 10.0
-    )  # of a minute
-    assert seconds <= 63 or steps == 2
+def test_two_steps_are_taken_however_long_they_take(tmp_path: Path) -> None:
+    _, _, steps = simulated(tmp_path, replace(RECIPE, minutes=1), idle, 5.0, 10.0)
+    assert steps == 2
 
 
 def test_the_learning_rate_follows_the_decisions(tmp_path: Path) -> None:
-    recipe = replace(SMALL, warmup_steps=100, base_lr=1.0, minutes=10)
+    recipe = replace(RECIPE, warmup_steps=100, base_lr=1.0, minutes=10)
     time, _, steps = simulated(tmp_path, recipe, SPEEDS["busy from the middle on"], 2.0, 1.0)
     first = time.decisions[0]
     assert first.warmup_steps == first.num_steps // 10 < 100
@@ -126,13 +118,13 @@ def test_the_learning_rate_follows_the_decisions(tmp_path: Path) -> None:
 
 def test_a_validation_that_takes_all_the_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"minutes is 1, and one validation takes about 0:40 of"):
-        simulated(tmp_path, replace(SMALL, minutes=1), idle, 0.1, 40.0)
+        simulated(tmp_path, replace(RECIPE, minutes=1), idle, 0.1, 40.0)
 
 
 def test_a_refused_time_leaves_no_run(shapes: Path, tmp_path: Path) -> None:
     """So that more minutes can be given for the same folder."""
     with pytest.raises(InputError, match=r"minutes is 0\.01, and one validation takes"):
-        train(replace(SMALL, minutes=0.01), str(shapes), tmp_path / "run")
+        train(replace(RECIPE, minutes=0.01), str(shapes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -151,24 +143,12 @@ def run(shapes: Path, out: Path, stop: int = -1, *, resume: bool = False) -> lis
         if info.step == stop:
             raise KeyboardInterrupt
 
-    train(SMALL, str(shapes), out, resume=resume, on_step=on_step, clock=clock)
+    train(RECIPE, str(shapes), out, resume=resume, on_step=on_step, clock=clock)
     return seen
 
 
 def decided(out: Path) -> list[int]:
     return [decision["num_steps"] for decision in json.loads((out / "schedule.json").read_text())]
-
-
-def same(first: Path, second: Path) -> bool:
-    states = [load_state(folder, torch.device("cpu")) for folder in (first, second)]
-    networks = [state["network"] for state in states if state]
-    networks += [load_file(folder / "best.safetensors") for folder in (first, second)]
-    assert len(networks) == 4
-    return all(
-        torch.equal(one[name], two[name])
-        for one, two in (networks[:2], networks[2:])
-        for name in one
-    )
 
 
 @pytest.mark.slow
@@ -197,8 +177,9 @@ def test_a_killed_run_ends_as_one_that_took_the_same_decisions(
     calm, clock = tmp_path / "calm", Clock()  # which stands still, so nothing is decided anew
     calm.mkdir()
     shutil.copy(cut / "schedule.json", calm)
-    train(SMALL, str(shapes), calm, resume=True, clock=clock)
-    assert same(calm, cut)
+    train(RECIPE, str(shapes), calm, resume=True, clock=clock)
+    assert same(weights(calm), weights(cut))
+    assert same(*(load_file(run / "best.safetensors") for run in (calm, cut)))
     assert decided(calm) == decisions
 
     last = (cut / "last.pt").stat().st_mtime_ns

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_training import weights
 from torch import nn
 from triton_tools import DEVICE, run_with_triton
 
@@ -20,7 +21,6 @@ from atrous.data.split import Split
 from atrous.errors import InputError
 from atrous.models.network import Output
 from atrous.progress import untracked
-from atrous.train.checkpoint import load_state
 from atrous.train.crops import Crops
 from atrous.train.decoded import keep_decoded
 from atrous.train.loader import CPU, Stream, batches, default_workers
@@ -86,9 +86,8 @@ def test_workers_inherit_a_kept_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_set_that_is_read_once_is_not_kept(tmp_path: Path) -> None:
     lines: list[str] = []
     samples = shapes(tmp_path)
-    list(
-        batches(Crops(samples, replace(RECIPE, num_steps=4)), 0, 0, 1, CPU, lines.append)
-    )  # 8 of 5
+    recipe = replace(RECIPE, num_steps=4)  # 8 crops of 5 images
+    list(batches(Crops(samples, recipe), 0, 0, 1, CPU, lines.append))
     assert not lines
 
 
@@ -210,8 +209,7 @@ def resumed_training_is_exact(folder: str) -> None:
         train(recipe, str(data), cut, network=Tiny(), on_step=stop)
     streamed = replace(recipe, keep_decoded=False, cuda_graph=False)  # change no bit
     train(streamed, str(data), cut, network=Tiny(), resume=True)
-    states = [load_state(run, torch.device("cpu")) for run in (whole, cut)]
-    first, second = (state["network"] for state in states if state)
+    first, second = weights(whole), weights(cut)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from msgspec import structs
 from safetensors.torch import load_file
+from small_training import SMALL, run_in_two_processes, same, weights
 
 import atrous.train
 from atrous.cli import main
@@ -25,41 +26,13 @@ from atrous.errors import InputError
 from atrous.models.network import Output
 from atrous.run import Run, load_run
 from atrous.train import Recipe, StepInfo, train
-from atrous.train.checkpoint import load_state
 from atrous.train.provenance import recorded_counts
 from atrous.train.record import Log
-
-SMALL = Recipe(
-    backbone="mobilenetv3_small_050",
-    pretrained=False,
-    aspp_channels=16,
-    decoder_channels=16,
-    atrous_rates=(2, 4),
-    crop_size=(64, 64),
-    batch_size=2,
-    num_steps=6,
-    warmup_steps=2,
-    num_workers=0,
-    validate_every=3,
-    checkpoint_every=2,
-    log_every=2,
-)
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("shapes"), 6, 2, size=(64, 96))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    state = load_state(run, torch.device("cpu"))
-    assert state is not None
-    return state["network"]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    assert first.keys() == second.keys()
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.slow
@@ -335,16 +308,12 @@ def test_the_log_drops_damaged_lines(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_together(shapes: Path, tmp_path: Path) -> None:
     """Torchrun with two processes, without a GPU: one plan, one training, one run folder."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+    done = run_in_two_processes(
         "-m", "atrous", "train", "--data", str(shapes), "--backbone", SMALL.backbone,
         "--no-pretrained", "--crop-size", "64", "64", "--batch-size", "2", "--num-steps", "2",
         "--num-workers", "0", "--aspp-channels", "16", "--decoder-channels", "16",
         "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment.pop("ACCELERATE_USE_CPU", None)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("next: atrous export") == 1
     assert done.stderr.count("labels of ") == 1

@@ -4,8 +4,6 @@ The processes run this file by torchrun, on the CPU.
 """
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,31 +11,25 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
+from small_training import SMALL, run_in_two_processes, weights
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, distributed, nn
 
 from atrous.data.shapes import write_shapes
 from atrous.models.normalization import swap_norms
-from atrous.train.checkpoint import load_state
 from atrous.train.loop import train
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.processes import SyncNorm, SyncNormAct, num_processes, synchronize_norms
 from atrous.train.recipe import Recipe
 
-RECIPE = Recipe(
+RECIPE = replace(
+    SMALL,
     backbone="resnet18",
-    pretrained=False,
-    aspp_channels=16,
-    decoder_channels=16,
-    atrous_rates=(2,),
     dropout=0.0,
-    crop_size=(64, 64),
-    batch_size=2,
     optimizer="sgd",
     base_lr=0.01,
     warmup_steps=0,
     num_steps=2,
-    num_workers=0,
     log_every=1,
     class_weights="auto",
     rare_crops=0.5,
@@ -136,16 +128,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(
 ) -> None:
     pytest.importorskip("torch.distributed")
     folder = write_shapes(tmp_path / "shapes", 6, 2, size=(48, 64))
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        __file__, str(folder), str(synchronized),
-    ]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_in_two_processes(__file__, str(folder), str(synchronized))
     assert done.returncode == 0, done.stderr
     train(replace(RECIPE, batch_size=4), str(folder), folder / "one")
     one, two = (weights(folder / name) for name in ("one", "two"))
@@ -155,13 +138,6 @@ def test_two_processes_train_as_one_with_the_whole_batch(
         json.loads((folder / n / "log.jsonl").read_text().splitlines()[0]) for n in ("one", "two")
     ]
     assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], abs=1e-4 if synchronized else 1)
-
-
-def weights(run: Path) -> dict[str, Tensor]:
-    state = load_state(run, torch.device("cpu"))
-    assert state is not None
-    network: dict[str, Tensor] = state["network"]
-    return network
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_training import SMALL, same, state_of
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.backends import cudnn
@@ -24,29 +25,15 @@ from atrous.models import convolution
 from atrous.train import Recipe, StepInfo, checkpoint, train
 from atrous.train import training as taking_steps
 from atrous.train.average import Average
-from atrous.train.checkpoint import Writer, load_state
+from atrous.train.checkpoint import Writer
 from atrous.train.determinism import algorithms
 from atrous.train.graph import WARM_UP, CudaGraph, GraphedStep, Lead
 from atrous.train.loss import upsampled
 from atrous.train.optim import build_optimizer, load_optimizer, set_learning_rate
 
 CPU = torch.device("cpu")
-SMALL = Recipe(
-    backbone="mobilenetv3_small_050",
-    pretrained=False,
-    aspp_channels=16,
-    decoder_channels=16,
-    atrous_rates=(2,),
-    crop_size=(64, 64),
-    batch_size=2,
-    num_steps=8,
-    warmup_steps=2,
-    num_workers=0,
-    validate_every=4,
-    checkpoint_every=3,
-    log_every=2,
-    dropout=0.5,
-    ema_decay=0.9,
+RECIPE = replace(
+    SMALL, num_steps=8, validate_every=4, checkpoint_every=3, dropout=0.5, ema_decay=0.9
 )
 
 
@@ -83,16 +70,6 @@ def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taking_steps, "CudaGraph", Double)
 
 
-def state_of(run: Path) -> dict[str, dict[str, Tensor]]:
-    state = load_state(run, CPU)
-    assert state is not None
-    return state
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
-
-
 def assert_same_run(first: Path, second: Path) -> None:
     states = [state_of(run) for run in (first, second)]
     for part in ("network", "average"):
@@ -116,7 +93,7 @@ CHANGES = (
 def test_a_graph_changes_no_bit_nor_does_a_resume(
     shapes: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    assert_graph_and_resume_are_exact(replace(SMALL, **change), shapes, tmp_path)
+    assert_graph_and_resume_are_exact(replace(RECIPE, **change), shapes, tmp_path)
 
 
 @pytest.mark.slow
@@ -136,9 +113,9 @@ def test_so_it_is_on_a_gpu_with_a_teacher(shapes: Path, tmp_path: Path, views: i
 
 def assert_teacher_is_part_of_the_graph(shapes: Path, tmp_path: Path, views: int) -> None:
     teacher = str(tmp_path / "teacher")
-    train(replace(SMALL, num_steps=1), str(shapes), teacher)
+    train(replace(RECIPE, num_steps=1), str(shapes), teacher)
     recipe = replace(
-        SMALL, teacher=(teacher,), teacher_views=views, teacher_flip=True,
+        RECIPE, teacher=(teacher,), teacher_views=views, teacher_flip=True,
         teacher_scales=(1.0, 0.75), precision="bf16", accumulation_steps=2,
     )  # fmt: skip
     assert_graph_and_resume_are_exact(recipe, shapes, tmp_path)
@@ -149,7 +126,7 @@ def assert_teacher_is_part_of_the_graph(shapes: Path, tmp_path: Path, views: int
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
 @pytest.mark.parametrize("change", [*CHANGES, {"optimizer": "rmsprop", "separable": True}])
 def test_so_it_is_on_a_gpu(shapes: Path, tmp_path: Path, change: dict[str, object]) -> None:
-    assert_graph_and_resume_are_exact(replace(SMALL, **change), shapes, tmp_path)
+    assert_graph_and_resume_are_exact(replace(RECIPE, **change), shapes, tmp_path)
 
 
 def assert_graph_and_resume_are_exact(recipe: Recipe, shapes: Path, tmp_path: Path) -> None:
@@ -177,7 +154,7 @@ def test_a_step_that_cannot_be_captured_goes_on(
 ) -> None:
     monkeypatch.setattr(taking_steps, "CudaGraph", Failing)
     lines: list[str] = []
-    recipe = replace(SMALL, num_steps=5)
+    recipe = replace(RECIPE, num_steps=5)
     train(recipe, str(shapes), tmp_path / "failing", notify=lines.append)
     assert [line for line in lines if "graph" in line] == [
         "no CUDA graph of the step (operation not permitted when stream is capturing); "
@@ -307,7 +284,7 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer
         monkeypatch.setattr(sys.modules[module], name, lambda *_, **__: ["meta"])
     options: dict[str, Any] = {"separable": True, "auxiliary_weight": 0.4, "dice_weight": 0.5}
     options |= {"optimizer": optimizer, "precision": "bf16", "clip_norm": 1.0}
-    recipe = replace(SMALL, **options, accumulation_steps=2, cuda_graph=False)
+    recipe = replace(RECIPE, **options, accumulation_steps=2, cuda_graph=False)
     training = taking_steps.Training(recipe, 4, (0, 1, 2), OnMeta(), fresh=False)  # type: ignore[arg-type]
     image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8, device="meta")
     for _ in range(WARM_UP):  # constants and the optimiser's tensors are made

@@ -1,9 +1,6 @@
 """Distillation: teachers' probabilities, their loss, and outputs that are kept."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from msgspec import structs
 from PIL import Image
-from torch import Tensor
+from small_training import SMALL, run_in_two_processes, same, weights, write_run
 from triton_tools import run_with_triton
 
 from atrous.data.dataset import Dataset
@@ -25,35 +21,17 @@ from atrous.errors import InputError
 from atrous.infer.runtimes.torch import TorchRuntime
 from atrous.infer.tta import AugmentedRuntime
 from atrous.kernels.upsample import interpolate
-from atrous.models.create import config_from_options, create_model
 from atrous.models.layers import resize
 from atrous.progress import untracked
-from atrous.run import Normalization, Run, save_weights
-from atrous.taxonomy import Taxonomy
+from atrous.run import Run
 from atrous.train import Recipe, StepInfo, loop, train
 from atrous.train.augment import Crop, augment
-from atrous.train.checkpoint import load_state
 from atrous.train.crops import Crops
 from atrous.train.loader import batches
 from atrous.train.teacher import Teachers, _sampled, distillation_loss, inside
 from atrous.train.teacher_views import TeacherViews, packed, unpacked
 
 CPU = torch.device("cpu")
-SMALL = Recipe(
-    backbone="mobilenetv3_small_050",
-    pretrained=False,
-    aspp_channels=16,
-    decoder_channels=16,
-    atrous_rates=(2,),
-    crop_size=(64, 64),
-    batch_size=2,
-    num_steps=6,
-    warmup_steps=2,
-    num_workers=0,
-    validate_every=3,
-    checkpoint_every=2,
-    log_every=2,
-)
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +47,6 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> list[str
         write_run(folder / model, replace(SMALL, model=model, decoder_channels=256), taxonomy, seed)
         for seed, model in enumerate(("deeplabv3plus", "deeplabv3"))
     ]
-
-
-def write_run(folder: Path, recipe: Recipe, taxonomy: Taxonomy, seed: int) -> str:
-    torch.manual_seed(seed)
-    options = recipe.model_options(taxonomy.num_classes)
-    network = create_model(config_from_options(options), taxonomy.num_classes)
-    save_weights(folder, network)
-    statistics = Normalization(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
-    Run(model=options, normalization=statistics, taxonomy=taxonomy).write(folder)
-    return str(folder)
 
 
 def of(recipe: Recipe, shapes: Path) -> Teachers:
@@ -203,17 +171,6 @@ def test_kept_outputs_are_those_of_the_crops(
         torch.testing.assert_close(unpacked(kept), network(image, 4), rtol=0, atol=0.006)
 
 
-def weights(run: Path) -> dict[str, Tensor]:
-    state = load_state(run, CPU)
-    assert state is not None
-    return state["network"]
-
-
-def same(first: Path, second: Path) -> bool:
-    ours, theirs = weights(first), weights(second)
-    return all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
-
-
 CHANGES = (
     {"teacher_flip": True, "teacher_scales": (1.0, 1.25), "precision": "bf16", "classmix": 0.6},
     {"teacher_views": 2, "teacher_temperature": 2.0, "accumulation_steps": 2, "rotation": 20.0},
@@ -237,9 +194,9 @@ def test_stopped_and_resumed_equals_undisturbed(
     for file in list(tmp_path.glob("cut/teacher_views/*/*.npz"))[:2]:
         file.unlink()  # as if it had been killed before
     train(recipe, str(shapes), tmp_path / "cut", resume=True)
-    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     train(replace(recipe, teacher=(), teacher_views=0), str(shapes), tmp_path / "alone")
-    assert not same(tmp_path / "whole", tmp_path / "alone")
+    assert not same(weights(tmp_path / "whole"), weights(tmp_path / "alone"))
 
 
 def test_kept_outputs_are_computed_by_deterministic_algorithms(
@@ -305,7 +262,7 @@ def test_teachers_of_other_classes_or_bands_are_refused(
         Teachers(replace(SMALL, teacher=teachers), taxonomy.classes, 4, CPU)
     with pytest.raises(InputError, match="a teacher of other classes than the data's; give runs"):
         Teachers(replace(SMALL, teacher=teachers), taxonomy.classes[::-1], 3, CPU)
-    structs.replace(run).write(tmp_path)
+    run.write(tmp_path)
     for folder, fault in (
         (tmp_path / "none", "--teacher .*none: no run folder; give one, or its"),
         (tmp_path, "no such file; train"),
@@ -386,19 +343,15 @@ main()
 def test_two_processes_share_the_images(shapes: Path, teachers: list[str], tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(program), "train", "--data", str(shapes), "--backbone", SMALL.backbone,
+    arguments = [
+        "train", "--data", str(shapes), "--backbone", SMALL.backbone,
         "--no-pretrained", "--crop-size", "64", "64", "--batch-size", "1", "--num-steps", "2",
         "--num-workers", "0", "--aspp-channels", "16", "--decoder-channels", "16",
         "--teacher", *teachers, "--teacher-views", "2", "--out", str(tmp_path / "run"),
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_in_two_processes(str(program), *arguments)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("run/teacher_views/*/*.npz"))) == 5
-    at = command.index(str(program))
-    command[at : at + 1] = ["-m", "atrous"]
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    again = run_in_two_processes("-m", "atrous", *arguments)
     assert "run: holds a run already; add --resume" in again.stderr  # of the first that ends
     assert "[rank" not in again.stderr

@@ -172,10 +172,10 @@ def has_run(folder: Path | str) -> bool:
     return (Path(folder) / _DESCRIPTION).is_file()
 
 
-def check_free(folder: Path) -> None:
-    """Refuse to begin a training in a folder that holds a run."""
+def check_free(folder: Path, fix: str = "add --resume, or give another --out") -> None:
+    """Refuse to begin a run in a folder that holds one."""
     if has_run(folder):
-        raise InputError(f"{folder}: holds a run already; add --resume, or give another --out")
+        raise InputError(f"{folder}: holds a run already; {fix}")
 
 
 def last_step(folder: Path) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from atrous.cli.progress import resolved
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
-from atrous.run import RunData, copy_run, has_run, load_run
+from atrous.run import RunData, check_free, copy_run, load_run
 from atrous.text import printable
 from atrous.weights.hub import is_published
 from atrous.weights.published import PUBLISHED, no_such_weights
@@ -36,8 +36,7 @@ def convert(
         output_stride: What a file's network was trained at, if not at its project's usual one.
         backbone: timm's name of a file's backbone, where several have the same tensors.
     """
-    if has_run(out):
-        raise InputError(f"{out}: holds a run already; give another --out")
+    check_free(out, "give another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, where a run is a folder; give another --out")
     if is_published(checkpoint):

@@ -12,7 +12,7 @@ from atrous.doctor.labels.values import is_background
 from atrous.errors import InputError
 from atrous.models.create import create_model, options_of
 from atrous.models.network import Network
-from atrous.run import ImportReport, Normalization, Run, RunData, has_run, save_weights
+from atrous.run import ImportReport, Normalization, Run, RunData, check_free, save_weights
 from atrous.taxonomy import Taxonomy
 from atrous.weights.importers.checkpoint import Checkpoint, file_of, options_beside, read_checkpoint
 from atrous.weights.importers.layouts import Found, find_network
@@ -99,8 +99,7 @@ def write_run(imported: Imported, taxonomy: Taxonomy, out: Path, about: RunData)
         _check_classes(imported.num_classes, taxonomy)
     except InputError as error:
         raise InputError(f"{about.source}: {error}") from None
-    if has_run(out):
-        raise InputError(f"{out}: holds a run already; give another --out")
+    check_free(out, "give another --out")
     written = _with_background(imported) if imported.num_classes == 1 else imported
     save_weights(out, written.network)
     run = Run(

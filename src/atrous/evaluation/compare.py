@@ -196,13 +196,13 @@ class Comparison:
             for (a, b), (one, other) in zip(combinations(self._counts, 2), pairs, strict=True)
         ]
         adjusted = {name: holm([test[name].p_value for test in tests]) for name in TESTED}
+        differences = [
+            {name: Difference(test[name], adjusted[name][i]) for name in TESTED}
+            for i, test in enumerate(tests)
+        ]
         return [
-            ModelPair(
-                a.name,
-                b.name,
-                {name: Difference(tests[i][name], adjusted[name][i]) for name in TESTED},
-            )
-            for i, (a, b) in enumerate(pairs)
+            ModelPair(one.name, other.name, each)
+            for (one, other), each in zip(pairs, differences, strict=True)
         ]
 
     @cached_property

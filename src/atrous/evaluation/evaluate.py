@@ -199,9 +199,9 @@ def evaluate(
         raise InputError(f"{name}: no mask of split {split} holds a class to score by")
     confusion.about |= {"model": source.name, **truth.about()}
     ends = intervals(confusion.counts(), protocol)
-    contours = None if tally.boundary is None else tally.boundary.counts()
-    if contours is not None:
-        ends |= boundary_intervals(contours)
+    boundary_counts = None if tally.boundary is None else tally.boundary.counts()
+    if boundary_counts is not None:
+        ends |= boundary_intervals(boundary_counts)
     return Evaluation(
         name=source.name,
         truth=truth,
@@ -210,7 +210,7 @@ def evaluate(
         scores=confusion.scores(protocol),
         intervals=ends,
         boundary=None if tally.boundary is None else tally.boundary.scores(),
-        boundary_counts=contours,
+        boundary_counts=boundary_counts,
         calibration=tally.calibration,
         levels=tree_scores(confusion, taxonomy.groups, truth.classes, protocol) if tree else (),
         pairs=confusion.pairs(pairs) if pairs else None,

@@ -87,11 +87,9 @@ def intervals(
         seed: of the draws.
     """
     check_protocol(protocol)
+    values = _values(counts[_order(counts)], protocol)
     means = partial(_means, protocol=protocol)
-    ends = _bootstrap(
-        _values(counts[_order(counts)], protocol), means, len(MEANS), resamples, level, seed
-    )
-    return dict(zip(MEANS, ends, strict=True))
+    return _bootstrap(values, means, MEANS, resamples, level, seed)
 
 
 def boundary_intervals(
@@ -106,8 +104,7 @@ def boundary_intervals(
         seed: of the draws.
     """
     values = _flat(counts[_order(counts)])
-    ends = _bootstrap(values, _boundary_means, len(BOUNDARY_MEANS), resamples, level, seed)
-    return dict(zip(BOUNDARY_MEANS, ends, strict=True))
+    return _bootstrap(values, _boundary_means, BOUNDARY_MEANS, resamples, level, seed)
 
 
 def compare(
@@ -177,20 +174,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _bootstrap(
-    values: Floats, means: _Means, num_means: int, resamples: int, level: float, seed: int
-) -> list[Interval]:
-    """Return the interval of each of S scores; `values` are (N, M), in an order of their own."""
+    values: Floats, means: _Means, names: Sequence[str], resamples: int, level: float, seed: int
+) -> dict[str, Interval]:
+    """Return the interval of each of S scores; `values` are (N, M), in the order of `_order`."""
     if len(values) < 2:
-        return [Interval(np.nan, np.nan)] * num_means
+        return dict.fromkeys(names, Interval(np.nan, np.nan))
     draws = _draws(len(values), resamples, np.random.default_rng(seed))
     drawn = np.concatenate([means(times @ values) for times in draws])  # (R, S)
-    return [_interval(column, level) for column in drawn.T]
+    return {name: _interval(column, level) for name, column in zip(names, drawn.T, strict=True)}
 
 
 def _paired(
     a: Floats, b: Floats, means: _Means, resamples: int, level: float, seed: int
 ) -> list[PairedTest]:
-    """Test the difference of each of S scores; `a` and `b` are (N, M), in an order of their own."""
+    """Test the difference of each of S scores; `a` and `b` are (N, M), in the order of `_order`."""
     total_a, total_b = a.sum(0, keepdims=True), b.sum(0, keepdims=True)
 
     def differences(sums_a: Floats, sums_b: Floats) -> Floats:  # (R, M) each -> (R, S)

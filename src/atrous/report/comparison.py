@@ -116,10 +116,10 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     first, *boundary = (columns.pop(heading) for heading in ("mIoU", *_BOUNDARY))
     ends = {"mIoU": first, "95 %": [Cell(cell.note) for cell in first]}
     yield model_table(comparison, ends | columns).to_text()
-    columns = {}
+    boundaries: Columns = {}
     for heading, cells in zip(_BOUNDARY, boundary, strict=True):
-        columns |= {heading: cells, f"{heading} 95 %": [Cell(cell.note) for cell in cells]}
-    yield model_table(comparison, columns).to_text()
+        boundaries |= {heading: cells, f"{heading} 95 %": [Cell(cell.note) for cell in cells]}
+    yield model_table(comparison, boundaries).to_text()
     yield from _costs(comparison)
     if len(comparison.pairs) <= _SENTENCES:
         yield from map(sentence, comparison.pairs)

@@ -36,10 +36,17 @@ SHOWN = (0, 50, 100)
 WIDTH = 240
 """Of a tile."""
 COLORS = {
-    **{"fcn32s": "#999999", "fcn16s": "#666666", "fcn8s": "#222222", "unet": "#2ca02c"},
-    **{"pspnet": "#9467bd", "deeplabv3_cascade": "#ff7f0e", "deeplabv3": "#1f77b4"},
-    **{"deeplabv3plus": "#d62728", "deeplabv2": "#17becf", "image_pyramid": "#bcbd22"},
-    **{"frrn_a": "#8c564b"},
+    "fcn32s": "#999999",
+    "fcn16s": "#666666",
+    "fcn8s": "#222222",
+    "unet": "#2ca02c",
+    "pspnet": "#9467bd",
+    "deeplabv3_cascade": "#ff7f0e",
+    "deeplabv3": "#1f77b4",
+    "deeplabv3plus": "#d62728",
+    "deeplabv2": "#17becf",
+    "image_pyramid": "#bcbd22",
+    "frrn_a": "#8c564b",
 }
 DASHED = ("fcn32s", "fcn16s", "fcn8s")
 

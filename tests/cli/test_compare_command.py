@@ -13,7 +13,7 @@ import pytest
 
 from atrous import recipes
 from atrous.cli import build_app, main
-from atrous.cli.compare import _how_far, _wanted
+from atrous.cli.compare import _study_progress, _wanted
 from atrous.data.dataset import Dataset
 from atrous.data.shapes import write_shapes
 from atrous.images.label_maps import write_label
@@ -110,10 +110,10 @@ def test_the_commands_of_the_page_on_fcn_are_commands() -> None:
     assert found == {"against_fcn": 10, "against_fcn_with_frrn": 11, "against_fcn_short": 8}
 
 
-def test_a_study_says_how_far_it_came(tmp_path: Path, study: str) -> None:
+def test_a_study_says_study_progress_it_came(tmp_path: Path, study: str) -> None:
     dataset = Dataset.open(write_shapes(tmp_path / "shapes", 2, 1, size=(48, 64)))
     members = {**recipes.STUDIES[study](), "third": TINY}
-    assert _how_far(members, tmp_path) == f"{tmp_path}: 0 of 3 recipes trained"
+    assert _study_progress(members, tmp_path) == f"{tmp_path}: 0 of 3 recipes trained"
     for name, lines in (("slow", ""), ("fast", '{"step": 2}\n')):
         run = tmp_path / name
         run.mkdir()
@@ -121,9 +121,9 @@ def test_a_study_says_how_far_it_came(tmp_path: Path, study: str) -> None:
         (run / "log.jsonl").write_text(lines)
         describe(TINY, dataset, "shapes", None, ()).write(run)
     said = f"{tmp_path}: 1 of 3 recipes trained; slow stopped after step "
-    assert _how_far(members, tmp_path) == said + "0"
+    assert _study_progress(members, tmp_path) == said + "0"
     (tmp_path / "slow/log.jsonl").write_text('{"step": 1}\n')
-    assert _how_far(members, tmp_path) == said + "1"
+    assert _study_progress(members, tmp_path) == said + "1"
 
 
 @pytest.mark.slow

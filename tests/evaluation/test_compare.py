@@ -129,9 +129,8 @@ def test_the_document_has_no_nan_and_all_means(four: Comparison) -> None:
     document = four.to_dict()
     model = document["models"][0]
     assert model["intervals"].keys() == {*MEANS, *BOUNDARY_MEANS}
-    assert document["pairs"][0]["boundary_mf"].keys() == {
-        *("difference", "low", "high", "p_value", "p_adjusted")
-    }
+    tested = {"difference", "low", "high", "p_value", "p_adjusted"}
+    assert document["pairs"][0]["boundary_mf"].keys() == tested
     assert all(low < model[name] < high for name, (low, high) in model["intervals"].items())
     one = compared([result(name, labels(1), labels(1)) for name in ("a", "b")]).to_dict()
     assert one["models"][0]["intervals"]["miou"] == [None, None]

@@ -11,6 +11,7 @@ from atrous.export.graph import to_onnx
 from atrous.models.catalogue import normalization
 from atrous.models.create import config_from_options, options_of
 from atrous.models.photo import PhotoNetwork
+from atrous.run import Normalization, Run
 from atrous.train.loss.upsampled import upsampled_loss
 from atrous.train.plan import network_of
 from atrous.train.recipe import Recipe
@@ -130,9 +131,7 @@ def test_the_weight_counts_for_each_head():
 
 
 def test_a_plan_from_a_run_takes_no_heads(tmp_path):
-    from atrous.run import Normalization, Run
-
     recipe = Recipe(auxiliary_weight=0.4, auxiliary_levels=(16, 8))
     mean = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
     Run(model=recipe.model_options(4), normalization=mean, taxonomy=TAXONOMY).write(tmp_path)
-    Recipe(**network_of(str(tmp_path)))
+    assert Recipe(**network_of(str(tmp_path))).auxiliary_weight == 0

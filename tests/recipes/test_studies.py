@@ -76,7 +76,10 @@ def test_each_network_against_fcn_is_what_it_says_and_takes_a_step(name: str) ->
     """With random weights, on two small crops."""
     recipe = replace(
         find(f"against_fcn_with_frrn/{name}"),
-        **{"pretrained": False, "crop_size": (64, 96), "batch_size": 2, "weight_decay": 0.0},
+        pretrained=False,
+        crop_size=(64, 96),
+        batch_size=2,
+        weight_decay=0.0,
     )
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)

@@ -150,7 +150,7 @@ def _open_models(
     out.mkdir(parents=True, exist_ok=True)
     recipes = {name: item for name, item in wanted.items() if isinstance(item, Recipe)}
     if recipes:
-        say(_how_far(recipes, out))
+        say(_study_progress(recipes, out))
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         announce = partial(say, f"{name}, recipe {number} of {len(recipes)}")
         run = _trained(recipe, truth, data, root, out / name, announce)
@@ -158,8 +158,8 @@ def _open_models(
     return list(models.values())
 
 
-def _how_far(recipes: Mapping[str, Recipe], out: Path) -> str:
-    """Say which recipes are trained, and where the others stopped."""
+def _study_progress(recipes: Mapping[str, Recipe], out: Path) -> str:
+    """Return a line: how many recipes are trained, and where the others stopped."""
     begun = {name: out / name for name in recipes if has_run(out / name)}
     trained = [name for name, run in begun.items() if Run.read(run).is_finished(run)]
     parts = [f"{out}: {len(trained)} of {amount(len(recipes), 'recipe')} trained"]

@@ -163,9 +163,8 @@ class SplitFiles(_Table, frozen=True, kw_only=True):
 
     @property
     def has_masks(self) -> bool:
-        """Whether the images have masks: not where images, and perhaps a list, are all it says."""
-        said: dict[str, str] = msgspec.to_builtins(self)
-        return said.keys() - {"list"} != {"images"}
+        """Whether more is given than the images and perhaps their list."""
+        return set(msgspec.to_builtins(self)) - {"list"} != {"images"}
 
     def check(self, encoding: EncodingName) -> None:
         """Refuse, by a ValueError, a split that lacks what labels in `encoding` need."""

@@ -5,7 +5,7 @@ Paper: Chen et al. 2017, arXiv:1706.05587. Departures:
 - sizes and strides are `network.Network`'s;
 - the atrous rates are used as given; the paper doubles them at output stride 8;
 - the backbone is any; an auxiliary head can be added;
-- the ASPP can follow repetitions of the last stage, which the paper tries without it alone.
+- the ASPP can follow copies of the last stage; the paper has these only without an ASPP.
 """
 
 from dataclasses import dataclass, field

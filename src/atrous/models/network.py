@@ -118,5 +118,5 @@ class Network(nn.Module):
 
 
 def _auxiliary_name(level: int) -> str:
-    """Return the name of a head in state dicts; those of level 16 are older than other levels."""
+    """Return the name of a head in state dicts; the first format has level 16 alone, unnamed."""
     return "auxiliary_head" if level == 16 else f"auxiliary_head_{level}"

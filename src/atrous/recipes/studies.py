@@ -166,8 +166,8 @@ def against_fcn() -> dict[str, Recipe]:
 def against_fcn_with_frrn() -> dict[str, Recipe]:
     """`against_fcn`, and FRRN-A, which starts from random weights and has no auxiliary head.
 
-    It takes as many multiply-adds as the other ten three times over, so it is a study of its own;
-    in the same folder, it trains FRRN-A alone.
+    FRRN-A takes three times the multiply-adds of the other ten together, hence a study of its own;
+    in the folder of `against_fcn`, it trains FRRN-A alone.
 
     Command: atrous compare against_fcn_with_frrn --data camvid --root FOLDER --out runs/against
     """
@@ -189,7 +189,7 @@ def against_fcn_short() -> dict[str, Recipe]:
     Images are of half size; the last weights are scored. FCN and U-Net keep the backbone's stride
     of 32, as in their papers; all others dilate it to 16 (PSPNet's paper: 8). Rates are half of the
     paper's, as the crops are, and the decoder of V3+ is half as wide; no network has an auxiliary
-    head. docs/atrous-against-fcn.md has cost and scores.
+    head. Values are those of the scores in docs/atrous-against-fcn.md, and do not follow `camvid`.
 
     Command: atrous compare against_fcn_short --data camvid --root FOLDER --out runs/short
     """

@@ -69,14 +69,14 @@ def runtimes_of(path: Path) -> tuple[str, ...]:
 
 
 def installed_runtimes_of(path: Path) -> tuple[str, ...]:
-    """Return those of `runtimes_of` that the build of onnxruntime and the system can have."""
+    """Return those of `runtimes_of` that this system and its build of onnxruntime support."""
     foreign = "torch:cuda" if sys.platform == "darwin" else "torch:mps"
 
-    def can_be(name: str) -> bool:
+    def is_supported(name: str) -> bool:
         provider = PROVIDERS.get(name.removeprefix("onnxruntime:"))
         return not name.startswith(foreign) and (provider is None or has_provider(provider))
 
-    return tuple(filter(can_be, runtimes_of(path)))
+    return tuple(filter(is_supported, runtimes_of(path)))
 
 
 def check_name(runtime: str, names: Sequence[str]) -> None:

@@ -267,7 +267,7 @@ def _open(name: str) -> "InputContainer":
     address, device = bool(_ADDRESS.match(name)), bool(_DEVICE.fullmatch(name))
     if not address and not Path(name).exists():
         raise no_such_file(Path(name))
-    import av  # after what is wrong without it
+    import av  # a missing file is said before a missing extra
 
     av.logging.set_level(None)  # errors are raised
     try:

@@ -110,7 +110,7 @@ def test_the_commands_of_the_page_on_fcn_are_commands() -> None:
     assert found == {"against_fcn": 10, "against_fcn_with_frrn": 11, "against_fcn_short": 8}
 
 
-def test_a_study_says_study_progress_it_came(tmp_path: Path, study: str) -> None:
+def test_a_study_says_how_far_it_came(tmp_path: Path, study: str) -> None:
     dataset = Dataset.open(write_shapes(tmp_path / "shapes", 2, 1, size=(48, 64)))
     members = {**recipes.STUDIES[study](), "third": TINY}
     assert _study_progress(members, tmp_path) == f"{tmp_path}: 0 of 3 recipes trained"

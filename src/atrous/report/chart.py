@@ -52,10 +52,8 @@ def chart(title: str, x: Sequence[float], y: Sequence[tuple[float, float, float]
     """
     known = [i for i in range(len(x)) if not (math.isnan(x[i]) or math.isnan(y[i][0]))]
     ends = [[y[i][0] if math.isnan(value) else value for value in y[i]] for i in known]
-    across, up = (
-        marks([0.0, *(x[i] for i in known)]),
-        marks([v for each in ends for v in each] or [0.0]),
-    )
+    across = marks([0.0, *(x[i] for i in known)])
+    up = marks([value for each in ends for value in each] or [0.0])
 
     def column(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * value / across[-1], 1)
@@ -64,16 +62,15 @@ def chart(title: str, x: Sequence[float], y: Sequence[tuple[float, float, float]
         return round(BOTTOM - (BOTTOM - TOP) * (value - up[0]) / (up[-1] - up[0]), 1)
 
     places = [(column(x[i]), row(values[0])) for i, values in zip(known, ends, strict=True)]
+    points = [
+        Point(i + 1, row_color(i + 1), *place, row(low), row(high), disc)
+        for i, place, (_, low, high), disc in zip(known, places, ends, _beside(places), strict=True)
+    ]
     return Chart(
         title,
         columns=[(column(mark), f"{mark:g}") for mark in across],
         rows=[(row(mark), f"{mark:g}") for mark in up],
-        points=[
-            Point(i + 1, row_color(i + 1), *place, row(low), row(high), disc)
-            for i, place, (_, low, high), disc in zip(
-                known, places, ends, _beside(places), strict=True
-            )
-        ],
+        points=points,
     )
 
 

@@ -21,6 +21,7 @@ from atrous import decode
 from atrous.errors import InputError
 from atrous.files import replacing, write_json
 from atrous.taxonomy import Taxonomy
+from atrous.text import typed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,6 +73,11 @@ class RunData(Struct, kw_only=True, frozen=True, omit_defaults=True):
     bands_of: int | UnsetType | None = UNSET
     """Bands of the files, where `bands` chooses among them."""
     published: PublishedScore | UnsetType = UNSET
+
+    def bands_text(self) -> str:
+        """Return which bands of the files are read, and in which range, for messages."""
+        bands, ends = typed(self.bands or ()), typed(self.range or ())
+        return f"bands {bands or 'none'} and range {ends or 'none'}"
 
 
 class ImportReport(Struct, kw_only=True, frozen=True):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
+from atrous.images.bands import Bands
 from atrous.infer.runtimes.torch import TorchRuntime
 from atrous.infer.tta import AugmentedRuntime
 from atrous.kernels.upsample import interpolate
 from atrous.models.layers import resize
 from atrous.progress import untracked
-from atrous.run import Run
+from atrous.run import Run, RunData
 from atrous.train import Recipe, StepInfo, loop, train
 from atrous.train.augment import Crop, augment
 from atrous.train.crops import Crops
@@ -252,6 +254,22 @@ def test_a_resume_needs_the_same_teachers_wherever_they_are(
     other = replace(recipe, teacher=teachers[1:])
     with pytest.raises(InputError, match="was started with teachers of other weights"):
         train(other, str(shapes), tmp_path / "run", resume=True)
+
+
+def test_teachers_of_bands_in_another_order_are_named(
+    shapes: Path, teachers: list[str], tmp_path: Path
+) -> None:
+    teacher = copytree(teachers[0], tmp_path / "teacher")
+    structs.replace(Run.read(teacher), data=RunData(data="shapes")).write(teacher)
+    recipe = replace(SMALL, teacher=(str(teacher),))
+    classes, said = Dataset.open(str(shapes)).taxonomy.classes, list[str]()
+    Teachers(recipe, classes, 3, CPU, Bands(), said.append)
+    assert said == []
+    Teachers(recipe, classes, 3, CPU, Bands((3, 2, 1)), said.append)
+    assert said == [
+        f"{teacher}: was trained on images of bands none and range none; those with bands 3 2 1 "
+        "and range none are taken for the same"
+    ]
 
 
 def test_teachers_of_other_classes_or_bands_are_refused(

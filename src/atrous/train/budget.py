@@ -83,7 +83,6 @@ class Budget:
         accelerator: Accelerator,
         clock: Callable[[], float],
         notify: Notify,
-        *,
         resume: bool,
     ) -> None:
         """Take the decisions of the run in `out`, if it is resumed.

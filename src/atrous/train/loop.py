@@ -24,7 +24,6 @@ from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.metrics import Scores
 from atrous.progress import Notify, Track, unheard, untracked
-from atrous.run import has_run
 from atrous.taxonomy import Taxonomy
 from atrous.text import some
 from atrous.train import checkpoint
@@ -94,41 +93,31 @@ def train(
     Returns:
         scores.json: the best validation, or the last step if there is no split val.
     """
-    if clock is None:
-        clock = partial(_seconds_since, time.monotonic())
+    clock = clock or partial(_seconds_since, time.monotonic())
     out, dataset = Path(out), Dataset.open(data, root)
     samples, held_out = splits_of(dataset, notify)
     accelerator = _accelerator(recipe, out)
     unlabelled = find_unlabelled(dataset, recipe.unlabelled, (samples, held_out), notify)
     state = checkpoint.load_state(out, accelerator.device) if resume else None
-    weights, taxonomy = recipe.class_weights, dataset.taxonomy
-    count = cache(partial(checked_labels, samples, taxonomy, weights, notify, track))
+    step, taxonomy = state["step"] if state else 0, dataset.taxonomy
+    count = cache(partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track))
     recipe, rarity = _by_frequency(recipe, taxonomy, accelerator, out, count, notify)
-    training = _start(recipe, dataset, accelerator, network, state is None, notify)
+    budget = Budget(recipe, out, accelerator, clock, notify, resume) if recipe.minutes else None
+    training = _start(recipe, dataset, accelerator, network, budget, state is None, notify)
     with algorithms(deterministic=recipe.deterministic):  # of teachers and validations as well
-        if recipe.minutes:
-            training.budget = Budget(recipe, out, accelerator, clock, notify, resume=resume)
-            if not has_run(out):
-                _time_validation(training.budget, training, held_out)
+        if budget and step < budget.schedule(step).num_steps:
+            _time_validation(budget, training, held_out)
         digests = training.teachers.digests if training.teachers else ()
-        left_over = training.left_over
-        run = describe(recipe, dataset, data, root, left_over, digests, plan, unlabelled)
+        run = describe(recipe, dataset, data, root, training.left_over, digests, plan, unlabelled)
         # Here, so that a failed start leaves no folder; temporary files are removed, so all wait.
         by_main(accelerator, partial(claim, out, run, resume, notify, count))
         if state is not None:
             training.restore(state, out)
-        record = Record(out, taxonomy.classes, training.step, accelerator, notify)
-        if training.budget:
-            training.schedule = training.budget.schedule(training.step)
+        record = Record(out, taxonomy.classes, step, accelerator, notify)
         crops = Crops(joined(samples, unlabelled), recipe, rarity)
         loader = _loader(training, crops, out, notify, track)
         with checkpoint.Writer(out, accelerator.device) as writer:
-            if training.budget and training.step < training.schedule.num_steps:
-                if not training.budget.per_validation:  # a resume
-                    _time_validation(training.budget, training, held_out)
-                training.budget.begin()
             _take_steps(training, loader, held_out, record, writer, on_step)
-    accelerator.wait_for_everyone()
     end_training(accelerator)
     return read_json(out / "scores.json", dict[str, Any], "resume the training")
 
@@ -179,6 +168,7 @@ def _start(
     dataset: Dataset,
     accelerator: Accelerator,
     network: nn.Module | None,
+    budget: Budget | None,
     fresh: bool,
     notify: Notify,
 ) -> Training:
@@ -186,7 +176,8 @@ def _start(
     colors, classes = dataset.split("train").channels().colors, dataset.taxonomy.classes
     teachers = None
     if recipe.teacher:
-        teachers = Teachers(recipe, classes, len(colors), accelerator.device)
+        device, bands = accelerator.device, dataset.bands
+        teachers = Teachers(recipe, classes, len(colors), device, bands, notify)
     return Training(
         recipe,
         len(classes),
@@ -194,6 +185,7 @@ def _start(
         accelerator,
         network,
         teachers=teachers,
+        budget=budget,
         fresh=fresh,
         notify=notify,
     )
@@ -253,6 +245,8 @@ def _take_steps(
     """Take the remaining steps; log, validate and save in between."""
     recipe, accelerator, budget = training.recipe, training.accelerator, training.budget
     losses: list[Tensor] = []  # (2,) each
+    if budget:
+        budget.begin()
     first_step, started = training.step, time.perf_counter()
     while training.step < training.schedule.num_steps:
         schedule = training.schedule

@@ -1,10 +1,14 @@
-"""How much memory may be taken: that of the machine, and what a container leaves of it."""
+"""How much memory a training step takes, and how much it may take."""
 
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import torch
+
+from atrous.models.create import config_from_options, create_model
+from atrous.train.recipe import Recipe
 
 _FILES = (  # of cgroups version 2 and 1: limit, use, and what of it is files that can be dropped
     ("memory.max", "memory.current", "inactive_file"),
@@ -41,6 +45,31 @@ def total_memory(root: Path = Path("/")) -> int:
             with suppress(OSError, ValueError):
                 limits.append(int((folder / limit).read_text()))
     return min(limits)
+
+
+def bytes_per_pixel(recipe: Recipe, num_classes: int) -> float:
+    """Return the bytes of activations that a training step keeps for each pixel of a crop.
+
+    Counted by a forward pass on torch's meta device, which computes nothing, in fp32; 16 bits take
+    half. The loss works from low-resolution logits and keeps little.
+    """
+    size = (256, 256)
+    with torch.device("meta"):
+        config = config_from_options(recipe.model_options(num_classes))
+        network = create_model(config, num_classes).train()
+        images = torch.empty(2, 3, *size)
+    kept: dict[int, torch.UntypedStorage] = {}  # by id; holding them keeps the ids apart
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[id(storage)] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(images)
+    total = sum(storage.nbytes() for storage in kept.values())
+    return total / images[:, 0].numel() / (1 if recipe.precision == "fp32" else 2)
 
 
 def _cgroups(root: Path) -> Iterator[Path]:

@@ -13,14 +13,13 @@ from dataclasses import fields, replace
 from math import ceil, inf, sqrt
 from typing import Any, NamedTuple
 
-import torch
-
 from atrous.data.dataset import Dataset
 from atrous.infer.tiling import WHOLE_PIXELS
-from atrous.models.create import config_from_options, create_model, options_of
+from atrous.models.create import config_from_options, options_of
 from atrous.progress import Track, untracked
 from atrous.text import amount
 from atrous.train.machine import Machine
+from atrous.train.memory import bytes_per_pixel
 from atrous.train.network import read_init
 from atrous.train.recipe import Recipe
 from atrous.train.survey import Survey, survey
@@ -310,31 +309,6 @@ def crop_size(size: tuple[int, int], most: float = inf) -> tuple[int, int]:
         longest = max(int(most) // min(height, width) // _CELL, 2) * _CELL
         height, width = min(height, longest), min(width, longest)
     return height, width
-
-
-def bytes_per_pixel(recipe: Recipe, num_classes: int) -> float:
-    """Return the bytes of activations that a training step keeps for each pixel of a crop.
-
-    Counted by a forward pass on torch's meta device, which computes nothing, in fp32; 16 bits take
-    half. The loss works from low-resolution logits and keeps little.
-    """
-    size = (256, 256)
-    with torch.device("meta"):
-        config = config_from_options(recipe.model_options(num_classes))
-        network = create_model(config, num_classes).train()
-        images = torch.empty(2, 3, *size)
-    kept: dict[int, torch.UntypedStorage] = {}  # by id; holding them keeps the ids apart
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[id(storage)] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(images)
-    total = sum(storage.nbytes() for storage in kept.values())
-    return total / images[:, 0].numel() / (1 if recipe.precision == "fp32" else 2)
 
 
 def _is_part(draft: _Draft, facts: Survey) -> bool:

@@ -53,7 +53,11 @@ def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
 
 
 def end_training(accelerator: Accelerator) -> None:
-    """Close the trackers; the processes stay connected for another training, until Python ends."""
+    """Wait for all processes, and close the trackers.
+
+    The processes stay connected for another training, until Python ends.
+    """
+    accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:
         tracker.finish()
     if num_processes() > 1:

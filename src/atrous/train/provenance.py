@@ -218,11 +218,8 @@ def _differences(
         yield "training samples of other keys, or in another order", f"those of {new.data}"
     if old.val_keys_sha256 not in (UNSET, new.val_keys_sha256):  # else scores are not comparable
         yield "validation samples of other keys, or none", f"those of {new.data}"
-    if (old.bands, old.range) != (new.bands, new.range):
-        yield (
-            f"images of bands {old.bands or None} and range {list(old.range or ()) or None}",
-            f"{new.bands or None} and {list(new.range or ()) or None}",
-        )
+    if old.bands_text() != new.bands_text():
+        yield f"images of {old.bands_text()}", new.bands_text()
 
 
 def keys_digest(samples: Samples) -> str:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from msgspec import UNSET
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from atrous.errors import InputError
+from atrous.images.bands import COLORS, Bands
 from atrous.models.bf16 import Bf16
-from atrous.run import has_run, load_run, weights_file
+from atrous.progress import Notify, unheard
+from atrous.run import RunData, has_run, load_run, weights_file
 from atrous.train.processes import num_processes, summed
 from atrous.train.recipe import Recipe
 
@@ -32,7 +35,13 @@ class Teachers:
     """
 
     def __init__(
-        self, recipe: Recipe, classes: Sequence[str], channels: int, device: torch.device
+        self,
+        recipe: Recipe,
+        classes: Sequence[str],
+        channels: int,
+        device: torch.device,
+        bands: Bands = COLORS,
+        notify: Notify = unheard,
     ) -> None:
         """Load the run folders of a recipe.
 
@@ -42,7 +51,10 @@ class Teachers:
             classes: names of the student's classes.
             channels: C of the images.
             device: where the teachers run.
+            bands: of the images.
+            notify: called if a teacher's run records others.
         """
+        ours = RunData(bands=list(bands.numbers) or UNSET, range=bands.value_range or UNSET)
         self.flip, self.scales = recipe.teacher_flip, recipe.teacher_scales or (1.0,)
         self.temperature, bf16 = recipe.teacher_temperature, recipe.precision == "bf16"
         self.autocast = torch.autocast(device.type, torch.bfloat16, bf16 and device.type != "cuda")
@@ -63,6 +75,11 @@ class Teachers:
                 raise InputError(
                     f"{folder}: a teacher of images with {run.in_channels} bands, not {channels}; "
                     "give runs that were trained on the same bands"
+                )
+            if run.data.data is not UNSET and run.data.bands_text() != ours.bands_text():
+                notify(
+                    f"{folder}: was trained on images of {run.data.bands_text()}; those with "
+                    f"{ours.bands_text()} are taken for the same"
                 )
             photo = photo.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
             network = Bf16(photo) if bf16 and device.type == "cuda" else photo

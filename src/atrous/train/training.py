@@ -53,18 +53,18 @@ class Training:
         network: nn.Module | None = None,
         *,
         teachers: Teachers | None = None,
+        budget: Budget | None = None,
         fresh: bool = True,
         notify: Notify = unheard,
     ) -> None:
         """Start before the first step; see `start_network`."""
         self.recipe, self.accelerator, self.num_classes = recipe, accelerator, num_classes
-        self.notify, self.teachers = notify, teachers
+        self.notify, self.teachers, self.budget = notify, teachers, budget
         self.step, self.best = 0, -math.inf
         # AdamW sees no loss's scale: beside a second loss of the pixels, Dice would count less.
         pixels = 1 + recipe.teacher_weight if recipe.teacher else 1.0
         self.balanced = replace(recipe, dice_weight=pixels * recipe.dice_weight)
-        self.budget: Budget | None = None
-        self.schedule = recipe  # with the number of steps that holds now
+        self.schedule = budget.schedule(0) if budget else recipe  # has the steps that hold now
         torch.manual_seed(recipe.seed)
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
@@ -111,6 +111,7 @@ class Training:
                 self.average.network.load_state_dict(state["average"])
             if self.budget:
                 self.budget.before = float(state["seconds"])
+                self.schedule = self.budget.schedule(self.step)
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):

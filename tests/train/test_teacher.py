@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from msgspec import structs
 from PIL import Image
 from small_training import SMALL, run_in_two_processes, same, weights, write_run
 from triton_tools import run_with_triton

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from small_training import SMALL, same, weights
 
+from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
@@ -20,7 +21,9 @@ from atrous.run import Run
 from atrous.train import Recipe, StepInfo, budget, train
 from atrous.train.checkpoint import load_state
 from atrous.train.decoded import keep_decoded
+from atrous.train.loop import _time_validation
 from atrous.train.optim import learning_rate
+from atrous.train.training import Training
 
 RECIPE = replace(
     SMALL, crop_size=(32, 32), minutes=0.5, validate_every=20, checkpoint_every=4, log_every=4
@@ -126,6 +129,25 @@ def test_a_refused_time_leaves_no_run(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"minutes is 0\.01, and one validation takes"):
         train(replace(RECIPE, minutes=0.01), str(shapes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_first_image_says_nothing_of_a_validation(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it took 8 s: 101 such images would not have fit into ten minutes."""
+    clock, validated = Clock(), list[int]()
+
+    def validate(training: Training, split: Sequence[Sample], indices: Sequence[int]) -> None:
+        clock.now += 0.1 * len(indices) if validated else 40.0
+        validated.extend(indices)
+
+    monkeypatch.setattr(Training, "validate", validate)
+    recipe = replace(RECIPE, minutes=2)
+    samples = Dataset.open(str(shapes)).split("val")
+    time = budget.Budget(recipe, tmp_path, Accelerator(cpu=True), clock, unheard, resume=False)
+    _time_validation(time, Training(recipe, 4, (0, 1, 2), Accelerator(cpu=True)), samples)
+    assert time.per_validation == pytest.approx(0.1 * len(samples))
+    assert clock.now < 41
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ _APART = 10
 """Steps between reviews of several processes, which wait for each other then."""
 _TRIALS, _TRIED = (1, 4, 16, 64), 0.01
 """Images of each process that are validated before the first step, so many after so many, until
-that has taken this part of the time. The first are slower than the rest."""
+that has taken this part of the time."""
 _MOST_VALIDATION = 2
 """A validation that takes more than this part, half, of the time is refused."""
 

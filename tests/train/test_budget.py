@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from atrous.data.dataset import Dataset
 from atrous.data.sample import Sample
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
+from atrous.metrics import Confusion
 from atrous.progress import unheard, untracked
 from atrous.run import Run
 from atrous.train import Recipe, StepInfo, budget, train
@@ -65,7 +67,7 @@ def simulated(
     """Take steps of `step` seconds; return the budget, the time at the end and the steps."""
     clock = Clock()
     clock.now = 5.0  # loading, counting, decoding
-    time = budget.Budget(recipe, out, Accelerator(cpu=True), clock, unheard, resume=False)
+    time = budget.Budget(recipe, out, Accelerator(cpu=True), clock, unheard)
     for images in time.trials(100):
         with time.validation(len(images), 100):
             clock.now += validation * len(images) / 100 * speed(clock.now)
@@ -120,13 +122,15 @@ def test_the_learning_rate_follows_the_decisions(tmp_path: Path) -> None:
 
 
 def test_a_validation_that_takes_all_the_time_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"minutes is 1, and one validation takes about 0:40 of"):
+    with pytest.raises(
+        InputError, match=r"is 1, 0:57 without .* one validation takes about 0:40 of"
+    ):
         simulated(tmp_path, replace(RECIPE, minutes=1), idle, 0.1, 40.0)
 
 
 def test_a_refused_time_leaves_no_run(shapes: Path, tmp_path: Path) -> None:
     """So that more minutes can be given for the same folder."""
-    with pytest.raises(InputError, match=r"minutes is 0\.01, and one validation takes"):
+    with pytest.raises(InputError, match=r"minutes is 0\.01, 0:00 without .* one validation takes"):
         train(replace(RECIPE, minutes=0.01), str(shapes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -144,7 +148,7 @@ def test_the_first_image_says_nothing_of_a_validation(
     monkeypatch.setattr(Training, "validate", validate)
     recipe = replace(RECIPE, minutes=2)
     samples = Dataset.open(str(shapes)).split("val")
-    time = budget.Budget(recipe, tmp_path, Accelerator(cpu=True), clock, unheard, resume=False)
+    time = budget.Budget(recipe, tmp_path, Accelerator(cpu=True), clock, unheard)
     _time_validation(time, Training(recipe, 4, (0, 1, 2), Accelerator(cpu=True)), samples)
     assert time.per_validation == pytest.approx(0.1 * len(samples))
     assert clock.now < 41
@@ -198,7 +202,8 @@ def test_a_killed_run_ends_as_one_that_took_the_same_decisions(
 
     calm, clock = tmp_path / "calm", Clock()  # which stands still, so nothing is decided anew
     calm.mkdir()
-    shutil.copy(cut / "schedule.json", calm)
+    for name in ("run.json", "schedule.json"):
+        shutil.copy(cut / name, calm)
     train(RECIPE, str(shapes), calm, resume=True, clock=clock)
     assert same(weights(calm), weights(cut))
     assert same(*(load_file(run / "best.safetensors") for run in (calm, cut)))
@@ -215,6 +220,38 @@ def test_a_damaged_schedule_is_one_line(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "schedule.json").write_text('[{"step": 0}]')
     with pytest.raises(InputError, match=r"schedule\.json: .*start again in another folder"):
         run(shapes, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [None, "[]"])
+def test_a_run_whose_decisions_are_gone_takes_no_new_ones(
+    shapes: Path, tmp_path: Path, content: str | None
+) -> None:
+    """It would go on at another learning rate, or train a finished network further."""
+    run(shapes, tmp_path)
+    kept = (tmp_path / "best.safetensors").read_bytes()
+    (tmp_path / "schedule.json").unlink()
+    if content is not None:
+        (tmp_path / "schedule.json").write_text(content)
+    with pytest.raises(InputError, match=r"schedule\.json: lacks decisions that last\.pt was tr"):
+        run(shapes, tmp_path, resume=True)
+    assert (tmp_path / "best.safetensors").read_bytes() == kept
+
+
+def test_a_resume_on_a_slower_machine_is_not_refused(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that it could advise would help: the minutes of a run are its own."""
+    with pytest.raises(KeyboardInterrupt):
+        run(shapes, tmp_path, stop=9)
+    clock, validate = Clock(), Training.validate
+
+    def slowly(training: Training, *arguments: Any) -> Confusion:
+        clock.now += 60.0
+        return validate(training, *arguments)
+
+    monkeypatch.setattr(Training, "validate", slowly)
+    train(RECIPE, str(shapes), tmp_path, resume=True, clock=clock)
+    assert Run.read(tmp_path).is_finished(tmp_path)
 
 
 def test_a_set_is_not_decoded_first_where_that_takes_too_long() -> None:

@@ -283,7 +283,7 @@ def test_teachers_of_other_classes_or_bands_are_refused(
         Teachers(replace(SMALL, teacher=teachers), taxonomy.classes[::-1], 3, CPU)
     run.write(tmp_path)
     for folder, fault in (
-        (tmp_path / "none", "--teacher .*none: no run folder; give one, or its"),
+        (tmp_path / "none", "--teacher .*none: no run folder, which a teacher must be"),
         (tmp_path, "no such file; train"),
     ):
         with pytest.raises(InputError, match=fault):

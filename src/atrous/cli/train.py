@@ -80,6 +80,7 @@ def train(
         json_output: Print the scores on standard output as JSON.
         overrides: Fields of the recipe.
     """
+    began = time.monotonic()  # before torch is loaded and a training planned, which takes seconds
     given = _given(overrides or {}, seeds)
     if recipe is None and data is None and not (resume and out):
         raise InputError("name a recipe or give --data FOLDER; recipes: " + ", ".join(RECIPES))
@@ -100,7 +101,7 @@ def train(
     if seeds is not None:
         document = _train_seeds(chosen, seeds, out, train_one, resume, quiet=json_output)
     else:
-        document = train_one(chosen, out)
+        document = train_one(chosen, out, began=began)
     if len(runs) > 1 and document["split"] is not None:
         options = f"--data {place}" + (f" --root {root}" if root else "")
         _say(f"next: atrous compare {' '.join(map(str, runs))} {options}")
@@ -116,6 +117,9 @@ def _given(overrides: Mapping[str, Any], seeds: Sequence[int] | None) -> dict[st
         raise InputError("--minutes decides how many steps there are; give it or --num-steps")
     if seeds is not None and "seed" in overrides:
         raise InputError("--seeds names the seed of each run; give it or --seed")
+    for name in ("teacher", "unlabelled"):
+        if name in overrides and not overrides[name]:  # such as an empty variable of the shell
+            raise InputError(f"--{name} names nothing; give a folder, or leave it out")
     given = current_names(overrides)
     if given.get("class_weights") == ("auto",):
         given["class_weights"] = "auto"
@@ -148,14 +152,16 @@ def run_training(
     root: Path | None,
     resume: bool = False,
     plan: Sequence[tuple[str, str]] = (),
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Train, and print what is trained, its progress and its best score on standard error.
 
-    Returns what scores.json holds.
+    The minutes of a training count from `began` of `time.monotonic`, by default from now. Returns
+    what scores.json holds.
     """
     # Threads that wait asleep: where other programs use the processors, too, spinning costs half.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    start = time.monotonic()  # before torch is loaded, which takes seconds
+    start = time.monotonic() if began is None else began
     from atrous.train.loop import train as run
 
     _say(_headline(recipe, data))

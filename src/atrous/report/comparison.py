@@ -91,6 +91,8 @@ def sentence(pair: ModelPair) -> str:
     if np.isnan(difference):
         return f"{pair.first} and {pair.second}: one of the two mIoU is undefined"
     better = f"{pair.first} {100 * difference:.1f} better than {pair.second}"
+    if not difference:
+        better = f"{pair.first} and {pair.second} have the same mIoU"
     if np.isnan(pair.p_adjusted):
         return f"{better}\n  too few images for a test of significance"
     lines = [better, f"  {conclusion(pair.test, pair.p_adjusted)}"]

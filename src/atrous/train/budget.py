@@ -23,7 +23,7 @@ from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.files import write_json
 from atrous.progress import Notify
-from atrous.run import SCHEDULE
+from atrous.run import SCHEDULE, has_run
 from atrous.train.recipe import Recipe
 
 T = TypeVar("T")
@@ -83,9 +83,8 @@ class Budget:
         accelerator: Accelerator,
         clock: Callable[[], float],
         notify: Notify,
-        resume: bool,
     ) -> None:
-        """Take the decisions of the run in `out`, if it is resumed.
+        """Take the decisions of the run in `out`, if there is one.
 
         Args:
             recipe: has `minutes`.
@@ -93,14 +92,13 @@ class Budget:
             accelerator: the main process decides for all.
             clock: seconds since the start, what comes before the first step included.
             notify: called with a line on each decision.
-            resume: whether `out` may hold a run.
         """
         self.recipe, self.out, self.accelerator = recipe, out, accelerator
         self.clock, self.notify = clock, notify
         self.total = max(0.0, 60 * recipe.minutes - _AROUND)
         self.path = out / SCHEDULE
         self.decisions: list[Decision] = []
-        if resume and self.path.exists():
+        if has_run(out) and self.path.exists():
             fix = "start again in another folder"
             self.decisions = read_json(self.path, list[Decision], fix)
         self.recorded = self.decisions[-1].step if self.decisions else 0
@@ -143,8 +141,9 @@ class Budget:
         """Refuse a split whose validation leaves no time to train."""
         if self.per_validation > self.total / _MOST_VALIDATION:
             raise InputError(
-                f"minutes is {self.recipe.minutes:g}, and one validation takes about "
-                f"{_clock(self.per_validation)} of them; give more, or a smaller split val"
+                f"minutes is {self.recipe.minutes:g}, {_clock(self.total)} without the start and "
+                f"the end of Python, and one validation takes about {_clock(self.per_validation)} "
+                "of them; give more, or a smaller split val"
             )
 
     def schedule(self, step: int) -> Recipe:

@@ -24,6 +24,7 @@ from atrous.decode import read_json
 from atrous.errors import InputError
 from atrous.metrics import Scores
 from atrous.progress import Notify, Track, unheard, untracked
+from atrous.run import has_run
 from atrous.taxonomy import Taxonomy
 from atrous.text import some
 from atrous.train import checkpoint
@@ -102,7 +103,7 @@ def train(
     step, taxonomy = state["step"] if state else 0, dataset.taxonomy
     count = cache(partial(checked_labels, samples, taxonomy, recipe.class_weights, notify, track))
     recipe, rarity = _by_frequency(recipe, taxonomy, accelerator, out, count, notify)
-    budget = Budget(recipe, out, accelerator, clock, notify, resume) if recipe.minutes else None
+    budget = Budget(recipe, out, accelerator, clock, notify) if recipe.minutes else None
     training = _start(recipe, dataset, accelerator, network, budget, state is None, notify)
     with algorithms(deterministic=recipe.deterministic):  # of teachers and validations as well
         if budget and step < budget.schedule(step).num_steps:
@@ -226,14 +227,15 @@ def _seconds_since(start: float) -> float:
 
 
 def _time_validation(budget: Budget, training: Training, held_out: Sequence[Sample] | None) -> None:
-    """Measure what a validation takes; refuse a split that leaves no time to train."""
+    """Measure what a validation takes; refuse, for a new run, one that leaves no time to train."""
     if held_out is not None:
         # The first image of each process takes many times as long as the others.
         training.validate(held_out, range(len(held_out))[: training.accelerator.num_processes])
         for images in budget.trials(len(held_out)):
             with budget.validation(len(images), len(held_out)):
                 training.validate(held_out, images)
-        budget.check_validation()
+        if not has_run(budget.out):  # its minutes can still be changed
+            budget.check_validation()
 
 
 def _take_steps(

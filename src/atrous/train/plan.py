@@ -259,14 +259,17 @@ def _choose_steps(draft: _Draft, facts: Survey, machine: Machine, kind: str) -> 
             why += "; more steps would take long"
         draft.choose(why, num_steps=steps)
         steps = draft.recipe.num_steps
-    draft.choose("a sixteenth of the steps, up to 200", warmup_steps=min(max(steps // 16, 1), 200))
+    why = "a sixteenth of the steps, up to 200"
+    if recipe.minutes:
+        why = "at most; a tenth of the steps, once they are known"
+    draft.choose(why, warmup_steps=min(max(steps // 16, 1), 200))
     times = _VALIDATIONS
     if facts.validation_images:
         seen = steps * batch * area
         affordable = _VALIDATION_SHARE * seen / (facts.validation_images * facts.pixels)
         times = min(max(int(affordable), 1), _VALIDATIONS)
     every = ceil(steps / times)
-    why = "each takes a while" if recipe.minutes else f"{amount(times, 'validation')} in all"
+    why = "and after the last step" if recipe.minutes else f"{amount(times, 'validation')} in all"
     draft.choose(why, validate_every=every)
 
 

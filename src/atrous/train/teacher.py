@@ -63,7 +63,8 @@ class Teachers:
         for folder in recipe.teacher:
             if not has_run(folder):
                 raise InputError(
-                    f"--teacher {folder}: no run folder; give one, or its place where it has moved"
+                    f"--teacher {folder}: no run folder, which a teacher must be (a bundle is "
+                    "none); give one, or its place where it has moved"
                 )
             photo, taxonomy, run = load_run(folder)
             if taxonomy.classes != tuple(classes):

@@ -98,6 +98,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
             "seconds": self.budget.seconds() if self.budget else None,
+            "num_steps": self.schedule.num_steps if self.budget else None,
         }
 
     def restore(self, state: Mapping[str, Any], out: Path) -> None:
@@ -112,12 +113,18 @@ class Training:
             if self.budget:
                 self.budget.before = float(state["seconds"])
                 self.schedule = self.budget.schedule(self.step)
+                decided = self.schedule.num_steps == state["num_steps"]
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise InputError(
                 f"{out / checkpoint.NAME}: of another network, or damaged; start again without it"
             ) from None
+        if self.budget and not decided:
+            raise InputError(
+                f"{self.budget.path}: lacks decisions that {checkpoint.NAME} was trained by; take "
+                "a copy of the run, or start again in another folder"
+            )
 
     def advance(self, loader: Iterator[Sequence[Tensor]]) -> tuple[Tensor, float]:
         """Take one optimiser step.

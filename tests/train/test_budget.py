@@ -62,15 +62,23 @@ SPEEDS: dict[str, Speed] = {
 
 
 def simulated(
-    out: Path, recipe: Recipe, speed: Speed, step: float, validation: float
+    out: Path, recipe: Recipe, speed: Speed, step: float, validation: float, first: float = 1.0
 ) -> tuple[budget.Budget, float, int]:
-    """Take steps of `step` seconds; return the budget, the time at the end and the steps."""
+    """Take steps of `step` seconds; return the budget, the time at the end and the steps.
+
+    The first images that are validated take `first` times as long as the later ones.
+    """
     clock = Clock()
     clock.now = 5.0  # loading, counting, decoding
     time = budget.Budget(recipe, out, Accelerator(cpu=True), clock, unheard)
-    for images in time.trials(100):
-        with time.validation(len(images), 100):
-            clock.now += validation * len(images) / 100 * speed(clock.now)
+
+    def measure(times: float = 1.0) -> None:
+        for images in time.trials(100):
+            with time.validation(len(images), 100):
+                clock.now += times * validation * len(images) / 100 * speed(clock.now)
+
+    measure(first)
+    time.measure = measure
     time.check_validation()
     time.begin()
     done, num_steps = 0, budget.UNDECIDED
@@ -95,6 +103,13 @@ def test_a_training_ends_in_time(
     recipe = replace(RECIPE, minutes=10, validate_every=150)
     time, seconds, _ = simulated(tmp_path, recipe, SPEEDS[speed], step, validation)
     assert 540 <= seconds <= 630, [(d.step, d.num_steps) for d in time.decisions]
+
+
+@pytest.mark.parametrize("first", [0.4, 2.5])
+def test_a_validation_is_measured_again(tmp_path: Path, first: float) -> None:
+    recipe = replace(RECIPE, minutes=10, validate_every=1000)
+    _, seconds, _ = simulated(tmp_path, recipe, idle, 5.0, 100.0, first)
+    assert 540 <= seconds <= 630
 
 
 def test_on_an_even_machine_one_decision_is_enough(tmp_path: Path) -> None:

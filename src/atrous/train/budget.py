@@ -56,6 +56,9 @@ _APART = 10
 _TRIALS, _TRIED = (1, 4, 16, 64), 0.01
 """Images of each process that are validated before the first step, so many after so many, until
 that has taken this part of the time."""
+_AGAIN, _LATE = 0.05, 0.75
+"""A validation that takes over this part of the time is measured again, as other programs may have
+slowed the first measurement: before a decision is changed, and after that part of the steps."""
 _MOST_VALIDATION = 2
 """A validation that takes more than this part, half, of the time is refused."""
 
@@ -106,6 +109,8 @@ class Budget:
         self.offset = 0.0  # of `seconds` from the clock
         self.per_validation = self.validating = 0.0  # seconds: of one, and of all since `begin`
         self.step_then: float | None = None  # seconds of a step when a validation was last measured
+        self.measure: Callable[[], None] | None = None  # the time of a validation
+        self.measured_at = 0  # steps that were done then
         self.marks: list[float] = []  # seconds without validations, after each step since `begin`
         self.first: int | None = None  # index of the mark from which steps are measured
 
@@ -130,10 +135,11 @@ class Budget:
 
     def trials(self, images: int) -> Iterator[list[int]]:
         """Yield indices of images whose validation tells, ever better, what that of all takes."""
+        before = self.validating
         for number in _TRIALS:
             wanted = min(number * self.accelerator.num_processes, images)
             yield np.linspace(0, images - 1, wanted).astype(int).tolist()
-            is_enough = wanted == images or self.validating > _TRIED * self.total
+            is_enough = wanted == images or self.validating - before > _TRIED * self.total
             if self._agreed(is_enough):
                 return
 
@@ -162,6 +168,10 @@ class Budget:
         if self.accelerator.num_processes > 1 and step % _APART:
             return False
         decision = self._agreed(self._decide(step))
+        if self.measure and self._agreed(self._is_doubtful(step, decision)):
+            self.measure()
+            self.measured_at = step
+            decision = self._agreed(self._decide(step))
         if decision is None:
             return False
         self.decisions.append(decision)
@@ -192,6 +202,13 @@ class Budget:
         start = bisect_left(self.marks, self.marks[-1] - measured / 2, lo=self.first)
         start = max(self.first, min(start, last - _FEWEST))
         return (self.marks[-1] - self.marks[start]) / (last - start)
+
+    def _is_doubtful(self, step: int, decision: Decision | None) -> bool:
+        """Return whether a validation should be measured again before a decision is taken."""
+        if not self.decisions or self.per_validation < _AGAIN * self.total:
+            return False
+        late = math.ceil(_LATE * self.decisions[-1].num_steps)
+        return decision is not None or self.measured_at < late <= step
 
     def _decide(self, step: int) -> Decision | None:
         per_step = self._seconds_per_step()

@@ -229,6 +229,7 @@ def _seconds_since(start: float) -> float:
 def _time_validation(budget: Budget, training: Training, held_out: Sequence[Sample] | None) -> None:
     """Measure what a validation takes; refuse, for a new run, one that leaves no time to train."""
     if held_out is not None:
+        budget.measure = partial(_time_validation, budget, training, held_out)
         # The first image of each process takes many times as long as the others.
         training.validate(held_out, range(len(held_out))[: training.accelerator.num_processes])
         for images in budget.trials(len(held_out)):

@@ -4,12 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from atrous.cli import main
+from atrous.cli import train as command
 from atrous.cli.train import _headline, _ProgressLine, _stopped
 from atrous.data.shapes import write_shapes
 from atrous.errors import InputError
@@ -99,6 +103,10 @@ def test_mistakes_are_one_line(
     [
         ("--auxiliary-levels 8", "auxiliary_weight is 0; give one"),
         ("--unlabelled photos", "unlabelled is photos, but there is no teacher"),
+        (
+            "--teacher --unlabelled photos",
+            "--teacher names nothing; give a folder",
+        ),
         ("--teacher a --teacher-views 2 --cutmix 0.5", "leave out cutmix and classmix"),
         ("--out run", "run: holds a run already; add --resume"),
         ("plain --out run", "run: holds a run already; add --resume"),
@@ -151,6 +159,28 @@ def test_ctrl_c_says_where_a_resume_goes_on(
     assert main([*command, "--resume"]) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "run: stopped after 3 steps; --resume goes on from step 2"
+
+
+def test_the_minutes_count_from_the_start_of_the_command(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan is part of them; where the masks are large, it takes seconds."""
+    write_shapes(here / "shapes", 2, 1)
+    now, seen, made = [100.0], list[float](), command._planned
+
+    def planned(*arguments: Any) -> Any:
+        now[0] += 40
+        return made(*arguments)
+
+    def train(*arguments: Any, clock: Callable[[], float], **options: Any) -> dict[str, Any]:
+        seen.append(clock())
+        return {}
+
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(command, "_planned", planned)
+    monkeypatch.setattr("atrous.train.loop.train", train)
+    assert main(["train", "--data", "shapes", "--minutes", "1"]) == 0
+    assert seen == [40.0]
 
 
 def test_ctrl_c_before_a_run_has_begun(tmp_path: Path) -> None:

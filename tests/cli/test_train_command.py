@@ -183,6 +183,13 @@ def test_the_minutes_count_from_the_start_of_the_command(
     assert seen == [40.0]
 
 
+def test_too_large_crops_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shapes(here / "shapes", 2, 1)
+    options = [{"32": "20000000", "48": "20000000"}.get(value, value) for value in TINY]
+    assert main(["train", "plain", "--data", "shapes", "--out", "run", *options]) == 2
+    assert "error: run: out of memory after step 0; start again" in capsys.readouterr().err
+
+
 def test_ctrl_c_before_a_run_has_begun(tmp_path: Path) -> None:
     assert _stopped(tmp_path, 0, 2).endswith("stopped before the first step; nothing is kept")
 

@@ -182,6 +182,13 @@ def run_training(
     except KeyboardInterrupt:
         _say_above(_stopped(out, progress.step, recipe.checkpoint_every))
         raise
+    except RuntimeError as error:  # torch's; that of a CPU has no class of its own
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+            raise
+        raise InputError(
+            f"{out}: out of memory after step {progress.step:,}; start again, in another folder, "
+            "with a smaller --batch-size or --crop-size"
+        ) from None
     if best.get("miou") is not None:
         both = [best, best["per_image"]] if "per_image" in best else [best]  # older runs lack it
         _say(

@@ -105,11 +105,11 @@ def test_a_start_from_three_bands_is_spread_and_a_resume_keeps_its_bands(
     again = [*start, "--resume"]
     text = (data / "dataset.toml").read_text()
     for old, new, message in (
-        ("[4, 3, 2, 1]", "[1, 2, 3, 4]", "[1, 2, 3, 4] and [100.0, 3160.0]; "),
-        ("3160", "255", "[4, 3, 2, 1] and [100.0, 255"),
+        ("[4, 3, 2, 1]", "[1, 2, 3, 4]", "bands 1 2 3 4 and range 100.0 3160.0; "),
+        ("3160", "255", "bands 4 3 2 1 and range 100.0 255"),
     ):
         (data / "dataset.toml").write_text(text.replace(old, new))
         capsys.readouterr()
         assert train(data, tmp_path / "second", *again) == 2
-        started = "was started on images of bands [4, 3, 2, 1] and range [100.0, 3160.0], not "
+        started = "was started on images of bands 4 3 2 1 and range 100.0 3160.0, not "
         assert started + message in capsys.readouterr().err

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -107,8 +108,9 @@ class Budget:
         self.recorded = self.decisions[-1].step if self.decisions else 0
         self.before: float | None = None  # seconds until the checkpoint of a resumed run
         self.offset = 0.0  # of `seconds` from the clock
-        self.per_validation = self.validating = 0.0  # seconds: of one, and of all since `begin`
-        self.step_then: float | None = None  # seconds of a step when a validation was last measured
+        self.validating = 0.0  # seconds of all validations
+        self.validations: list[tuple[float, float | None]] = []  # seconds of one, of a step then
+        self.first_step: float | None = None  # seconds of one, at the first decision
         self.measure: Callable[[], None] | None = None  # the time of a validation
         self.measured_at = 0  # steps that were done then
         self.marks: list[float] = []  # seconds without validations, after each step since `begin`
@@ -131,7 +133,20 @@ class Budget:
         yield
         took = self.clock() - began
         self.validating += took
-        self.per_validation, self.step_then = took * of / images, self._seconds_per_step()
+        self.validations.append((took * of / images, self._seconds_per_step()))
+
+    def per_validation(self) -> float:
+        """Return the seconds of a validation: as many steps long as the median of those measured.
+
+        A single measurement says little on a busy machine, but steps and validations slow alike.
+        """
+        if not self.validations:
+            return 0.0
+        now = self._seconds_per_step()
+        if now is None:
+            return median(seconds for seconds, _ in self.validations)
+        first = self.first_step or now
+        return median(seconds * now / (then or first) for seconds, then in self.validations)
 
     def trials(self, images: int) -> Iterator[list[int]]:
         """Yield indices of images whose validation tells, ever better, what that of all takes."""
@@ -145,11 +160,11 @@ class Budget:
 
     def check_validation(self) -> None:
         """Refuse a split whose validation leaves no time to train."""
-        if self.per_validation > self.total / _MOST_VALIDATION:
+        if self.per_validation() > self.total / _MOST_VALIDATION:
             raise InputError(
                 f"minutes is {self.recipe.minutes:g}, {_clock(self.total)} without the start and "
-                f"the end of Python, and one validation takes about {_clock(self.per_validation)} "
-                "of them; give more, or a smaller split val"
+                "the end of Python, and one validation takes about "
+                f"{_clock(self.per_validation())} of them; give more, or a smaller split val"
             )
 
     def schedule(self, step: int) -> Recipe:
@@ -205,7 +220,7 @@ class Budget:
 
     def _is_doubtful(self, step: int, decision: Decision | None) -> bool:
         """Return whether a validation should be measured again before a decision is taken."""
-        if not self.decisions or self.per_validation < _AGAIN * self.total:
+        if not self.decisions or self.per_validation() < _AGAIN * self.total:
             return False
         late = math.ceil(_LATE * self.decisions[-1].num_steps)
         return decision is not None or self.measured_at < late <= step
@@ -214,9 +229,9 @@ class Budget:
         per_step = self._seconds_per_step()
         if per_step is None:
             return None
-        if self.step_then is None:  # as for the trials
-            self.step_then = per_step
-        seconds, validation = self.seconds(), self.per_validation * per_step / self.step_then
+        if self.first_step is None:
+            self.first_step = per_step
+        seconds, validation = self.seconds(), self.per_validation()
 
         def end(num_steps: int) -> float:
             validations = _validations(step, num_steps, self.recipe.validate_every)
@@ -248,7 +263,7 @@ class Budget:
         return (
             f"step {decision.step:,}, after {_clock(decision.seconds)}: {decision.num_steps:,} "
             f"steps{before} fit into {self.recipe.minutes:g} min, at "
-            f"{decision.seconds_per_step:.3g} s a step and {_clock(self.per_validation)} a "
+            f"{decision.seconds_per_step:.3g} s a step and {_clock(self.per_validation())} a "
             "validation"
         )
 

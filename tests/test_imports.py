@@ -48,6 +48,7 @@ HEAVY = frozenset(
         "rasterio",
         "safetensors",
         "scipy",
+        "shapely",
         "tensorboardX",
         "timm",
         "torch",

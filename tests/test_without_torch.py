@@ -28,6 +28,7 @@ HIDDEN = {
         "safetensors",
         "scipy",
         "segmentation_models_pytorch",
+        "shapely",
     ),
     *("sklearn", "tensorboardX", "timm", "torch", "torchmetrics", "torchvision", "triton"),
     *("webdataset", "yaml"),

@@ -37,6 +37,7 @@ _EXTRAS = {
     "video": "av",
     "geo": "rasterio",
     "heif": "pillow_heif",
+    "polygons": "shapely",
 }
 """Modules that a plain install lacks, by the extra that brings them."""
 

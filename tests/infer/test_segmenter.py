@@ -16,6 +16,7 @@ from atrous.errors import InputError
 from atrous.images.label_maps import read_label
 from atrous.images.photos import write_image
 from atrous.infer.ordered_map import in_order
+from atrous.infer.runtimes.base import Labelled
 from atrous.infer.segmenter import Outcome, Segmentation, Segmenter, load
 
 
@@ -159,11 +160,11 @@ def test_only_so_many_calls_at_a_time(tiny_bundle: Path, paint: np.ndarray, tmp_
     for path in paths:
         write_image(path, paint)
     segmenter = load(tiny_bundle, threads=2, calls=2)
-    under_way, most, lock, predict = 0, 0, threading.Lock(), segmenter.predict
+    under_way, most, lock, label = 0, 0, threading.Lock(), segmenter.label
     first = threading.Barrier(2, timeout=300)  # two at a time there are
     numbers = itertools.count()
 
-    def watched(image: np.ndarray) -> np.ndarray:
+    def watched(images: np.ndarray, *, with_confidence: bool) -> Labelled:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -172,12 +173,12 @@ def test_only_so_many_calls_at_a_time(tiny_bundle: Path, paint: np.ndarray, tmp_
         if number < 2:  # later pairs could wait for photos that are only submitted after them
             first.wait()
         time.sleep(0.005)  # in which a third would come
-        labels = predict(image)
+        labels = label(images, with_confidence=with_confidence)
         with lock:
             under_way -= 1
         return labels
 
-    segmenter.predict = watched
+    segmenter.label = watched
     assert len(list(segmenter.stream(paths))) == 12
     assert most == 2
 

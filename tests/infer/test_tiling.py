@@ -94,7 +94,7 @@ sizes = st.tuples(st.integers(1, 420), st.integers(1, 420))
 def test_away_from_borders_tiles_are_the_whole(size: tuple[int, int], tile: int) -> None:
     image, network = noise(*size), Convolutions()
     whole = torch.from_numpy(network(image[None]))
-    labels = np.concatenate(list(label_rows(network, rows_of(image), size, tile)))
+    labels = np.concatenate([rows for rows, _ in label_rows(network, rows_of(image), size, tile)])
     full = upsample(whole, STRIDE, size)[0]  # (K, H, W)
     best, second = full.topk(2, dim=0).values
     far = [far_from_borders(side, tile, REACH + STRIDE) for side in size]  # and its neighbours
@@ -117,7 +117,7 @@ def test_that_network_tells_tiles_from_the_whole_at_their_borders() -> None:
 def test_strips_have_the_labels_of_all_rows_at_once(size: tuple[int, int]) -> None:
     image, network = noise(*size), Convolutions()
     logits = TiledRuntime(network, 128)(image[None])[0]
-    labels = np.concatenate(list(label_rows(network, rows_of(image), size, 128)))
+    labels = np.concatenate([rows for rows, _ in label_rows(network, rows_of(image), size, 128)])
     assert np.array_equal(labels, logits_to_labels(logits, STRIDE, size))
 
 
@@ -145,7 +145,9 @@ def test_between_two_tiles_the_change_is_smooth() -> None:
 def test_several_calls_at_a_time_change_nothing() -> None:
     image, network = noise(300, 500), Convolutions()
     one, three = (
-        np.concatenate(list(label_rows(network, rows_of(image), (300, 500), 128, calls)))
+        np.concatenate(
+            [rows for rows, _ in label_rows(network, rows_of(image), (300, 500), 128, calls)]
+        )
         for calls in (1, 3)
     )
     assert np.array_equal(one, three)

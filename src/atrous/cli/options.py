@@ -42,14 +42,21 @@ class ModelOptions:
     crf: str | None = None
     """Refine labels by a dense CRF with these parameters: deeplab, kazuto or kraehenbuehl."""
 
-    def load(self, model: str, calls: int = 1, tile: int | None = None) -> "Segmenter":
+    def load(
+        self,
+        model: str,
+        calls: int = 1,
+        tile: int | None = None,
+        *,
+        with_confidence: bool = False,
+    ) -> "Segmenter":
         """Open a model by its name or path; fetch it first if it is a published one."""
         from atrous.infer.runtime_selection import default_runtime
         from atrous.infer.segmenter import load
 
         path = resolved(model)
         options = asdict(self) | {"runtime": self.runtime or default_runtime(path)}
-        return load(path, calls=calls, tile=tile, **options)
+        return load(path, calls=calls, tile=tile, with_confidence=with_confidence, **options)
 
 
 MODEL_DEFAULTS = ModelOptions()

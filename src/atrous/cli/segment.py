@@ -12,11 +12,13 @@ from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from atrous.cli.options import MODEL_DEFAULTS, Count, Json, ModelOptions
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
 from atrous.infer.batch import Saved, find_inputs, segment_images
+from atrous.infer.outputs import STANDARD, Kind
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.video.frames import Video
 from atrous.taxonomy import Taxonomy
@@ -53,12 +55,29 @@ class InputOptions:
 _INPUT_DEFAULTS = InputOptions()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Which files are written."""
+
+    write: tuple[Kind, ...] = STANDARD
+    """Files to write of each photo: labels, overlay and json by default; confidence (as grey, 255:
+    certain), polygons (GeoJSON), rle (a COCO JSON), cutouts and masks (a PNG for each class). Of a
+    raster all but the last three."""
+    tolerance: Annotated[float, Parameter(validator=Number(gte=0))] = 0
+    """Simplify the polygons by about this many pixels; by default they follow each pixel."""
+
+
+_OUTPUT_DEFAULTS = OutputOptions()
+
+
 def segment(
     *paths: Annotated[str, Parameter(required=True)],
     model: str = "camvid",
     out: Path = Path(),
     model_options: ModelOptions = MODEL_DEFAULTS,
     input_options: InputOptions = _INPUT_DEFAULTS,
+    output_options: OutputOptions = _OUTPUT_DEFAULTS,
     json_output: Json = False,
 ) -> int:
     """Label photos: write NAME.labels.png, NAME.overlay.jpg and NAME.json of each.
@@ -72,20 +91,36 @@ def segment(
         out: Folder for the files; by default the current one.
         model_options: How the model is run.
         input_options: How images and videos are read.
+        output_options: Which files are written.
         json_output: Print one JSON document instead of tables.
 
     Returns:
         The exit code: 2 where a photo could not be read, 0 otherwise.
     """
     inputs, options = find_inputs(paths, out, say), input_options
+    write, tolerance = output_options.write, output_options.tolerance
+    if inputs.videos and write != STANDARD:
+        raise InputError("--write: videos have labels, overlay and json; leave it out for them")
+    if tolerance and "polygons" not in write:
+        raise InputError("--tolerance simplifies polygons; add --write polygons")
     is_large = inputs.rasters or inputs.videos or options.bands or options.value_range
     calls = PHOTOS_AT_A_TIME if is_large else min(len(inputs.photos), PHOTOS_AT_A_TIME)
-    segmenter = model_options.load(model, calls, options.tile)
+    segmenter = model_options.load(
+        model, calls, options.tile, with_confidence="confidence" in write
+    )
     reading, line = segmenter.reading([*inputs.images], options.bands, options.value_range)
     if line:
         say(line)
     results = chain(
-        segment_images(segmenter, inputs, reading, track=track, notify=say),
+        segment_images(
+            segmenter,
+            inputs,
+            reading,
+            write=write,
+            tolerance=tolerance,
+            track=track,
+            notify=say,
+        ),
         _segment_videos(segmenter, inputs.videos, options.frames),
     )
     if json_output:
@@ -195,7 +230,9 @@ def _table(source: Path | str, result: "AnyResult", files: Sequence[Path], block
         lines.append(f"  {'others':<{name_width}}  {percent_share(rest):>7}")
     if line := result.line():
         lines.append(f"  {line}")
-    lines.append("wrote  " + "  ".join(str(file) for file in files))
+    # One name for all the classes' pictures of a kind.
+    names = (f"{f.parent}/" if f.parent.suffix in (".masks", ".cutouts") else str(f) for f in files)
+    lines.append("wrote  " + "  ".join(dict.fromkeys(names)))
     return "\n".join(lines)
 
 

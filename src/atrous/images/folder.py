@@ -9,7 +9,11 @@ from atrous.progress import Notify
 from atrous.text import some
 
 _SUFFIXES = photos.IMAGE_SUFFIXES + photos.UNREAD_SUFFIXES
-_OWN_ENDINGS = (".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png")
+_OWN_ENDINGS = (
+    *(".labels.png", ".labels.tif", ".overlay.jpg", ".overlay.png"),
+    *(".confidence.png", ".confidence.tif"),
+)
+_OWN_FOLDERS = (".masks", ".cutouts")
 
 
 def images_in(folder: Path, notify: Notify) -> list[Path]:
@@ -22,7 +26,9 @@ def images_in(folder: Path, notify: Notify) -> list[Path]:
     files = [
         path
         for path in sorted(folder / name for name in walk(folder))
-        if path.suffix.lower() in _SUFFIXES and not path.name.endswith(_OWN_ENDINGS)
+        if path.suffix.lower() in _SUFFIXES
+        and not path.name.endswith(_OWN_ENDINGS)
+        and not path.parent.name.endswith(_OWN_FOLDERS)
     ]
     unread = [path for path in files if path.suffix.lower() in photos.UNREAD_SUFFIXES]
     heif = [] if photos.can_read_heif() else [path for path in files if _is_heif(path)]

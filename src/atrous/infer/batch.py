@@ -4,7 +4,7 @@ inputs = find_inputs(["holiday", "field.tif"], Path("out"))
 for source, result, files in segment_images(segmenter, inputs, segmenter.reading(...)[0]): ...
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,10 +15,11 @@ from atrous.images import photos as photo_files
 from atrous.images.bands import Bands
 from atrous.images.folder import images_in
 from atrous.images.pixels import is_raster
+from atrous.infer.outputs import STANDARD, Kind
 from atrous.infer.result import Segmentation
 from atrous.infer.segmenter import Outcome, Segmenter
 from atrous.infer.video.frames import is_video
-from atrous.progress import Notify, Track, unheard, untracked
+from atrous.progress import Notify, Progress, Track, unheard, untracked
 
 if TYPE_CHECKING:
     from atrous.infer.raster.segment import RasterSegmentation
@@ -105,6 +106,8 @@ def segment_images(
     inputs: Inputs,
     bands: Bands | None = None,
     *,
+    write: Sequence[Kind] = STANDARD,
+    tolerance: float = 0,
     track: Track = untracked,
     notify: Notify = unheard,
 ) -> Iterator[Saved]:
@@ -115,48 +118,67 @@ def segment_images(
         inputs: the images, and where their files go; videos are left out.
         bands: result of `Segmenter.reading`, by default of these images; if it names bands or
             values, all images are read as rasters.
+        write: which files, as of `Segmentation.save`; rasters have those of `segment_raster`.
+        tolerance: by which polygons are simplified, in pixels.
         track: shows the progress of photos, and of the tiles of each raster.
         notify: called with a line about a photo whose labels are doubtful.
     """
     bands = bands or segmenter.reading([*inputs.images])[0]
+    photos, rasters = inputs.photos, inputs.rasters
     if bands.are_given:
-        yield from _segment_rasters(segmenter, inputs.images, bands, track)
-    else:
-        yield from _segment_photos(segmenter, inputs.photos, bands, track, notify)
-        yield from _segment_rasters(segmenter, inputs.rasters, bands, track)
+        photos, rasters = {}, inputs.images
+
+    def save(path: Path, result: Segmentation) -> list[Path]:
+        return result.save(photos[path].parent, photos[path].name, write, tolerance)
+
+    def save_raster(path: Path, progress: Progress) -> tuple["RasterSegmentation", list[Path]]:
+        from atrous.infer.raster.segment import segment_raster  # photos need not load it
+
+        return segment_raster(
+            segmenter,
+            path,
+            rasters[path],
+            bands=bands,
+            write=write,
+            tolerance=tolerance,
+            progress=progress,
+        )
+
+    yield from _segment_photos(segmenter, photos, bands, save, track, notify)
+    yield from _segment_rasters(rasters, save_raster, track)
 
 
 def _segment_photos(
     segmenter: Segmenter,
-    targets: Mapping[Path, Path],
+    photos: Collection[Path],
     bands: Bands,
+    save: Callable[[Path, Segmentation], list[Path]],
     track: Track,
     notify: Notify,
 ) -> Iterator[Saved]:
-    def save(outcome: Outcome) -> Saved:
+    def finish(outcome: Outcome) -> Saved:
         path, result = outcome
-        if isinstance(result, InputError):
-            return Saved(path, result, [])
-        return Saved(path, result, result.save(targets[path].parent, targets[path].name))
+        return Saved(path, result, [] if isinstance(result, InputError) else save(path, result))
 
+    if not photos:
+        return
     with track("photos") as progress:
-        for done, saved in enumerate(segmenter.map(save, targets, bands), start=1):
-            progress(done, len(targets))
+        for done, saved in enumerate(segmenter.map(finish, photos, bands), start=1):
+            progress(done, len(photos))
             if not isinstance(saved.result, InputError):
                 _notify_doubts(Path(saved.source), notify)
             yield saved
 
 
 def _segment_rasters(
-    segmenter: Segmenter, targets: Mapping[Path, Path], bands: Bands, track: Track
+    rasters: Iterable[Path],
+    save: "Callable[[Path, Progress], tuple[RasterSegmentation, list[Path]]]",
+    track: Track,
 ) -> Iterator[Saved]:
-    from atrous.infer.raster.segment import segment_raster  # photos need not load it
-
-    for path, target in targets.items():
+    for path in rasters:
         try:
             with track("tiles") as progress:
-                done = segment_raster(segmenter, path, target, bands=bands, progress=progress)
-            saved = Saved(path, *done)
+                saved = Saved(path, *save(path, progress))
         except InputError as error:
             saved = Saved(path, error, [])
         yield saved

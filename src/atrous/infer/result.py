@@ -1,5 +1,6 @@
 """Results: classes of one photo, raster or video, as numbers and as files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -11,9 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.draw import class_counts, fractions, overlay
+from atrous.errors import InputError
 from atrous.files import replacing, write_json
 from atrous.images.label_maps import write_label
 from atrous.images.photos import encoded
+from atrous.infer.outputs import (
+    STANDARD,
+    Kind,
+    check_kinds,
+    confidence_bytes,
+    write_cutouts,
+    write_geojson,
+    write_masks,
+    write_rle,
+)
 from atrous.taxonomy import Taxonomy
 
 _MAX_JPEG_SIDE = 65_500
@@ -62,6 +74,8 @@ class Segmentation(Result):
     """(H, W, 3) sRGB, upright."""
     labels: NDArray[np.uint8] | NDArray[np.uint16]
     """(H, W) train ids."""
+    confidence: NDArray[np.float32] | None = None
+    """(H, W) probability of each label, 0 to 1, where it was asked for."""
     source: Path | None = None
     """The file, where there is one."""
     time: Fraction | None = None
@@ -86,27 +100,60 @@ class Segmentation(Result):
         source = None if self.source is None else str(self.source)
         return {"image": source, "size": list(self.size), **super().to_dict()}
 
-    def save(self, folder: Path | str = ".", stem: str | None = None) -> list[Path]:
-        """Write STEM.labels.png (value = train id), STEM.overlay.jpg and STEM.json.
+    def save(
+        self,
+        folder: Path | str = ".",
+        stem: str | None = None,
+        write: Sequence[Kind] = STANDARD,
+        tolerance: float = 0,
+    ) -> list[Path]:
+        """Write STEM.labels.png (value = train id), STEM.overlay.jpg, STEM.json, or other files.
 
         An overlay that is too long for a JPEG becomes a PNG.
 
         Args:
             folder: made if it is not there.
             stem: by default that of the photo's file.
+            write: which files; docs/outputs.md describes each. "polygons" needs the extra polygons,
+                "rle" the extra data, "confidence" a result of `load(..., with_confidence=True)`.
+            tolerance: by which polygons are simplified, in pixels; 0: not at all.
 
         Returns:
-            The files written, in the order above.
+            The files written, in the order of `write`.
         """
+        check_kinds(write)
         stem = stem or (self.source.stem if self.source else "image")
-        picture = self.overlay()
-        suffix = "jpg" if max(picture.size) <= _MAX_JPEG_SIDE else "png"
-        ends = ("labels.png", f"overlay.{suffix}", "json")
-        paths = [Path(folder) / f"{stem}.{end}" for end in ends]
-        write_label(paths[0], self.labels, self.taxonomy, flush=False)
-        write_picture(paths[1], picture, flush=False)
-        write_json(paths[2], self.to_dict(), flush=False)
-        return paths
+        return [path for kind in write for path in self._write(kind, Path(folder), stem, tolerance)]
+
+    def _write(self, kind: Kind, folder: Path, stem: str, tolerance: float) -> list[Path]:
+        labels, taxonomy, path = self.labels, self.taxonomy, folder / f"{stem}.{kind}"
+        if kind == "masks":
+            return write_masks(path, labels, taxonomy)
+        if kind == "cutouts":
+            return write_cutouts(path, labels, taxonomy, self.image)
+        if kind == "labels":
+            path = folder / f"{stem}.labels.png"
+            write_label(path, labels, taxonomy, flush=False)
+        elif kind == "overlay":
+            picture = self.overlay()
+            suffix = "jpg" if max(picture.size) <= _MAX_JPEG_SIDE else "png"
+            path = folder / f"{stem}.overlay.{suffix}"
+            write_picture(path, picture, flush=False)
+        elif kind == "confidence":
+            if self.confidence is None:
+                raise InputError("confidence: not computed; load the model with_confidence=True")
+            path = folder / f"{stem}.confidence.png"
+            picture = Image.fromarray(confidence_bytes(self.confidence, labels))
+            write_picture(path, picture, flush=False)
+        elif kind == "polygons":
+            path = folder / f"{stem}.polygons.geojson"
+            write_geojson(path, labels, taxonomy, tolerance, flush=False)
+        elif kind == "rle":
+            path = folder / f"{stem}.rle.json"
+            write_rle(path, labels, taxonomy, self.source.name if self.source else stem)
+        else:
+            write_json(path, self.to_dict(), flush=False)
+        return [path]
 
 
 def write_picture(path: Path, picture: Image.Image, *, flush: bool = True) -> None:

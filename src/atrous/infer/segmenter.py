@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
@@ -67,9 +68,16 @@ Finish = Callable[[_Image, Segmentation | InputError], T]
 class Segmenter:
     """Photos to Segmentations, with one runtime."""
 
-    def __init__(self, runtime: Runtime, calls: int = 1, crf: Crf | None = None):
-        """Take a runtime that was opened for `calls` concurrent calls; `crf` refines the labels."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        calls: int = 1,
+        crf: Crf | None = None,
+        with_confidence: bool = False,
+    ):
+        """Take a runtime that was opened for `calls` concurrent calls; the rest is as in `load`."""
         self.runtime = runtime
+        self.with_confidence = with_confidence
         self.calls = calls
         self.crf = crf
         self._threads = max(1, runtime.threads // calls)  # of one call
@@ -248,13 +256,14 @@ class Segmenter:
         def complete(labelled: tuple[_Image, Labelled | InputError, float]) -> T:
             image, result, seconds = labelled
             if not isinstance(result, InputError):
-                return finish(image, self._segmentation(image, result[0], seconds))
+                return finish(image, self._segmentation(image, result, seconds))
             if result is not image.pixels:  # an error of the network does not name the photo
                 result = InputError(f"{image.source or 'image'}: {result}")
             return finish(image, result)
 
+        label = partial(self.label, with_confidence=self.with_confidence)
         stream = label_stream(
-            items, read, lambda image: image.pixels, self.label, self.batch_size, threads
+            items, read, lambda image: image.pixels, label, self.batch_size, threads
         )
         with closing(stream), ThreadPoolExecutor(threads) as savers:
             yield from in_order(savers, complete, stream, ahead=self.batch_size((1, 1)))
@@ -268,17 +277,21 @@ class Segmenter:
             raise image.pixels
         with self._free_calls, about(image.source or "image"):
             start = perf_counter()
-            labels = self.predict(image.pixels)
+            labels, sure = self.label(image.pixels[None], with_confidence=self.with_confidence)
             seconds = perf_counter() - start
-        return self._segmentation(image, labels, seconds)
+        return self._segmentation(image, (labels[0], None if sure is None else sure[0]), seconds)
 
-    def _segmentation(self, image: _Image, labels: Labels, seconds: float) -> Segmentation:
+    def _segmentation(self, image: _Image, labelled: Labelled, seconds: float) -> Segmentation:
         assert not isinstance(image.pixels, InputError)
+        labels, confidence = labelled
         if image.has_data is not None:
             labels[~image.has_data] = IGNORE_INDEX
+            if confidence is not None:
+                confidence[~image.has_data] = 0
         return Segmentation(
             image=shown(image.pixels),
             labels=labels,
+            confidence=confidence if self.with_confidence else None,
             taxonomy=self.metadata.taxonomy,
             seconds=seconds,
             model=self.description,
@@ -296,6 +309,7 @@ def load(
     flip: bool = False,
     scales: Sequence[float] = (),
     crf: str | Crf | None = None,
+    with_confidence: bool = False,
 ) -> Segmenter:
     """Load a model: a shipped name, a bundle file, or a run folder (which needs the train extra).
 
@@ -311,6 +325,7 @@ def load(
         scales: average over these factors of each image's size.
         crf: published parameters of a dense CRF that refines the labels ("deeplab", "kazuto",
             "kraehenbuehl"), or your own.
+        with_confidence: results hold the probability of each pixel's label.
     """
     refinement = crf_named(crf) if isinstance(crf, str) else crf
     threads = usable_cores() if threads is None else threads
@@ -318,7 +333,8 @@ def load(
     opened = open_runtime(resolve(model), threads, runtime, calls)
     if flip or scales:
         opened = AugmentedRuntime(opened, flip, scales)
-    return Segmenter(opened if tile == 0 else TiledRuntime(opened, tile), calls, refinement)
+    opened = opened if tile == 0 else TiledRuntime(opened, tile)
+    return Segmenter(opened, calls, refinement, with_confidence)
 
 
 def _checked(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

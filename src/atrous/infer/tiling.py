@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.infer.ordered_map import in_order
 from atrous.infer.runtimes.base import Labelled, Runtime
-from atrous.infer.upsample import Labels, logits_to_labels
+from atrous.infer.upsample import Labels, logits_to_labels, logits_to_labels_confidence
 from atrous.progress import Progress, silent
 
 TILE = 1024
@@ -98,8 +98,12 @@ def label_rows(
     tile: int = TILE,
     calls: int = 1,
     progress: Progress = silent,
-) -> Iterator[Labels]:
+    *,
+    with_confidence: bool = False,
+) -> Iterator[tuple[Labels, NDArray[np.float32] | None]]:
     """Yield the labels (n, W) of an image, some rows at a time, from the top; as `blend`.
+
+    Their probabilities (n, W) come with them, if asked for.
 
     The labels of a row of logits depend on the row below it, so the row is held until that one is
     there: strips have the labels of the whole.
@@ -107,6 +111,7 @@ def label_rows(
     stride = runtime.metadata.stride
     held: NDArray[np.float32] | None = None  # (K, 2, w): the row that waits, and the one above
     labels: Labels = np.empty((0, size[1]), np.uint8)
+    sure: NDArray[np.float32] | None = None
     for band in blend(runtime, read, size, tile, calls, progress):
         for start in range(0, band.shape[1], _STRIP):
             strip = band[:, start : start + _STRIP]  # (K, n, w)
@@ -114,10 +119,15 @@ def label_rows(
             if held is not None:
                 above, strip = held.shape[1] - 1, np.concatenate([held, strip], axis=1)
             whole = strip.shape[1] * stride, size[1]
-            labels = logits_to_labels(strip, stride, whole, runtime.threads)
-            yield labels[above * stride : -stride]
+            if with_confidence:
+                labels, sure = logits_to_labels_confidence(strip, stride, whole, runtime.threads)
+            else:
+                labels = logits_to_labels(strip, stride, whole, runtime.threads)
+            done = slice(above * stride, -stride)
+            yield labels[done], None if sure is None else sure[done]
             held = strip[:, -2:].copy()
-    yield labels[-stride:][: (size[0] - 1) % stride + 1]
+    rest = slice(-stride, (size[0] - 1) % stride + 1 - stride or None)
+    yield labels[rest], None if sure is None else sure[rest]
 
 
 def blend(

@@ -6,27 +6,44 @@ data, with a palette that every viewer shows.
 
 import errno
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.draw import class_counts, fractions, overlay
-from atrous.errors import InputError
+from atrous.errors import InputError, about
 from atrous.files import replacing, write_json
 from atrous.images.bands import Bands
 from atrous.images.photos import MAX_PIXELS, shown, without_warnings
 from atrous.images.rasters import RasterRows, opened_raster, reduced_size
+from atrous.infer.outputs import (
+    STANDARD,
+    Kind,
+    check_kinds,
+    confidence_bytes,
+    write_geojson,
+)
 from atrous.infer.result import Result, write_picture
 from atrous.infer.runtimes.base import Runtime
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.tiling import TiledRuntime, label_rows
+from atrous.infer.upsample import Labels
 from atrous.progress import Progress, silent
 from atrous.taxonomy import IGNORE_INDEX, Taxonomy
+
+_ENDINGS: dict[Kind, str] = {
+    "labels": ".labels.tif",
+    "overlay": ".overlay.jpg",
+    "json": ".json",
+    "confidence": ".confidence.tif",
+    "polygons": ".polygons.geojson",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +89,8 @@ def segment_raster(
     target: Path,
     *,
     bands: Bands | None = None,
+    write: Sequence[Kind] = STANDARD,
+    tolerance: float = 0,
     progress: Progress = silent,
 ) -> tuple[RasterSegmentation, list[Path]]:
     """Label `path` and write TARGET.labels.tif, TARGET.overlay.jpg (reduced) and TARGET.json.
@@ -81,28 +100,32 @@ def segment_raster(
         path: any file that GDAL reads.
         target: path of the files without their endings.
         bands: result of `Segmenter.reading`, by default of this file.
+        write: which files, also "confidence" (.confidence.tif) and "polygons"
+            (.polygons.geojson, in the raster's coordinates if it has some, otherwise in pixels).
+        tolerance: by which polygons are simplified, in pixels.
         progress: called with the number of tiles that are done.
 
     Returns:
-        The numbers, and the files in the order above.
+        The numbers, and the files in the order of `write`.
     """
-    endings = (".labels.tif", ".overlay.jpg", ".json")
-    files = [target.with_name(target.name + ending) for ending in endings]
+    with about(path):
+        check_kinds(write, " of a raster", tuple(_ENDINGS))
+    files = {kind: target.with_name(target.name + _ENDINGS[kind]) for kind in write}
     if segmenter.crf is not None:
         raise InputError(f"{path}: a raster, and a CRF takes photos as a whole; leave --crf out")
     start, taxonomy = time.perf_counter(), segmenter.metadata.taxonomy
     with opened_raster(path) as source:
         rows = RasterRows(source, path, bands or segmenter.reading([path])[0])
-        runtime, tile = _untiled(segmenter, source.shape, path)
-        with replacing(files[0]) as temporary:
-            with _labels_file(temporary, source, taxonomy) as labels:
-                strips = label_rows(
-                    runtime, rows.read, source.shape, tile, segmenter.calls, progress
-                )
-                counts = _write(labels, strips, rows, taxonomy.num_classes)
-            size = reduced_size(source.shape)
-            small_labels, small_image = _reduced_labels(temporary, size), shown(rows.reduced(size))
-            write_picture(files[1], overlay(small_image, small_labels, taxonomy))
+        with _whole(files.get("labels"), target) as labels_path:
+            confidence = files.get("confidence")
+            counts = _label(segmenter, path, source, rows, labels_path, confidence, progress)
+            if "overlay" in files:
+                size = reduced_size(source.shape)
+                small_labels = _reduced_labels(labels_path, size)
+                small_image = shown(rows.reduced(size))
+                write_picture(files["overlay"], overlay(small_image, small_labels, taxonomy))
+            if "polygons" in files:
+                _write_polygons(files["polygons"], labels_path, taxonomy, tolerance)
     result = RasterSegmentation(
         size=source.shape,
         counts=counts,
@@ -113,8 +136,50 @@ def segment_raster(
         model=segmenter.description,
         source=path,
     )
-    write_json(files[2], result.to_dict())
-    return result, files
+    if "json" in files:
+        write_json(files["json"], result.to_dict())
+    return result, [*files.values()]
+
+
+@contextmanager
+def _whole(path: Path | None, target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which is moved there; None: it is removed."""
+    if path is not None:
+        with replacing(path) as temporary:
+            yield temporary
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        yield Path(folder) / "scratch.tif"
+
+
+def _label(
+    segmenter: Segmenter,
+    path: Path,
+    source: Any,
+    rows: RasterRows,
+    labels_path: Path,
+    confidence_path: Path | None,
+    progress: Progress,
+) -> NDArray[np.int64]:
+    """Write labels, and perhaps their probabilities; return the pixels of each class, (K,)."""
+    taxonomy = segmenter.metadata.taxonomy
+    runtime, tile = _untiled(segmenter, source.shape, path)
+    with ExitStack() as stack:
+        files = [stack.enter_context(_grey_file(labels_path, source, IGNORE_INDEX, taxonomy))]
+        if confidence_path is not None:
+            temporary = stack.enter_context(replacing(confidence_path))
+            files.append(stack.enter_context(_grey_file(temporary, source, 0)))
+        strips = label_rows(
+            runtime,
+            rows.read,
+            source.shape,
+            tile,
+            segmenter.calls,
+            progress,
+            with_confidence=len(files) > 1,
+        )
+        return _write(files, strips, rows, taxonomy.num_classes)
 
 
 def _untiled(segmenter: Segmenter, size: tuple[int, int], path: Path) -> tuple[Runtime, int]:
@@ -127,29 +192,37 @@ def _untiled(segmenter: Segmenter, size: tuple[int, int], path: Path) -> tuple[R
 
 
 def _write(
-    file: Any, strips: Iterator[NDArray[Any]], rows: RasterRows, num_classes: int
+    files: Sequence[Any],
+    strips: Iterator[tuple[Labels, NDArray[np.float32] | None]],
+    rows: RasterRows,
+    num_classes: int,
 ) -> NDArray[np.int64]:
-    """Write the labels, where there are data; return the pixels of each class, (K,)."""
+    """Write labels, and perhaps their probabilities; return the pixels of each class, (K,)."""
     from rasterio.windows import Window
 
     counts, top = np.zeros(num_classes, np.int64), 0
-    for labels in strips:  # (n, W)
+    for labels, sure in strips:  # (n, W)
         labels[~rows.take_mask(len(labels))] = IGNORE_INDEX
         if len(labels):
             counts += class_counts(labels, num_classes)
-            file.write(labels, 1, window=Window(0, top, file.width, len(labels)))
+            window = Window(0, top, labels.shape[1], len(labels))
+            values = [labels] if sure is None else [labels, confidence_bytes(sure, labels)]
+            for file, strip in zip(files, values, strict=True):
+                file.write(strip, 1, window=window)
         top += len(labels)
     return counts
 
 
 @contextmanager
-def _labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
-    """Yield a GeoTIFF to write labels to, with the coordinates of `source`."""
+def _grey_file(
+    path: Path, source: Any, nodata: int, taxonomy: Taxonomy | None = None
+) -> Iterator[Any]:
+    """Yield a GeoTIFF of bytes to write to, with the coordinates of `source`, perhaps colours."""
     import rasterio
 
     points, points_crs = source.gcps  # images without a projection have some
     with without_warnings():  # a raster without coordinates causes one
-        labels = rasterio.open(
+        file = rasterio.open(
             path,
             "w",
             driver="GTiff",
@@ -157,7 +230,7 @@ def _labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
             width=source.width,
             count=1,
             dtype="uint8",
-            nodata=IGNORE_INDEX,
+            nodata=nodata,
             crs=source.crs or points_crs,
             transform=source.transform,
             gcps=points or None,
@@ -168,10 +241,24 @@ def _labels_file(path: Path, source: Any, taxonomy: Taxonomy) -> Iterator[Any]:
             compress="deflate",
             bigtiff="if_safer",
         )
-    with _writable(), labels:
-        colors = enumerate(taxonomy.palette().tolist())
-        labels.write_colormap(1, {i: tuple(color) for i, color in colors})
-        yield labels
+    with _writable(), file:
+        if taxonomy is not None:
+            colors = enumerate(taxonomy.palette().tolist())
+            file.write_colormap(1, {i: tuple(color) for i, color in colors})
+        yield file
+
+
+def _write_polygons(path: Path, labels_path: Path, taxonomy: Taxonomy, tolerance: float) -> None:
+    import rasterio
+
+    with _writable():
+        with without_warnings():
+            file = rasterio.open(labels_path)
+        with file:
+            transform = None if file.transform.is_identity else file.transform
+            crs = None if transform is None else file.crs
+            labels = file.read(1)  # whole, a byte each pixel; its outlines may take more
+    write_geojson(path, labels, taxonomy, tolerance, transform, crs)
 
 
 def _reduced_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""Label maps as files that annotation tools read."""

@@ -8,6 +8,7 @@ one.
 import codecs
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,3 +161,26 @@ def replacing(path: Path | str, *, flush: bool = True) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `out`; rename it so if the block ends well, else remove it.
+
+    `out` must be empty if it exists.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; remove it, or give another --out")
+    out = out.resolve()
+    part = out.with_name(f"{out.name}.part")
+    try:
+        part.mkdir(parents=True)
+    except FileExistsError:
+        raise InputError(f"{part}: left by a command that was cut off; remove it") from None
+    try:
+        yield part
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # there is none after the rename

@@ -26,6 +26,13 @@ data.command(
 )
 
 
+data.command(
+    "atrous.cli.data_export:data_export",
+    name="export",
+    help="Write labels in the format of an annotation tool, or of another program.",
+)
+
+
 @data.command(name="list")
 def list_(*, json_output: Json = False) -> None:
     """List the data sets that atrous reads as they were published.

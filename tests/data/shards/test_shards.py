@@ -394,5 +394,5 @@ def test_a_killed_packing_leaves_no_dataset(shapes: Path, tmp_path: Path) -> Non
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["out.part"]
-    with pytest.raises(InputError, match=r"out\.part: left by a packing that was cut off"):
+    with pytest.raises(InputError, match=r"out\.part: left by a command that was cut off"):
         packed(shapes, tmp_path / "out")

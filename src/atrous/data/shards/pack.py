@@ -6,7 +6,6 @@ same shards, byte for byte. The folder is written as NAME.part, and renamed when
 
 import io
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from atrous.data.schema import Description, Labels, SplitFiles, to_toml
 from atrous.data.shards.read import MAX_MEMBER_BYTES, Shards, check_key, member_stem
 from atrous.data.split import Split
 from atrous.errors import InputError
-from atrous.files import replacing
+from atrous.files import new_folder, replacing
 from atrous.images.photos import IMAGE_SUFFIXES
 from atrous.progress import Progress, silent
 from atrous.taxonomy import Taxonomy
@@ -63,27 +62,14 @@ def pack(
         progress: called after each sample.
     """
     chosen = {name: _packable(dataset, name) for name in splits}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; remove it, or give another --out")
-    out = out.resolve()
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.mkdir(parents=True)
-    except FileExistsError:
-        raise InputError(f"{part}: left by a packing that was cut off; remove it") from None
     total, done, packed = sum(map(len, chosen.values())), count(1), []
-    try:
+    with new_folder(out) as part:
         for name, split in chosen.items():
             samples = _samples(split, dataset.taxonomy, lambda: progress(next(done), total))
             shards = _write_shards(samples, part, name, shard_bytes)
             packed.append(Packed(name, len(split), shards, split.missing))
         with replacing(part / "dataset.toml") as path:
             path.write_text(to_toml(_description(dataset, splits)), "utf-8")
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # there is none after the rename
     return packed
 
 

@@ -315,6 +315,7 @@ CALLS = (
         for name in (
             *("segment", "evaluate", "compare", "train", "export", "convert", "models", "bench"),
             *("data", "data doctor", "data list", "data shapes", "data pack", "data fetch"),
+            "data export",
         )
     ),
     Call("unknown_command", "segmnt photo.png", process=True),
@@ -328,6 +329,11 @@ CALLS = (
         f"{SEGMENT} --flip --scales 1 1.5 --tile 128",
         (bundle, photos),
         by_network=True,
+    ),
+    Call(
+        "segment_write",
+        f"{SEGMENT} --write polygons rle confidence masks cutouts",
+        (bundle, photos),
     ),
     Call("segment_crf", f"{SEGMENT} --crf kazuto --json", (bundle, photos)),
     Call("segment_raster", "segment field.tif --model paint.onnx --tile 128", (bundle, rasters)),
@@ -420,6 +426,13 @@ CALLS = (
     Call("data_shapes", "data shapes shapes --train 2 --val 1"),
     Call("data_list", "data list", process=True),
     Call("data_list_json", "data list --json"),
+    Call("data_export", "data export shapes --format yolo --out out", (shapes,)),
+    Call(
+        "data_export_model",
+        "data export in --format coco --out out --model paint.onnx --tolerance 1",
+        (bundle, photo_folder),
+    ),
+    Call("data_export_no_labels", "data export in --format cvat --out out", (photo_folder,)),
     Call("data_pack", "data pack shapes --out shards", (shapes,)),
     Call("data_pack_no_split", "data pack shapes --out shards --split tset", (shapes,)),
     Call("data_fetch", "data fetch mine.toml --root root --yes --mirror SERVER", (fetchable,)),

@@ -426,7 +426,11 @@ CALLS = (
     Call("data_shapes", "data shapes shapes --train 2 --val 1"),
     Call("data_list", "data list", process=True),
     Call("data_list_json", "data list --json"),
-    Call("data_export", "data export shapes --format yolo --out out", (shapes,)),
+    Call(
+        "data_export",
+        "data export shapes --split val --format yolo --out out --tolerance 3",
+        (shapes,),
+    ),
     Call(
         "data_export_model",
         "data export in --format coco --out out --model paint.onnx --tolerance 1",

@@ -60,7 +60,7 @@ _INPUT_DEFAULTS = InputOptions()
 class OutputOptions:
     """Which files are written."""
 
-    write: tuple[Kind, ...] = STANDARD
+    write: Annotated[tuple[Kind, ...], Parameter(show_default=False)] = STANDARD
     """Files to write of each photo: labels, overlay and json by default; confidence (as grey, 255:
     certain), polygons (GeoJSON), rle (a COCO JSON), cutouts and masks (a PNG for each class). Of a
     raster all but the last three."""
@@ -80,7 +80,7 @@ def segment(
     output_options: OutputOptions = _OUTPUT_DEFAULTS,
     json_output: Json = False,
 ) -> int:
-    """Label photos: write NAME.labels.png, NAME.overlay.jpg and NAME.json of each.
+    """Label photos: write NAME.labels.png, NAME.overlay.jpg and NAME.json of each, or others.
 
     A video, a camera or a stream gives NAME.overlay.mp4, NAME.labels.mkv and NAME.json.
 

@@ -327,7 +327,11 @@ def _steps(segmenter: Segmenter, image: NDArray[np.uint8]) -> dict[str, float]:
         network: dict[str, Callable[[], object]] = {
             "network": lambda: segmenter.runtime(image[None]),
             "upsample and argmax": lambda: logits_to_labels(
-                logits, segmenter.metadata.stride, image.shape[:2], segmenter.runtime.threads
+                logits,
+                segmenter.metadata.stride,
+                image.shape[:2],
+                segmenter.runtime.threads,
+                aligned=segmenter.metadata.aligned,
             ),
         }
         if segmenter.batch_size((1, 1)) > 1:  # on a GPU, which makes the labels as well

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "BundleMetadata", "Precision"]
 
-FORMAT = 1
-"""Version of the metadata; a reader refuses a higher number than its own."""
+FORMAT = 2
+"""Version of the metadata that is read; a reader refuses a higher number than its own. A bundle of
+`aligned` cells has 2, since version 1 would misread it; all others have 1."""
 
 Precision = Literal["fp32", "int8"]
 
@@ -42,6 +43,8 @@ class BundleMetadata:
     task: str = "semantic"
     stride: Annotated[int, msgspec.Meta(ge=1)]
     """Image pixels per logit, in both directions."""
+    aligned: bool = False
+    """The logits' cells lie on the pixels 0, stride, 2 stride, ... (docs/conventions.md)."""
     precision: Precision
     bands: tuple[int, ...] = ()
     """Bands of a TIFF, from 1, one for each channel; none: colours."""
@@ -77,7 +80,9 @@ class BundleMetadata:
     def to_properties(self) -> dict[str, str]:
         """Return the metadata properties of the .onnx file."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
-        values |= {"taxonomy": self.taxonomy.to_dict(), "format": FORMAT}
+        values |= {"taxonomy": self.taxonomy.to_dict(), "format": FORMAT if self.aligned else 1}
+        if not self.aligned:
+            del values["aligned"]
         return {_PREFIX + name: json.dumps(value) for name, value in values.items()}
 
     @classmethod
@@ -103,12 +108,13 @@ class BundleMetadata:
         return convert(values, cls, f"{name}: metadata", _FIX)
 
     @classmethod
-    def from_run(cls, run: "Run", *, stride: int) -> "BundleMetadata":
+    def from_run(cls, run: "Run", *, stride: int, aligned: bool = False) -> "BundleMetadata":
         """Describe the fp32 model of a run."""
         reading = Bands(tuple(run.data.bands or ()), run.data.range or None)
         return cls(
             taxonomy=run.taxonomy,
             stride=stride,
+            aligned=aligned,
             precision="fp32",
             model="{name} on {backbone}, output stride {output_stride}".format_map(run.model),
             licence=run.data.licence,

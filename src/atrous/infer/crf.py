@@ -72,6 +72,8 @@ def crf_labels(
     image: NDArray[np.uint8],
     crf: Crf,
     threads: int | None = None,
+    *,
+    aligned: bool = False,
 ) -> tuple[Labels, NDArray[np.float32]]:
     """Return the refined labels (H, W) of an image and their probabilities (H, W).
 
@@ -81,6 +83,7 @@ def crf_labels(
         image: (H, W, C); of more than three channels the first three count.
         crf: the parameters.
         threads: by default as many as this process may run on.
+        aligned: the logits' cells lie on pixels.
     """
     size = image.shape[0], image.shape[1]
     needed = size[0] * size[1] * (24 * len(logits) + 500)  # docs/crf.md has the measurements
@@ -89,7 +92,8 @@ def crf_labels(
             f"{size[1]}x{size[0]} pixels of {len(logits)} classes take {needed / 2**30:.1f} GiB "
             f"with --crf, over the allowed {_MAX_BYTES / 2**30:g}; make the image smaller"
         )
-    beliefs = dense_crf(upsample_logits(logits, stride, size), image, crf, threads)
+    full = upsample_logits(logits, stride, size, aligned=aligned)
+    beliefs = dense_crf(full, image, crf, threads)
     labels = beliefs.argmax(0).astype(np.uint8 if len(logits) <= 256 else np.uint16)
     return labels, beliefs.max(0)
 

@@ -143,9 +143,9 @@ class Segmenter:
             )
         if self.crf is None:
             return self.runtime.label(images, self._threads, with_confidence=with_confidence)
-        stride = self.metadata.stride
+        stride, aligned = self.metadata.stride, self.metadata.aligned
         pairs = [
-            crf_labels(logits, stride, image, self.crf, self._threads)
+            crf_labels(logits, stride, image, self.crf, self._threads, aligned=aligned)
             for logits, image in zip(self.runtime(images), images, strict=True)
         ]
         return stacked([labels for labels, _ in pairs]), stacked([sure for _, sure in pairs])

@@ -108,7 +108,7 @@ def label_rows(
     The labels of a row of logits depend on the row below it, so the row is held until that one is
     there: strips have the labels of the whole.
     """
-    stride = runtime.metadata.stride
+    stride, aligned = runtime.metadata.stride, runtime.metadata.aligned
     held: NDArray[np.float32] | None = None  # (K, 2, w): the row that waits, and the one above
     labels: Labels = np.empty((0, size[1]), np.uint8)
     sure: NDArray[np.float32] | None = None
@@ -119,10 +119,13 @@ def label_rows(
             if held is not None:
                 above, strip = held.shape[1] - 1, np.concatenate([held, strip], axis=1)
             whole = strip.shape[1] * stride, size[1]
+            threads = runtime.threads
             if with_confidence:
-                labels, sure = logits_to_labels_confidence(strip, stride, whole, runtime.threads)
+                labels, sure = logits_to_labels_confidence(
+                    strip, stride, whole, threads, aligned=aligned
+                )
             else:
-                labels = logits_to_labels(strip, stride, whole, runtime.threads)
+                labels = logits_to_labels(strip, stride, whole, threads, aligned=aligned)
             done = slice(above * stride, -stride)
             yield labels[done], None if sure is None else sure[done]
             held = strip[:, -2:].copy()

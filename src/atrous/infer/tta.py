@@ -48,12 +48,14 @@ class AugmentedRuntime(Runtime):
         sizes = [_scaled(image.shape[:2], scale) for scale in self._scales]
         stride = self.metadata.stride
         cells = -(-image.shape[0] // stride), -(-image.shape[1] // stride)  # (h, w)
+        # An image is resized between pixel areas: the first cell's centre in strides from its edge.
+        center = 0.5 / stride if self.metadata.aligned else 0.5
         total: NDArray[np.float32] | float = 0.0
         for height, width in sizes:
             steps = height / image.shape[0], width / image.shape[1]
             scaled = image if steps == (1, 1) else resized(image, (height, width))
             for probabilities in self._probabilities(scaled):  # (K, h', w')
-                total = total + interpolate(probabilities, steps, cells)
+                total = total + interpolate(probabilities, steps, cells, center)
         mean = np.asarray(total, np.float32) / (len(sizes) * (1 + self._flip))
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
 
@@ -64,7 +66,8 @@ class AugmentedRuntime(Runtime):
         # A network pads at the right: only a width that needs no padding keeps its cells in place
         # when it is mirrored.
         width = image.shape[1]
-        padded = np.pad(image, ((0, 0), (0, -width % _GRID), (0, 0)), mode="edge")
+        missing = (int(self.metadata.aligned) - width) % _GRID
+        padded = np.pad(image, ((0, 0), (0, missing), (0, 0)), mode="edge")
         pair = self._runtime(np.stack([padded, padded[:, ::-1]]))  # (2, K, h, w')
         cells = -(-width // self.metadata.stride)
         return [_softmax(pair[0])[..., :cells], _softmax(pair[1])[..., ::-1][..., :cells]]

@@ -46,28 +46,40 @@ def upsample_argmax_confidence(
 
 
 def logits_to_labels(
-    logits: NDArray[np.float32], stride: int, size: tuple[int, int], threads: int | None = None
+    logits: NDArray[np.float32],
+    stride: int,
+    size: tuple[int, int],
+    threads: int | None = None,
+    *,
+    aligned: bool = False,
 ) -> Labels:
     """Return the labels (H, W) of an image of `size` from a network's `logits` (K, h, w).
 
     The network padded the image at the right and at the bottom: the labels are `stride` times the
-    logits' size, cropped (docs/conventions.md).
+    logits' size, cropped (docs/conventions.md, which has `aligned`, too).
     """
-    return upsample(logits, _full(logits, stride), size, threads)[0]
+    return upsample(logits, _full(logits, stride), size, threads, aligned=aligned)[0]
 
 
 def logits_to_labels_confidence(
-    logits: NDArray[np.float32], stride: int, size: tuple[int, int], threads: int | None = None
+    logits: NDArray[np.float32],
+    stride: int,
+    size: tuple[int, int],
+    threads: int | None = None,
+    *,
+    aligned: bool = False,
 ) -> tuple[Labels, NDArray[np.float32]]:
     """Return the labels of `logits_to_labels` and the largest value of each pixel's softmax."""
-    return upsample(logits, _full(logits, stride), size, threads, with_confidence=True)
+    full = _full(logits, stride)
+    return upsample(logits, full, size, threads, aligned=aligned, with_confidence=True)
 
 
 def upsample_logits(
-    logits: NDArray[np.float32], stride: int, size: tuple[int, int]
+    logits: NDArray[np.float32], stride: int, size: tuple[int, int], *, aligned: bool = False
 ) -> NDArray[np.float32]:
     """Return the logits (K, H, W) whose argmax `logits_to_labels` finds, to rounding."""
-    return interpolate(logits, (np.float32(1 / stride), np.float32(1 / stride)), size)
+    scale = np.float32(1 / stride)
+    return interpolate(logits, (scale, scale), size, 0.0 if aligned else 0.5)
 
 
 def _full(logits: NDArray[np.float32], stride: int) -> tuple[int, int]:

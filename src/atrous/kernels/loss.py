@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.kernels import Struct, call, fields, in_threads
-from atrous.kernels.upsample import half_pixel
+from atrous.kernels.upsample import neighbors
 
 BAND_ROWS = 16
 """Rows of logits in a band."""
@@ -40,6 +40,7 @@ def sum_losses(
     factors: Sequence[Floats],  # own, every, dice_own, dice_every: (K,) each
     threads: int,
     *,
+    aligned: bool = False,
     kept: NDArray[np.bool_] | None = None,  # (B, H, W)
     losses: Floats | None = None,  # (B, H, W)
     gradient: Floats | None = None,  # (B, h, w, K)
@@ -47,7 +48,7 @@ def sum_losses(
 ) -> NDArray[np.float64]:
     """Go over all pixels, fill `losses`, `gradient` and `seams` where given, and return the sums.
 
-    `seams` gets each band's part of the gradient in the row of logits after it.
+    Cells that are `aligned` lie on pixels. `seams` gets each band's part of the gradient in the row of logits after it.
 
     Returns:
         (1 + 2 K,): the loss; each class's sum of probabilities over the labelled pixels; and over
@@ -56,8 +57,9 @@ def sum_losses(
     _, height, width, classes = logits.shape
     padded = -(-classes // _LANES) * _LANES
     scale = np.float32(1 / stride)
-    top, _, down = half_pixel(target.shape[1], scale, height)
-    left, _, across = half_pixel(target.shape[2], scale, width)
+    center = 0.0 if aligned else 0.5
+    top, _, down = neighbors(target.shape[1], scale, height, center)
+    left, _, across = neighbors(target.shape[2], scale, width, center)
     tables = [np.pad(factor, (0, padded - classes)) for factor in factors]
     starts = range(0, height, BAND_ROWS)
     edges = np.searchsorted(top, [*starts, height]).tolist()

@@ -41,6 +41,7 @@ def upsample(
     size: tuple[int, int],
     threads: int | None = None,
     *,
+    aligned: bool = False,
     with_confidence: bool = False,
 ) -> tuple[Labels, NDArray[np.float32]]:
     """Upsample `logits` to `full` and return labels and confidence of the upper left part.
@@ -50,6 +51,8 @@ def upsample(
         full: (height, width), at any ratio to (h, w), up or down.
         size: (H, W), at most `full`.
         threads: by default as many as this process may run on.
+        aligned: logits lie on the pixels 0, s, 2 s, ... of `full`, which is s times as large; those
+            after the last equal it.
         with_confidence: compute the second result, too.
 
     Returns:
@@ -61,11 +64,11 @@ def upsample(
     if min(size) < 1 or size[0] > full[0] or size[1] > full[1]:
         raise ValueError(f"size is {size}; its sides must be over 0, and within {full}")
     if not is_available("upsample"):
-        return upsample_reference(logits, full, size)
+        return upsample_reference(logits, full, size, aligned=aligned)
     logits = np.require(logits, np.float32, ["C", "ALIGNED"])
     labels = _empty(len(logits), size)
     confidence = np.empty(size if with_confidence else (0, 0), np.float32)
-    job = _job(logits, full, labels)
+    job = _job(logits, full, labels, 0.0 if aligned else 0.5)
     if with_confidence:
         job.confidence = confidence
         # The sum of the classes left out is less than K * exp(-negligible) = 1e-6 of the winner.
@@ -78,12 +81,17 @@ def upsample(
 
 
 def upsample_reference(
-    logits: NDArray[np.float32], full: tuple[int, int], size: tuple[int, int]
+    logits: NDArray[np.float32],
+    full: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    aligned: bool = False,
 ) -> tuple[Labels, NDArray[np.float32]]:
     """Do what `upsample` does with confidence, interpolating all classes, some rows at a time."""
     labels, confidence = _empty(len(logits), size), np.empty(size, np.float32)
-    top, bottom, down = _neighbors(logits.shape[1], full[0])  # (height,) each
-    left, right, across = _neighbors(logits.shape[2], full[1])
+    center = 0.0 if aligned else 0.5
+    top, bottom, down = _neighbors(logits.shape[1], full[0], center)  # (height,) each
+    left, right, across = _neighbors(logits.shape[2], full[1], center)
     left, right, across = left[: size[1]], right[: size[1]], across[: size[1]]
     step = max(1, _STRIP_VALUES // (len(logits) * size[1]))
     for start in range(0, size[0], step):
@@ -101,25 +109,26 @@ def interpolate(
     values: NDArray[np.float32],  # (K, h, w)
     scales: tuple[float | np.float32, float | np.float32],
     size: tuple[int, int],
+    center: float = 0.5,
 ) -> NDArray[np.float32]:
-    """Interpolate at the centres of (H, W) pixels that are `scales` cells of `values` apart."""
+    """Interpolate at (H, W) pixels that are `scales` cells of `values` apart, as `neighbors`."""
     for axis, (scale, count) in enumerate(zip(scales, size, strict=True), start=1):
-        before, after, share = half_pixel(count, scale, values.shape[axis])
+        before, after, share = neighbors(count, scale, values.shape[axis], center)
         first, second = values.take(before, axis), values.take(after, axis)
         values = first + (second - first) * share.reshape(-1, *[1] * (2 - axis))
     return values
 
 
-def half_pixel(
-    count: int, scale: float | np.float32, length: int
+def neighbors(
+    count: int, scale: float | np.float32, length: int, center: float = 0.5
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return the cells around the centre of each of `count` pixels: before, after, after's share.
+    """Return the cells around each of `count` pixels: before, after, after's share.
 
-    The rule of `align_corners=False`: pixel i lies at (i + 0.5) * scale - 0.5 of `length` cells,
-    computed in the precision of `scale`.
+    Pixel i lies at (i + center) * scale - center of `length` cells, computed in the precision of
+    `scale`. A center of 0.5 is the rule of `align_corners=False`; with 0, cells lie on pixels.
     """
     precision = np.result_type(scale)
-    places = np.maximum((np.arange(count, dtype=precision) + 0.5) * scale - 0.5, 0)
+    places = np.maximum((np.arange(count, dtype=precision) + center) * scale - center, 0)
     before = np.minimum(places.astype(np.int32), length - 1)
     share = np.clip(places - before.astype(precision), 0, 1)
     return before, np.minimum(before + 1, length - 1), share.astype(np.float32)
@@ -127,10 +136,10 @@ def half_pixel(
 
 @lru_cache(maxsize=64)
 def _neighbors(
-    length: int, target: int
+    length: int, target: int, center: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return `half_pixel` of `length` cells that are upsampled to `target` pixels."""
-    return half_pixel(target, np.float32(length) / np.float32(target), length)
+    """Return `neighbors` of `length` cells that are upsampled to `target` pixels."""
+    return neighbors(target, np.float32(length) / np.float32(target), length, center)
 
 
 def _mix(
@@ -151,13 +160,13 @@ class _Job(Struct):
     )
 
 
-def _job(logits: NDArray[np.float32], full: tuple[int, int], labels: Labels) -> _Job:
+def _job(logits: NDArray[np.float32], full: tuple[int, int], labels: Labels, center: float) -> _Job:
     classes, height, width = logits.shape
     job = _Job(logits=logits, labels=labels, classes=classes, height=height, width=width)
     job.columns, job.label_bytes = labels.shape[1], labels.itemsize
-    job.top, job.down, strips = _row_plan(height, full[0], labels.shape[0])
+    job.top, job.down, strips = _row_plan(height, full[0], labels.shape[0], center)
     job.strips, job.num_strips = strips, len(strips) - 1
-    job.left, job.across, cells = _column_plan(width, full[1], labels.shape[1])
+    job.left, job.across, cells = _column_plan(width, full[1], labels.shape[1], center)
     if full[0] * full[1] >= 4 * height * width:  # else looking for candidates does not pay
         job.cells = cells
     return job
@@ -165,10 +174,10 @@ def _job(logits: NDArray[np.float32], full: tuple[int, int], labels: Labels) -> 
 
 @lru_cache(maxsize=64)
 def _row_plan(
-    length: int, target: int, wanted: int
+    length: int, target: int, wanted: int, center: float
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
     """Return `top` and `down` of a Job, and its strips: the rows between the same logits."""
-    before, _, share = _neighbors(length, target)
+    before, _, share = _neighbors(length, target, center)
     before = before[:wanted]
     strips = np.append(np.flatnonzero(np.diff(before, prepend=-1)), wanted)
     return before, share, strips.astype(np.int32)
@@ -176,13 +185,13 @@ def _row_plan(
 
 @lru_cache(maxsize=64)
 def _column_plan(
-    length: int, target: int, wanted: int
+    length: int, target: int, wanted: int, center: float
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
     """Return `left`, `across` and `cells` of a Job.
 
     Pixels beyond the last cell's centre belong to the last cell, whose corners they mix.
     """
-    before, _, share = _neighbors(length, target)
+    before, _, share = _neighbors(length, target, center)
     before = before[:wanted]
     num_cells = max(1, length - 1)
     cells = np.searchsorted(np.minimum(before, num_cells - 1), np.arange(num_cells + 1))

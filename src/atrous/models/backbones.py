@@ -11,7 +11,8 @@ last stage, whatever its stride under dilation. Departures from timm:
   image so. Exported graphs stay free of shapes.
 
 `catalogue.VARIANTS` are timm's networks as other projects built them, for the weights of these
-projects: parameters keep timm's names; padding and the places of strides differ.
+projects: parameters keep timm's names; padding and the places of strides differ. So do those of
+`tensorflow`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,9 +28,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.errors import InputError
-from atrous.models.catalogue import OUTPUT_STRIDES, VARIANTS, check_is_known, timm_name
+from atrous.models.catalogue import (
+    OUTPUT_STRIDES,
+    VARIANTS,
+    check_is_known,
+    tensorflow_width,
+    timm_name,
+)
 from atrous.models.convolution import DepthwiseConv, StaticSameConv, is_depthwise
 from atrous.models.normalization import swap_norms
+from atrous.models.tensorflow import TensorFlowMobileNetV2
 
 __all__ = ["Backbone"]
 
@@ -55,7 +63,14 @@ class Backbone(nn.Module):
         """Build the network up to the level `deepest`: 8, 16 or 32."""
         super().__init__()
         self.name, self.output_stride = config.name, config.output_stride
-        self.network = timm_features(timm_name(config.name), config.output_stride, deepest)
+        width = tensorflow_width(config.name)
+        self.aligned = width is not None
+        """Cells lie on pixels, where in other networks they cover squares of them."""
+        self.network: nn.Module = (
+            timm_features(timm_name(config.name), config.output_stride, deepest)
+            if width is None
+            else TensorFlowMobileNetV2(width, config.output_stride, deepest)
+        )
         info: Any = self.network.feature_info
         first = info.reduction()[0]
         levels = [first * 2**i for i in range(len(info.reduction()))]
@@ -65,6 +80,8 @@ class Backbone(nn.Module):
             )
         self.levels = tuple(levels)
         self.channels = dict(zip(levels, info.channels(), strict=True))
+        if isinstance(self.network, TensorFlowMobileNetV2):
+            self.channels[4] = self.network.expanded_channels
         if config.multi_grid is not None:
             self._dilate(config.multi_grid)
         swap_convolutions(self.network)
@@ -75,7 +92,7 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the features of each level, (B, C, H/s, W/s) with s = min(level, output stride).
 
-        H and W must be multiples of the output stride.
+        H and W must be multiples of the output stride, and one more where cells are `aligned`.
         """
         return dict(zip(self.levels, self.network(image), strict=True))
 

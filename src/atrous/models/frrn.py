@@ -39,6 +39,7 @@ class Pixels(Backbone):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.name, self.output_stride = _NO_BACKBONE.name, _NO_BACKBONE.output_stride
+        self.aligned = False
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # (B, 3, H, W)
         """Return the image."""

@@ -187,17 +187,20 @@ class AuxiliaryHead(nn.Sequential):
 
 
 def pad_image(
-    image: Tensor, output_stride: int, *, training: bool
+    image: Tensor, output_stride: int, *, training: bool, aligned: bool = False
 ) -> Tensor:  # (B, 3, H, W) -> (B, 3, H', W')
     """Pad with zeros at the right and at the bottom to the next multiple of the output stride.
 
-    All other strides of a network divide it. A single image of one cell is made two cells wide in
+    All other strides of a network divide it. Where cells are `aligned`, lie on pixels, it is one
+    pixel more, so that the last one lies on the last pixel. A single image of one cell is made two cells wide in
     training: with one value per channel, the batch normalisation of the backbone's last stage
     cannot train.
     """
     height, width = image.shape[-2:]
-    right, bottom = -width % output_stride, -height % output_stride
-    if training and image.shape[0] == 1 and max(height, width) <= output_stride:
+    more = int(aligned)
+    right, bottom = (more - width) % output_stride, (more - height) % output_stride
+    one_cell = 1 if aligned else output_stride
+    if training and image.shape[0] == 1 and max(height, width) <= one_cell:
         right += output_stride
     return F.pad(image, (0, right, 0, bottom))
 
@@ -286,9 +289,16 @@ def _shares(length: int, parts: int, like: Tensor) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def upsample(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:  # (B, K, h, w)
+def upsample(
+    logits: Tensor, stride: int, size: tuple[int, int], *, aligned: bool = False
+) -> Tensor:  # (B, K, h, w) -> (B, K, *size)
     """Enlarge `logits` by exactly `stride`, then crop to `size`, the image's (H, W).
 
     Cell (0, 0) covers the pixels [0, stride): a network pads at the right and at the bottom.
+    `aligned` cells lie on the pixels 0, stride, 2 stride, ...; pixels after the last equal it.
     """
-    return resize(logits, stride)[..., : size[0], : size[1]]
+    if not aligned:
+        return resize(logits, stride)[..., : size[0], : size[1]]
+    between = [(cells - 1) * stride + 1 for cells in logits.shape[-2:]]
+    full = resize_to(logits, between, align_corners=True)
+    return F.pad(full, (0, stride - 1) * 2, mode="replicate")[..., : size[0], : size[1]]

@@ -57,6 +57,9 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.stride = stride
+        self.aligned = backbone.aligned
+        """Cells lie on the pixels 0, stride, 2 stride, ..., where in other networks they cover
+        [0, stride), ...; images are padded to a multiple of the output stride and one more."""
         self.auxiliary_levels: tuple[int, ...] = ()
         self.fusion: Fusion | None = None
 
@@ -76,7 +79,7 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> Output:  # (B, 3, H, W), normalised, any size
         """Return the logits at the network's stride."""
-        padded = pad_image(image, self.backbone.output_stride, training=self.training)
+        padded = self._padded(image)
         features = self.backbone(padded)
         decoded = self.decode(features)  # (B, C, h, w)
         if self.fusion is not None:
@@ -113,8 +116,11 @@ class Network(nn.Module):
         self.auxiliary_levels += (level,)
 
     def _decoded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C, ceil(H / s), ceil(W / s))
-        padded = pad_image(image, self.backbone.output_stride, training=self.training)
-        return self.decode(self.backbone(padded))
+        return self.decode(self.backbone(self._padded(image)))
+
+    def _padded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 3, H', W')
+        stride = self.backbone.output_stride
+        return pad_image(image, stride, training=self.training, aligned=self.aligned)
 
 
 def _auxiliary_name(level: int) -> str:

@@ -20,6 +20,7 @@ class PhotoNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.stride = cast(int, network.stride)
+        self.aligned = bool(getattr(network, "aligned", False))
         self.channels = len(mean)
         spread = torch.tensor(std).reshape(-1, 1, 1)
         centre = torch.tensor(mean).reshape(-1, 1, 1)

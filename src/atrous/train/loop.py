@@ -215,7 +215,8 @@ def _views(training: Training, crops: Crops, out: Path, track: Track) -> Teacher
     teachers = training.teachers
     if not teachers or not training.recipe.teacher_views:
         return None
-    views = TeacherViews(out, crops, teachers.digests, keys_digest(crops.samples), training.stride)
+    keys, grid = keys_digest(crops.samples), (training.stride, training.aligned)
+    views = TeacherViews(out, crops, teachers.digests, keys, *grid)
     if training.step < training.schedule.num_steps:
         views.compute(teachers, training.accelerator, track)
     training.teachers = None  # they have done their work, and their memory is wanted

@@ -58,7 +58,7 @@ class Teachers:
         self.flip, self.scales = recipe.teacher_flip, recipe.teacher_scales or (1.0,)
         self.temperature, bf16 = recipe.teacher_temperature, recipe.precision == "bf16"
         self.autocast = torch.autocast(device.type, torch.bfloat16, bf16 and device.type != "cuda")
-        self.networks: list[tuple[nn.Module, int]] = []  # each with its stride
+        self.networks: list[tuple[nn.Module, int, bool]] = []  # each with its stride and `aligned`
         self.digests: list[str] = []
         for folder in recipe.teacher:
             if not has_run(folder):
@@ -84,16 +84,17 @@ class Teachers:
                 )
             photo = photo.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
             network = Bf16(photo) if bf16 and device.type == "cuda" else photo
-            self.networks.append((network.eval(), photo.stride))
+            self.networks.append((network.eval(), photo.stride, photo.aligned))
             self.digests.append(sha256(weights_file(Path(folder)).read_bytes()).hexdigest())
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, stride: int) -> Tensor:
+    def __call__(self, images: Tensor, stride: int, *, aligned: bool = False) -> Tensor:
         """Return the mean probabilities of images.
 
         Args:
             images: (B, H, W, C) uint8.
             stride: of the student's logits.
+            aligned: their cells lie on pixels.
 
         Returns:
             (B, K, ceil(H / stride), ceil(W / stride)) float32.
@@ -105,19 +106,27 @@ class Teachers:
         for scale in self.scales:
             size = [max(1, round(height * scale)), max(1, round(width * scale))]
             scaled = planes if scale == 1 else transforms.resize(planes, size, antialias=True)
-            for network, own in self.networks:
-                steps = size[0] / height * stride / own, size[1] / width * stride / own
-                total = total + _sampled(self._probabilities(network, own, scaled), steps, cells)
+            for network, own, is_aligned in self.networks:
+                # from an image's edge to the first cell's centre
+                edge, own_edge = 0.5 if aligned else stride / 2, 0.5 if is_aligned else own / 2
+                axes = [
+                    (factor * stride / own, (factor * edge - own_edge) / own)
+                    for factor in (size[0] / height, size[1] / width)
+                ]
+                seen = self._probabilities(network, own, scaled, aligned=is_aligned)
+                total = total + _sampled(seen, axes, cells)
         return total / (len(self.scales) * len(self.networks))
 
-    def _probabilities(self, network: nn.Module, stride: int, planes: Tensor) -> Tensor:
+    def _probabilities(
+        self, network: nn.Module, stride: int, planes: Tensor, *, aligned: bool
+    ) -> Tensor:
         """Return the probabilities (B, K, h, w) of images (B, C, H, W), mirrored ones included."""
         if not self.flip:
             return self._softmax(network, planes)
         # A network pads at the right: only a width that needs no padding keeps its cells in place
         # when it is mirrored.
         width = planes.shape[3]
-        padded = F.pad(planes, (0, -width % _GRID, 0, 0), mode="replicate")
+        padded = F.pad(planes, (0, (int(aligned) - width) % _GRID, 0, 0), mode="replicate")
         mirrored = self._softmax(network, padded.flip(3)).flip(3)
         mean = (self._softmax(network, padded) + mirrored) / 2
         return mean[..., : -(-width // stride)]
@@ -173,26 +182,26 @@ def _centers(lines: Tensor, stride: int) -> Tensor:
     return padded[:, 0, stride // 2 :: stride].bool()
 
 
-def _sampled(values: Tensor, steps: tuple[float, float], cells: tuple[int, int]) -> Tensor:
+def _sampled(values: Tensor, axes: Sequence[tuple[float, float]], cells: tuple[int, int]) -> Tensor:
     """Sample (B, K, h, w) bilinearly, in float32, by two matrix products: (B, K, *cells).
 
     Args:
-        values: on a grid that begins where the new one begins.
-        steps: cells of `values` to one of the new grid.
+        values: on the grid of a teacher.
+        axes: cells of `values` to one of the new grid, and where in them its first one lies.
         cells: of the new grid.
     """
-    if steps == (1, 1) and values.shape[2:] == cells:
+    if all(axis == (1, 0) for axis in axes) and values.shape[2:] == cells:
         return values
     rows, columns = (
-        _weights(count, step, have, values.device)
-        for count, step, have in zip(cells, steps, values.shape[2:], strict=True)
+        _weights(count, *axis, have, values.device)
+        for count, axis, have in zip(cells, axes, values.shape[2:], strict=True)
     )
     return rows @ values @ columns.T
 
 
 @lru_cache  # so that nothing is copied to the device in a step
-def _weights(count: int, step: float, have: int, device: torch.device) -> Tensor:
+def _weights(count: int, step: float, first: float, have: int, device: torch.device) -> Tensor:
     """Return the weight of each of `have` cells in each of `count`, (count, have)."""
-    center = ((torch.arange(count, dtype=torch.float64) + 0.5) * step - 0.5).clamp(0, have - 1)
+    center = (torch.arange(count, dtype=torch.float64) * step + first).clamp(0, have - 1)
     distance = (center[:, None] - torch.arange(have)).abs()
     return (1 - distance).clamp(min=0).to(device, torch.float32)

@@ -44,6 +44,7 @@ class TeacherViews:
         digests: Sequence[str],
         keys: str,
         stride: int,
+        aligned: bool = False,
     ) -> None:
         """Name the folder, which is made by `compute`.
 
@@ -53,11 +54,13 @@ class TeacherViews:
             digests: of the teachers' weights.
             keys: digest of the samples' keys.
             stride: of the student's logits.
+            aligned: their cells lie on pixels.
         """
-        self.crops, self.recipe, self.stride = crops, crops.recipe, stride
+        self.crops, self.recipe = crops, crops.recipe
+        self.stride, self.aligned = stride, aligned
         options = {name: getattr(self.recipe, name) for name in _FIELDS}
         odds = list(crops.rarity) if self.recipe.rare_crops else []
-        content = json.dumps([options, list(digests), keys, stride, odds])
+        content = json.dumps([options, list(digests), keys, stride, odds, *[True] * aligned])
         name = sha256(content.encode()).hexdigest()[:16]
         self.folder = out / "teacher_views" / name
 
@@ -80,7 +83,10 @@ class TeacherViews:
                 read = in_order(readers, views, missing, ahead=cores)
                 for done, (index, images) in enumerate(zip(missing, read, strict=True), 1):
                     parts = torch.split(images, self.recipe.batch_size)
-                    outputs = [teachers(p.to(accelerator.device), self.stride).cpu() for p in parts]
+                    outputs = [
+                        teachers(p.to(accelerator.device), self.stride, aligned=self.aligned).cpu()
+                        for p in parts
+                    ]
                     self._write(index, torch.cat(outputs).numpy())
                     progress(done, len(missing))
         accelerator.wait_for_everyone()

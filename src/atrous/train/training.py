@@ -68,6 +68,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         network, self.left_over = start_network(recipe, num_classes, colors, network, fresh=fresh)
         self.stride = int(network.stride)  # type: ignore[arg-type]
+        self.aligned = bool(getattr(network, "aligned", False))
         self.auxiliary_strides: tuple[int, ...] = tuple(network.auxiliary_strides)  # type: ignore[arg-type]
         if recipe.sync_batchnorm and accelerator.num_processes > 1:
             synchronize_norms(network, accelerator.device)
@@ -212,11 +213,12 @@ class Training:
         if kept is not None:
             taught = unpacked(kept)
         elif self.teachers is not None:
-            taught = self.teachers(image, self.stride)
+            taught = self.teachers(image, self.stride, aligned=self.aligned)
         output = self.forward(self.photo.normalize(image, self.dtype))
-        loss = upsampled_loss(output.logits, target, self.stride, self.balanced)
+        aligned = self.aligned
+        loss = upsampled_loss(output.logits, target, self.stride, self.balanced, aligned=aligned)
         for logits, stride in zip(output.auxiliary, self.auxiliary_strides, strict=True):
-            auxiliary = upsampled_loss(logits, target, stride, self.recipe)
+            auxiliary = upsampled_loss(logits, target, stride, self.recipe, aligned=aligned)
             loss = loss + self.recipe.auxiliary_weight * auxiliary
         if taught is not None:
             temperature, shown = self.recipe.teacher_temperature, inside(image, self.stride)

@@ -31,7 +31,7 @@ def validate(
     photo.eval()
     indices = range(len(split)) if indices is None else indices
     mine = indices[accelerator.process_index :: accelerator.num_processes]
-    network = TorchNetwork(photo, photo.stride, accelerator.device)
+    network = TorchNetwork(photo, photo.stride, accelerator.device, aligned=photo.aligned)
     confusion = Confusion(num_classes)
     images = predict_batches(network.label, network.batch_size, split, mine)
     count(images, Tally(confusion), len(mine))

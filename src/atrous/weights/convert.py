@@ -14,8 +14,14 @@ from atrous.models.create import create_model, options_of
 from atrous.models.network import Network
 from atrous.run import ImportReport, Normalization, Run, RunData, check_free, save_weights
 from atrous.taxonomy import Taxonomy
-from atrous.weights.importers.checkpoint import Checkpoint, file_of, options_beside, read_checkpoint
-from atrous.weights.importers.layouts import Found, find_network
+from atrous.weights.importers.checkpoint import (
+    Checkpoint,
+    file_of,
+    is_graph,
+    options_beside,
+    read_checkpoint,
+)
+from atrous.weights.importers.layouts import TENSORFLOW, Found, find_network
 from atrous.weights.importers.places import Match, load_strictly
 
 __all__ = ["Imported", "import_weights", "write_run"]
@@ -50,13 +56,15 @@ def import_weights(
     An error names every tensor that has no place, gets nothing or has another shape.
 
     Args:
-        path: a .pth, .pt, .ckpt or .safetensors file, or a folder of save_pretrained.
-        layout: one of `LAYOUTS`; by default the one whose marks the file has.
+        path: a .pth, .pt, .ckpt, .safetensors or .tflite file, or a folder of save_pretrained.
+        layout: one of `LAYOUTS`, or `TENSORFLOW`; by default the one whose marks the file has.
         output_stride: that of the training, if not the project's default.
         backbone: timm's name of it, where several have the same tensors: a "tf_" network pads
             otherwise than its namesake, which no weight shows.
     """
     path = file_of(Path(path))
+    if layout == TENSORFLOW or is_graph(path):
+        return _import_graph(path, layout, output_stride, backbone)
     checkpoint = read_checkpoint(path)
     beside = options_beside(path)
     try:
@@ -81,6 +89,39 @@ def import_weights(
             taken=_taken(checkpoint, found),
             left_over=(*dropped, *found.left_over),
             others=checkpoint.others,
+            threshold=match.threshold if match.num_classes == 1 else None,
+        ),
+    )
+
+
+def _import_graph(
+    path: Path, layout: str | None, output_stride: int | None, backbone: str | None
+) -> Imported:
+    """As `import_weights`, of a TFLite file."""
+    from atrous.weights.importers import tensorflow
+
+    if layout not in (None, TENSORFLOW):
+        raise InputError(f"--layout {layout}: {path} is a TFLite file, which is of {TENSORFLOW}")
+    if output_stride or backbone:
+        raise InputError(f"{path}: a graph, which says output stride and backbone; leave them out")
+    try:
+        match = tensorflow.match(path)
+        with torch.device("meta"):
+            network = create_model(match.config, match.num_classes)
+        load_strictly(network, match, match.config.name)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: {reason}") from None
+    return Imported(
+        layout=TENSORFLOW,
+        config=match.config,
+        num_classes=match.num_classes,
+        network=network.eval(),
+        normalization=Normalization(mean=match.mean, std=match.std),
+        report=ImportReport(
+            taken="all constants of the graph",
+            left_over=(),
+            others=(),
             threshold=match.threshold if match.num_classes == 1 else None,
         ),
     )

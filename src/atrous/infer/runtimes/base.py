@@ -47,7 +47,12 @@ class Runtime(Protocol):
             with_confidence: return the probability of each label, too.
         """
         return label_logits(
-            self(images), self.metadata.stride, images, threads, with_confidence=with_confidence
+            self(images),
+            self.metadata.stride,
+            images,
+            threads,
+            aligned=self.metadata.aligned,
+            with_confidence=with_confidence,
         )
 
     def batch_size(self, size: tuple[int, int]) -> int:
@@ -64,13 +69,15 @@ def label_logits(
     images: NDArray[np.uint8],  # (B, H, W, C)
     threads: int | None = None,
     *,
+    aligned: bool = False,
     with_confidence: bool = False,
 ) -> Labelled:
     """Return the labels of `images` from their logits, on the CPU."""
-    size = images.shape[1], images.shape[2]
+    rest = stride, (images.shape[1], images.shape[2]), threads
     if not with_confidence:
-        return stacked([logits_to_labels(each, stride, size, threads) for each in logits]), None
-    pairs = [logits_to_labels_confidence(each, stride, size, threads) for each in logits]
+        labels = [logits_to_labels(each, *rest, aligned=aligned) for each in logits]
+        return stacked(labels), None
+    pairs = [logits_to_labels_confidence(each, *rest, aligned=aligned) for each in logits]
     return stacked([labels for labels, _ in pairs]), stacked([sure for _, sure in pairs])
 
 

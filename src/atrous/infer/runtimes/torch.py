@@ -60,7 +60,9 @@ class TorchRuntime(Runtime):
         self.precision = "bf16" if mode.bf16 else "fp32"
         self.threads = threads or usable_cores()
         torch.set_num_threads(max(1, self.threads // calls))  # of each thread that calls
-        self.metadata = BundleMetadata.from_run(run.run, stride=run.network.stride)
+        self.metadata = BundleMetadata.from_run(
+            run.run, stride=run.network.stride, aligned=run.network.aligned
+        )
         self.network = run.network.to(mode.device).to(memory_format=torch.channels_last)
         forward: torch.nn.Module = self.network
         on_cuda = mode.device == "cuda"
@@ -74,6 +76,7 @@ class TorchRuntime(Runtime):
             forward,
             self.network.stride,
             torch.device(mode.device),
+            aligned=self.network.aligned,
             autocast=mode.bf16 and not on_cuda,
             graphs=on_cuda and not mode.compiled,
         )

@@ -43,6 +43,7 @@ class TorchNetwork:
         stride: int,
         device: "device",
         *,
+        aligned: bool = False,
         autocast: bool = False,
         graphs: bool = False,
     ):
@@ -52,10 +53,12 @@ class TorchNetwork:
             forward: uint8 (B, H, W, C) to logits, float32 (B, K, h, w).
             stride: of the logits.
             device: where images are moved to.
+            aligned: their cells lie on pixels (docs/conventions.md).
             autocast: compute in bfloat16 by autocast.
             graphs: capture CUDA graphs.
         """
         self._forward, self._stride, self._device = forward, stride, device
+        self._aligned = aligned
         self._autocast = autocast
         self._on_cuda = device.type == "cuda"
         self._labels_here = is_usable(device.type)
@@ -105,7 +108,12 @@ class TorchNetwork:
         if not self._labels_here:
             logits = self.logits(images)
             return label_logits(
-                logits, self._stride, images, threads, with_confidence=with_confidence
+                logits,
+                self._stride,
+                images,
+                threads,
+                aligned=self._aligned,
+                with_confidence=with_confidence,
             )
         function = self._labels_confidence if with_confidence else self._labels
         labels, *confidence = self._run(function, images)
@@ -120,13 +128,14 @@ class TorchNetwork:
         from atrous.kernels.triton.upsample import gpu_labels
 
         size = images.shape[1], images.shape[2]
-        return (gpu_labels(self._forward(images), self._stride, size),)
+        return (gpu_labels(self._forward(images), self._stride, size, aligned=self._aligned),)
 
     def _labels_confidence(self, images: "Tensor") -> "Sequence[Tensor]":
         from atrous.kernels.triton.upsample import gpu_labels_confidence
 
         size = images.shape[1], images.shape[2]
-        return gpu_labels_confidence(self._forward(images), self._stride, size)
+        logits = self._forward(images)
+        return gpu_labels_confidence(logits, self._stride, size, aligned=self._aligned)
 
     def _run(self, function: "Function", images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         import torch

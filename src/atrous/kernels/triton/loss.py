@@ -32,7 +32,13 @@ def count_classes(target: Tensor, classes: int) -> Tensor:
 
 
 def measure(
-    logits: Tensor, target: Tensor, stride: int, own: Tensor, every: Tensor
+    logits: Tensor,
+    target: Tensor,
+    stride: int,
+    own: Tensor,
+    every: Tensor,
+    *,
+    aligned: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return each pixel's cross-entropy, and each class's sums of probabilities.
 
@@ -42,12 +48,13 @@ def measure(
         stride: pixels per cell, in both directions.
         own: (K,) float32, as in `atrous.train.loss.strips.Factors`.
         every: (K,) float32.
+        aligned: cells lie on pixels.
 
     Returns:
         (B, H, W) float32, 0 where ignored; (2, K) float64, over the labelled pixels, and over the
         pixels of the class.
     """
-    grid, sizes = _launch(logits, target, stride)
+    grid, sizes = _launch(logits, target, stride, aligned=aligned)
     losses = torch.empty(target.shape, device=logits.device)
     sums = torch.empty(grid[0] * grid[1] * grid[2], 2, logits.shape[1], device=logits.device)
     _measure[grid](logits, target.contiguous(), own, every, losses, sums, **sizes, num_warps=1)
@@ -63,6 +70,8 @@ def differentiate(
     dice_own: Tensor | None,
     dice_every: Tensor | None,
     kept: Tensor | None,
+    *,
+    aligned: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the sum of the cross-entropy, and the gradient of that and of Dice's sums.
 
@@ -75,12 +84,13 @@ def differentiate(
         dice_own: (K,) float32; None without the Dice loss.
         dice_every: (K,) float32; None without the Dice loss.
         kept: (B, H, W) bool, the pixels whose cross-entropy counts; None for all.
+        aligned: cells lie on pixels.
 
     Returns:
         A scalar, float64; (B, K, h, w) float32, channels-last.
     """
     images, classes, height, width = logits.shape
-    grid, sizes = _launch(logits, target, stride)
+    grid, sizes = _launch(logits, target, stride, aligned=aligned)
     losses = torch.empty(grid, device=logits.device)
     shares = torch.empty(images, height + 1, 4, width + 1, classes, device=logits.device)
     tables = own, every, dice_own, dice_every
@@ -93,7 +103,9 @@ def differentiate(
     return losses.sum(dtype=torch.float64), gradient.permute(0, 3, 1, 2)
 
 
-def _launch(logits: Tensor, target: Tensor, stride: int) -> tuple[tuple[int, ...], dict[str, int]]:
+def _launch(
+    logits: Tensor, target: Tensor, stride: int, *, aligned: bool
+) -> tuple[tuple[int, ...], dict[str, int]]:
     """Return the grid of programs, and the sizes that `_measure` and `_differentiate` take."""
     images, classes, height, width = logits.shape
     rows, columns = target.shape[1:]
@@ -101,7 +113,8 @@ def _launch(logits: Tensor, target: Tensor, stride: int) -> tuple[tuple[int, ...
     tile = tile_sizes(classes, stride)
     sizes = {f"stride_{axis}": n for axis, n in zip("bkyx", logits.stride(), strict=True)}
     sizes |= {"classes": classes, "height": height, "width": width}
-    sizes |= {"rows": rows, "columns": columns, "stride": stride, **tile}
+    sizes |= {"rows": rows, "columns": columns, "stride": stride, "aligned": aligned}
+    sizes |= tile
     return (triton.cdiv(width + 1, tile["squares"]), height + 1, images), sizes
 
 
@@ -159,20 +172,24 @@ def _surface(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _place(index, offset, length, stride: tl.constexpr):  # type: ignore[no-untyped-def]
+def _place(  # type: ignore[no-untyped-def]
+    index, offset, length, stride: tl.constexpr, aligned: tl.constexpr
+):
     """Return where a square's pixel is in the image, and the share of the cell after it."""
-    share = (offset + 0.5 - 0.5 * (stride % 2)) / stride
+    start = 0 if aligned else stride // 2
+    share = (offset + (0 if aligned else 0.5 - 0.5 * (stride % 2))) / stride
     share = tl.where(index == 0, 1.0, tl.where(index == length, 0.0, share))
-    return (index - 1) * stride + stride // 2 + offset, share
+    return (index - 1) * stride + start + offset, share
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _pixels(  # type: ignore[no-untyped-def]
-    target, j, y, first, classes, width, rows, columns, stride: tl.constexpr, pixels: tl.constexpr
-):
+    target, j, y, first, classes, width, rows, columns,
+    stride: tl.constexpr, pixels: tl.constexpr, aligned: tl.constexpr,
+):  # fmt: skip
     """Return of pixels [squares, pixels, 1]: place, presence, label, and share of the right."""
     offset = first + tl.arange(0, pixels)[None, :, None]
-    x, across = _place(j, offset, width, stride)
+    x, across = _place(j, offset, width, stride, aligned)
     end = tl.where((y >= 0) & (y < rows), columns, 0)  # rows beyond the image have no pixel
     inside = (offset < stride) & (x >= 0) & (x < end)
     at = y * columns + x
@@ -192,7 +209,8 @@ def _powers(left, change, across):  # type: ignore[no-untyped-def]
 def _measure(  # type: ignore[no-untyped-def]
     logits, target, own, every, losses, sums,
     stride_b, stride_k, stride_y, stride_x, classes, height, width, rows, columns,
-    stride: tl.constexpr, squares: tl.constexpr, pixels: tl.constexpr, block: tl.constexpr,
+    stride: tl.constexpr, aligned: tl.constexpr, squares: tl.constexpr, pixels: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
     """Compute the losses of neighbouring squares, and their sums of probabilities."""
     j, i, image, k = _squares(squares, block)
@@ -206,10 +224,10 @@ def _measure(  # type: ignore[no-untyped-def]
     target += image * rows * columns
     losses += image * rows * columns
     for row in range(stride):
-        y, down = _place(i, row, height, stride)
+        y, down = _place(i, row, height, stride, aligned)
         for first in range(0, stride, pixels):
             at, inside, label, across = _pixels(
-                target, j, y, first, classes, width, rows, columns, stride, pixels
+                target, j, y, first, classes, width, rows, columns, stride, pixels, aligned
             )
             labelled = label < classes
             z, power, total = _powers(a + b * down, c + d * down, across)
@@ -230,7 +248,8 @@ def _measure(  # type: ignore[no-untyped-def]
 def _differentiate(  # type: ignore[no-untyped-def]
     logits, target, kept, own, every, dice_own, dice_every, losses, shares,
     stride_b, stride_k, stride_y, stride_x, classes, height, width, rows, columns,
-    stride: tl.constexpr, squares: tl.constexpr, pixels: tl.constexpr, block: tl.constexpr,
+    stride: tl.constexpr, aligned: tl.constexpr, squares: tl.constexpr, pixels: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
     """Compute the cross-entropy of neighbouring squares, and their shares of the gradient."""
     j, i, image, k = _squares(squares, block)
@@ -250,10 +269,10 @@ def _differentiate(  # type: ignore[no-untyped-def]
     if kept is not None:
         kept += image * rows * columns
     for row in range(stride):
-        y, down = _place(i, row, height, stride)
+        y, down = _place(i, row, height, stride, aligned)
         for first in range(0, stride, pixels):
             at, inside, label, across = _pixels(
-                target, j, y, first, classes, width, rows, columns, stride, pixels
+                target, j, y, first, classes, width, rows, columns, stride, pixels, aligned
             )
             labelled = label < classes
             counted = labelled

@@ -14,29 +14,34 @@ from torch import Tensor
 _BLOCK = 128
 
 
-def gpu_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+def gpu_labels(
+    logits: Tensor, stride: int, size: tuple[int, int], *, aligned: bool = False
+) -> Tensor:
     """Return the labels (B, H, W) of images of `size` from a network's `logits`.
 
     Args:
         logits: (B, K, h, w), float16, bfloat16 or float32, of any layout; B and H up to 65535.
         stride: of the network, whose logits are upsampled by it and cropped to `size`.
         size: (H, W).
+        aligned: cells lie on pixels.
 
     Returns:
         uint8 for up to 256 classes and int32 above. The lower class wins a tie.
     """
     labels = _empty_labels(logits, stride, size)
-    _start(logits, labels, labels, stride, with_confidence=False)  # no confidence is written
+    center = 0.0 if aligned else 0.5
+    _start(logits, labels, labels, stride, center, with_confidence=False)  # writes no confidence
     return labels
 
 
 def gpu_labels_confidence(
-    logits: Tensor, stride: int, size: tuple[int, int]
+    logits: Tensor, stride: int, size: tuple[int, int], *, aligned: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return `gpu_labels`, and the largest value of each pixel's softmax, float32 (B, H, W)."""
     labels = _empty_labels(logits, stride, size)
     confidence = torch.empty(labels.shape, dtype=torch.float32, device=logits.device)
-    _start(logits, labels, confidence, stride, with_confidence=True)
+    center = 0.0 if aligned else 0.5
+    _start(logits, labels, confidence, stride, center, with_confidence=True)
     return labels, confidence
 
 
@@ -48,20 +53,26 @@ def _empty_labels(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 
 
 def _start(
-    logits: Tensor, labels: Tensor, confidence: Tensor, stride: int, *, with_confidence: bool
+    logits: Tensor,
+    labels: Tensor,
+    confidence: Tensor,
+    stride: int,
+    center: float,
+    *,
+    with_confidence: bool,
 ) -> None:
     batch, rows, columns = labels.shape
     grid = triton.cdiv(columns, _BLOCK), rows, batch
     _upsample[grid](
         logits, labels, confidence, *logits.stride(), *logits.shape[1:], rows, columns, 1 / stride,
-        with_confidence=with_confidence, block=_BLOCK,
+        center=center, with_confidence=with_confidence, block=_BLOCK,
     )  # fmt: skip
 
 
 @triton.jit
-def _source(pixel, scale, length):  # type: ignore[no-untyped-def]
+def _source(pixel, scale, length, center):  # type: ignore[no-untyped-def]
     """Return the logit before an output pixel, the one after it, and the latter's share."""
-    position = tl.maximum((pixel + 0.5) * scale - 0.5, 0)
+    position = tl.maximum((pixel + center) * scale - center, 0)
     before = tl.minimum(position.to(tl.int32), length - 1)
     return before, tl.minimum(before + 1, length - 1), position - before
 
@@ -70,13 +81,14 @@ def _source(pixel, scale, length):  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=["classes", "height", "width", "rows", "columns"])  # type: ignore[untyped-decorator]
 def _upsample(  # type: ignore[no-untyped-def]
     logits, labels, confidence, stride_b, stride_k, stride_y, stride_x, classes, height, width,
-    rows, columns, scale, with_confidence: tl.constexpr, block: tl.constexpr,
+    rows, columns, scale,
+    center: tl.constexpr, with_confidence: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Compute `block` pixels of one row of one photo."""
     x = tl.program_id(0) * block + tl.arange(0, block)
     y, photo = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    top, bottom, down = _source(y, scale, height)
-    left, right, across = _source(x, scale, width)
+    top, bottom, down = _source(y, scale, height, center)
+    left, right, across = _source(x, scale, width, center)
     best = tl.full([block], float("-inf"), tl.float32)
     winner = tl.zeros([block], tl.int32)
     total = tl.zeros([block], tl.float32)  # of exp(value - best), over the classes so far

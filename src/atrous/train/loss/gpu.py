@@ -14,7 +14,12 @@ def count(target: Tensor, classes: int) -> Tensor:
 def measure(batch: Batch, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     """Compute `strips.measure`; the sums are float64."""
     losses, sums = loss.measure(
-        batch.logits, batch.target, batch.stride, factors.own, factors.every
+        batch.logits,
+        batch.target,
+        batch.stride,
+        factors.own,
+        factors.every,
+        aligned=batch.aligned,
     )
     return losses, sums[0], sums[1]
 
@@ -30,4 +35,5 @@ def differentiate(batch: Batch, factors: Factors, kept: Tensor | None) -> tuple[
         factors.dice_own,
         factors.dice_every,
         kept,
+        aligned=batch.aligned,
     )

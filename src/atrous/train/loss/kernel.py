@@ -58,6 +58,7 @@ def _run(
         batch.stride,
         [table.numpy() for table in tables],
         torch.get_num_threads(),
+        aligned=batch.aligned,
         kept=None if kept is None else kept.numpy(),
         losses=None if losses is None else losses.numpy(),
         gradient=None if gradient is None else gradient.numpy(),

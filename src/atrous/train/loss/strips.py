@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atrous.models.layers import resize
+from atrous.models.layers import upsample
 
 _STRIP_VALUES = 1 << 24
 """Upsampled values at a time: 64 MiB."""
@@ -26,6 +26,8 @@ class Batch:
     """(B, H, W) uint8 train ids; K and above is ignored."""
     stride: int
     """Pixels per cell of the logits, in both directions."""
+    aligned: bool = False
+    """The cells lie on the pixels 0, stride, 2 stride, ... (docs/conventions.md)."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def _upsampled(part: Tensor, cells: slice, pixels: slice, batch: Batch) -> tuple
     """Return a strip's logits, and a mask of each class; both (B, K, n, W)."""
     target = batch.target[:, None, pixels]  # (B, 1, n, W)
     first = pixels.start - cells.start * batch.stride
-    full = resize(part, batch.stride)[:, :, first : first + target.shape[2], : target.shape[3]]
+    size = first + target.shape[2], target.shape[3]
+    full = upsample(part, batch.stride, size, aligned=batch.aligned)[:, :, first:]
     classes = torch.arange(part.shape[1], device=part.device).reshape(-1, 1, 1)
     return full, target == classes
 

@@ -10,6 +10,7 @@ hardest pixels, and the sums over each class, for Dice.
 device. Nothing here waits for a GPU, so that a training step can be captured in a CUDA graph.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -26,7 +27,9 @@ from atrous.train.processes import num_processes, summed
 from atrous.train.recipe import Recipe
 
 
-def upsampled_loss(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> Tensor:
+def upsampled_loss(
+    logits: Tensor, target: Tensor, stride: int, recipe: Recipe, *, aligned: bool = False
+) -> Tensor:
     """Return the cross-entropy and weighted Dice loss of the upsampled logits; 255 is ignored.
 
     The cross-entropy is the mean over the labelled pixels, weighted by their classes' weights, or
@@ -41,24 +44,26 @@ def upsampled_loss(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) 
         target: (B, H, W) train ids.
         stride: the network's; h = ceil(H / stride).
         recipe: class_weights, label_smoothing, ohem_fraction, dice_weight.
+        aligned: the network's cells lie on pixels.
     """
-    loss: Tensor = _UpsampledLoss.apply(logits, target.to(torch.uint8), stride, recipe)
+    batch = Batch(logits, target.to(torch.uint8), stride, aligned)
+    loss: Tensor = _UpsampledLoss.apply(logits, batch, recipe)
     return loss
 
 
 class _UpsampledLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> Tensor:
-        loss, gradient = loss_and_gradient(Batch(logits, target, stride), recipe)
+    def forward(ctx: Any, logits: Tensor, batch: Batch, recipe: Recipe) -> Tensor:
+        loss, gradient = loss_and_gradient(replace(batch, logits=logits), recipe)
         ctx.save_for_backward(gradient)
         ctx.dtype = logits.dtype
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * factor).to(ctx.dtype), None, None, None
+        return (gradient * factor).to(ctx.dtype), None, None
 
 
 def loss_and_gradient(batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:

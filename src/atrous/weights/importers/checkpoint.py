@@ -224,6 +224,14 @@ class Beside(NamedTuple):
     backbone: str | None = None
 
 
+def is_graph(path: Path) -> bool:
+    """Return whether a file is, or is named as, a TFLite file, which holds a graph."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".tflite" or file.read(8)[4:] == b"TFL3"
+
+
 def file_of(path: Path) -> Path:
     """Return the file of weights in a folder of save_pretrained; a file is its own."""
     return next((path / name for name in WEIGHT_FILES if (path / name).is_file()), path)

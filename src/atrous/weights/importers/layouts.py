@@ -25,6 +25,9 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 parts that one begins with. A layout's name is that of `atrous convert --layout`, and of the module
 in this package whose `match` recognises the network."""
 
+TENSORFLOW = "tensorflow"
+"""The layout of TFLite files, which hold a graph in place of tensors with names."""
+
 _CLASSIFIERS = ("fc", "classifier", "head")
 """Beginnings of the names of the last layers, which are matrices, of ImageNet's classifiers."""
 
@@ -82,7 +85,9 @@ def _detect(state: State, layout: str | None) -> tuple[str, list[str]]:
     """Return the layout whose marks are outermost, and the prefixes of its networks."""
     if layout is not None:
         if layout not in LAYOUTS:
-            raise InputError(f"--layout {layout}: no such layout. There are: {', '.join(LAYOUTS)}")
+            raise InputError(
+                f"--layout {layout}: no such layout. There are: {', '.join([*LAYOUTS, TENSORFLOW])}"
+            )
         return layout, _prefixes(state, LAYOUTS[layout]) or [""]
     found = {name: _prefixes(state, marks) for name, marks in LAYOUTS.items()}
     if names := [name for name, prefixes in found.items() if prefixes]:

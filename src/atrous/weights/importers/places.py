@@ -232,6 +232,12 @@ def _shapes(tensors: State) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
+def adding(bias: Tensor) -> dict[str, Tensor]:
+    """Return the tensors of a norm, of torch's default eps, that adds `bias` and does no more."""
+    ones = torch.ones_like(bias)
+    return {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": ones - 1e-5}
+
+
 def with_eps(state: State, eps: float, prefix: str = "") -> dict[str, Tensor]:
     """Return `state` for norms of torch's default eps, 1e-5, where those after `prefix` had `eps`.
 

@@ -7,9 +7,6 @@ pixels (`align_corners`), ours between pixel areas: logits are equal, labels are
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.catalogue import normalization
@@ -23,6 +20,7 @@ from atrous.weights.importers.places import (
     Match,
     Placement,
     State,
+    adding,
     aspp_places,
     conv_norm,
     features,
@@ -110,7 +108,7 @@ def _pspnet(backbone: Backbone.Config, state: State) -> _Decoder:
     width, inputs = state[merged].shape[:2]
     changed = dict(swapped(state, merged, inputs // 2))
     bias = changed.pop(f"{whole}.0.bias")
-    changed |= {f"{whole}.1.{name}": tensor for name, tensor in _adding(bias).items()}
+    changed |= {f"{whole}.1.{name}": tensor for name, tensor in adding(bias).items()}
     config = PSPNet.Config(
         backbone=replace(backbone, multi_grid=None),  # nothing is dilated
         pooled_level=8,
@@ -126,12 +124,6 @@ def _pspnet(backbone: Backbone.Config, state: State) -> _Decoder:
         places={**places, "decoder.conv": "decoder"},
         dropped=tuple(f"encoder.{key}" for key in deeper),
     )
-
-
-def _adding(bias: Tensor) -> dict[str, Tensor]:
-    """The tensors of a norm, of torch's default eps, that adds `bias` and does no more."""
-    ones = torch.ones_like(bias)
-    return {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": ones - 1e-5}
 
 
 def _unet(backbone: Backbone.Config, state: State) -> _Decoder:

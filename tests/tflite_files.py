@@ -81,9 +81,12 @@ class Graph:
                 scale = b.CreateNumpyVector(np.array(t["scale"], np.float32))
                 zero = b.CreateNumpyVector(np.array(t["zero"], np.int64))
                 quantization["Quantization"] = self._table(
-                    b, "QuantizationParameters",
-                    Scale=scale, ZeroPoint=zero, QuantizedDimension=t["axis"],
-                )  # fmt: skip
+                    b,
+                    "QuantizationParameters",
+                    Scale=scale,
+                    ZeroPoint=zero,
+                    QuantizedDimension=t["axis"],
+                )
             shape, name = (
                 b.CreateNumpyVector(np.array(t["shape"], np.int32)),
                 b.CreateString(t["name"]),
@@ -98,20 +101,26 @@ class Graph:
                     Buffer=buffer,
                     Name=name,
                     **quantization,
-                )  # fmt: skip
+                )
             )
         operators = [self._operator(b, kinds, *operator) for operator in self.operators]
         codes = [self._code(b, kind) for kind in kinds]
         graph = self._table(
-            b, "SubGraph",
-            Tensors=_offsets(b, tensors), Inputs=b.CreateNumpyVector(np.array([first], np.int32)),
+            b,
+            "SubGraph",
+            Tensors=_offsets(b, tensors),
+            Inputs=b.CreateNumpyVector(np.array([first], np.int32)),
             Outputs=b.CreateNumpyVector(np.array([last], np.int32)),
             Operators=_offsets(b, operators),
-        )  # fmt: skip
+        )
         model = self._table(
-            b, "Model", Version=3, OperatorCodes=_offsets(b, codes),
-            Subgraphs=_offsets(b, [graph]), Buffers=_offsets(b, buffers),
-        )  # fmt: skip
+            b,
+            "Model",
+            Version=3,
+            OperatorCodes=_offsets(b, codes),
+            Subgraphs=_offsets(b, [graph]),
+            Buffers=_offsets(b, buffers),
+        )
         b.Finish(model, b"TFL3")
         return bytes(b.Output())
 
@@ -130,9 +139,12 @@ class Graph:
         number = getattr(tflite.BuiltinOperator, kind)
         version = 2 if kind in ("DEPTHWISE_CONV_2D", "DEQUANTIZE") else 1
         return self._table(
-            b, "OperatorCode",
-            DeprecatedBuiltinCode=number, BuiltinCode=number, Version=version,
-        )  # fmt: skip
+            b,
+            "OperatorCode",
+            DeprecatedBuiltinCode=number,
+            BuiltinCode=number,
+            Version=version,
+        )
 
     @staticmethod
     def _table(b, name: str, **values: Any) -> int:
@@ -159,7 +171,6 @@ class Written(Graph):
         per_channel: a scale for each output, where they are quantised.
         rearranged: dilated convolutions by SPACE_TO_BATCH_ND, their norms apart.
         labels: end in an ARG_MAX.
-        mean_first: as the older converter orders the pyramid's branches.
     """
 
     def __init__(
@@ -212,9 +223,15 @@ class Written(Graph):
         if aspp.image_pooling is not None:  # TensorFlow joins it first
             _, height, width, channels = self.shape(x)
             mean = self.operator(
-                "AVERAGE_POOL_2D", [x], [1, 1, 1, channels],
-                Padding=1, StrideW=width, StrideH=height, FilterWidth=width, FilterHeight=height,
-            )  # fmt: skip
+                "AVERAGE_POOL_2D",
+                [x],
+                [1, 1, 1, channels],
+                Padding=1,
+                StrideW=width,
+                StrideH=height,
+                FilterWidth=width,
+                FilterHeight=height,
+            )
             mean = self.conv_norm_act(mean, aspp.image_pooling)
             branches.insert(0, self.resize(mean, (height, width)))
             last = self.shape(mean)[3]
@@ -300,13 +317,11 @@ class Written(Graph):
             stored = self.constant(values.astype(np.float16))
         else:
             lowest = np.iinfo(self.weights).min
-            least = values.min(0, initial=0), values.max(0, initial=0)
             others = tuple(i for i in range(4) if i != axis)
             low, high = values.min(others), values.max(others)
             if not self.per_channel:
                 low, high = low.min(keepdims=True), high.max(keepdims=True)
             low, high = np.minimum(low, 0), np.maximum(high, 1e-3)
-            del least
             if self.weights == "int8":  # which must be symmetric
                 scale = np.maximum(-low, high) / 127
                 zero = np.zeros_like(scale, np.int64)

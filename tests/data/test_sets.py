@@ -15,6 +15,7 @@ from atrous.errors import InputError
 
 SETS = {  # classes, things
     "ade20k": (150, 100),
+    "ade20k151": (151, 100),
     "camvid": (11, 3),
     "cityscapes": (19, 8),
     "cityscapes-panoptic": (19, 8),
@@ -30,6 +31,7 @@ SETS = {  # classes, things
 
 TRAIN_IDS = {  # dataset id -> train id, as the publishers and field practice have it
     "ade20k": {0: 255, 1: 0, 13: 12, 150: 149, 255: 255},
+    "ade20k151": {0: 255, 1: 1, 13: 13, 150: 150, 255: 255},
     "camvid": {0: 0, 10: 10, 11: 255},
     "cityscapes": {0: 255, 7: 0, 8: 1, 11: 2, 17: 5, 19: 6, 26: 13, 29: 255, 31: 16, 33: 18},
     "cityscapes-panoptic": {4: 255, 7: 0, 26: 13, 26_000: 13, 26_017: 13, 29_000: 255, 33_001: 18},
@@ -45,6 +47,7 @@ TRAIN_IDS = {  # dataset id -> train id, as the publishers and field practice ha
 
 NAMES = {  # train id -> name
     "ade20k": {0: "wall", 12: "person", 149: "flag"},
+    "ade20k151": {0: "unlabelled", 1: "wall", 13: "person", 150: "flag"},
     "camvid": {0: "sky", 10: "bicyclist"},
     "cityscapes": {0: "road", 13: "car", 18: "bicycle"},
     "cityscapes-panoptic": {0: "road", 13: "car", 18: "bicycle"},
@@ -60,6 +63,16 @@ NAMES = {  # train id -> name
 
 LAYOUTS = {  # of an image and of its mask; of the list, and how a line of it looks
     "ade20k": {
+        "train": (
+            "ADEChallengeData2016/images/training/ADE_train_00000001.jpg",
+            "ADEChallengeData2016/annotations/training/ADE_train_00000001.png",
+        ),
+        "val": (
+            "ADEChallengeData2016/images/validation/ADE_val_00000001.jpg",
+            "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png",
+        ),
+    },
+    "ade20k151": {
         "train": (
             "ADEChallengeData2016/images/training/ADE_train_00000001.jpg",
             "ADEChallengeData2016/annotations/training/ADE_train_00000001.png",
@@ -264,7 +277,7 @@ def test_has_the_known_classes(name: str, tmp_path: Path) -> None:
     assert all(name == name.strip() for name in taxonomy.classes)
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if name != "ade20k"])
+@pytest.mark.parametrize("name", [name for name in SETS if not name.startswith("ade20k")])
 def test_colours_differ(name: str, tmp_path: Path) -> None:  # ADE20K's own do not
     colors = Dataset.open(name, root=tmp_path).taxonomy.colors
     assert len(set(colors)) == len(colors)

@@ -17,9 +17,11 @@ from atrous.infer.upsample import (
     logits_to_labels_confidence,
     upsample_argmax,
     upsample_argmax_confidence,
+    upsample_logits,
 )
 from atrous.kernels import upsample as module
 from atrous.kernels.upsample import upsample_reference
+from atrous.models import layers
 
 FUSED = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 """Whether torch mixes with fused multiply-add here, as the kernels do everywhere."""
@@ -75,6 +77,21 @@ def test_equals_torch_by_the_strides_of_networks(stride: int) -> None:
     size = (23 * stride, 30 * stride)
     expected = torch_upsample(logits, size).argmax(0)
     assert (upsample_argmax(logits, size) == expected).mean() > (0.999999 if FUSED else 0.9999)
+
+
+@pytest.mark.parametrize(
+    ("cells", "size"), [((9, 13), (65, 97)), ((7, 9), (50, 71)), ((1, 1), (1, 5))]
+)
+def test_cells_on_pixels_equal_torch(cells: tuple[int, int], size: tuple[int, int]) -> None:
+    logits = np.random.default_rng(0).normal(size=(5, *cells)).astype(np.float32)
+    full = layers.upsample(torch.from_numpy(logits)[None], 8, size, aligned=True)[0]
+    labels, sure = logits_to_labels_confidence(logits, 8, size, aligned=True)
+    assert_equal_but_for_ties(labels, full.numpy())
+    np.testing.assert_allclose(sure, full.softmax(0).amax(0), atol=2e-6)
+    again, _ = upsample_reference(logits, (8 * cells[0], 8 * cells[1]), size, aligned=True)
+    assert np.array_equal(again, labels)
+    np.testing.assert_allclose(upsample_logits(logits, 8, size, aligned=True), full, atol=1e-5)
+    assert np.array_equal(full[:, ::8, ::8], logits[:, : -(-size[0] // 8), : -(-size[1] // 8)])
 
 
 def test_interpolated_values_are_torchs() -> None:

@@ -99,7 +99,8 @@ def test_samples_are_those_of_the_runtimes(
 ) -> None:
     values = torch.rand(2, 3, 8, 11)
     expected = [interpolate(part, steps, cells) for part in values.numpy()]
-    torch.testing.assert_close(_sampled(values, steps, cells), torch.from_numpy(np.stack(expected)))
+    axes = [(step, (step - 1) / 2) for step in steps]
+    torch.testing.assert_close(_sampled(values, axes, cells), torch.from_numpy(np.stack(expected)))
 
 
 def test_the_loss_is_the_mean_divergence() -> None:

@@ -35,12 +35,13 @@ def compare(
     options: Recipe,
     dtype: str = "float32",
     layout: torch.memory_format = torch.channels_last,
+    aligned: bool = False,
 ) -> None:
     logits, target = batch(classes, size, stride, images=1 if stride > 8 else 2, spread=2.0)
     logits = logits.to(DEVICE, getattr(torch, dtype)).to(memory_format=layout)
     target = target.to(DEVICE)
-    expected, slope = plain(logits, target, stride, options)
-    loss = upsampled_loss(logits.requires_grad_(), target, stride, options)
+    expected, slope = plain(logits, target, stride, options, aligned=aligned)
+    loss = upsampled_loss(logits.requires_grad_(), target, stride, options, aligned=aligned)
     assert abs(loss - expected) <= 1e-5 * abs(expected)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.dtype == logits.dtype
@@ -55,6 +56,7 @@ def compare_options() -> None:
     compare(11, (9, 7), 4, Recipe(ohem_fraction=0.3))
     compare(11, (9, 7), 4, Recipe(dice_weight=1.0), "bfloat16")
     compare(11, (9, 7), 4, recipe(11), layout=torch.contiguous_format)
+    compare(11, (9, 7), 4, recipe(11), aligned=True)
 
 
 def compare_sizes() -> None:
@@ -137,7 +139,7 @@ def test_compiles_for_a_gpu(classes: int, stride: int, capability: int) -> None:
     kinds = {"logits": "*bf16", "target": "*u8", "kept": "*i1"}
     tables = ("own", "every", "dice_own", "dice_every", "losses", "shares", "sums")
     kinds |= dict.fromkeys(tables, "*fp32")
-    sizes = {"stride": stride, **kernels.tile_sizes(classes, stride)}
+    sizes = {"stride": stride, "aligned": False, **kernels.tile_sizes(classes, stride)}
     plain_sizes = sizes | dict.fromkeys(("kept", "dice_own", "dice_every"))
     for kernel, constants in (
         (kernels._measure, sizes),

@@ -49,31 +49,43 @@ def batch(
     return logits, target.to(torch.uint8)
 
 
-def plain(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def plain(
+    logits: Tensor, target: Tensor, stride: int, recipe: Recipe, *, aligned: bool = False
+) -> tuple[Tensor, Tensor]:
     """The loss and its gradient by the big tensor, in float64."""
     cells = logits.double().requires_grad_()
     size = (target.shape[1], target.shape[2])
-    full, labels = upsample(cells, stride, size), target.long()
+    full, labels = upsample(cells, stride, size, aligned=aligned), target.long()
     weights = full.new_tensor(recipe.class_weights) if recipe.class_weights else None
     loss = cross_entropy(full, labels, weights, recipe.label_smoothing, recipe.ohem_fraction)
     loss = loss + recipe.dice_weight * dice_loss(full, labels)
     return loss.detach(), torch.autograd.grad(loss, cells)[0]
 
 
-def ours(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def ours(
+    logits: Tensor, target: Tensor, stride: int, recipe: Recipe, *, aligned: bool = False
+) -> tuple[Tensor, Tensor]:
     cells = logits.clone().requires_grad_()
-    loss = upsampled_loss(cells, target, stride, recipe)
+    loss = upsampled_loss(cells, target, stride, recipe, aligned=aligned)
     return loss.detach(), torch.autograd.grad(loss, cells)[0]
 
 
-def assert_equal(logits: Tensor, target: Tensor, stride: int, recipe: Recipe) -> None:
-    loss, gradient = ours(logits, target, stride, recipe)
-    expected, slope = plain(logits, target, stride, recipe)
+def assert_equal(
+    logits: Tensor, target: Tensor, stride: int, recipe: Recipe, *, aligned: bool = False
+) -> None:
+    loss, gradient = ours(logits, target, stride, recipe, aligned=aligned)
+    expected, slope = plain(logits, target, stride, recipe, aligned=aligned)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
     rounding = 1e-7  # of pixels' slopes that cancel out; in all they are up to 1
     assert float((gradient - slope).norm()) <= 1e-5 * float(slope.norm()) + rounding
     atol = 1e-6 * float(slope.abs().max()) + rounding
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("size", [(65, 97), (50, 71), (1, 3)])
+@pytest.mark.usefixtures("way")
+def test_cells_on_pixels_are_as_the_plain_one(size: tuple[int, int]) -> None:
+    assert_equal(*batch(5, size, 8), 8, EVERYTHING, aligned=True)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

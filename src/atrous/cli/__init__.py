@@ -31,7 +31,7 @@ COMMANDS = {
 """Each command is the function of its name in the module of its name."""
 
 _EXTRAS = {
-    "train": "accelerate onnx onnxscript safetensors tensorboardX timm torch torchvision",
+    "train": "accelerate onnx onnxscript safetensors tensorboardX tflite timm torch torchvision",
     "data": "pycocotools yaml",
     "openvino": "openvino",
     "video": "av",

@@ -26,13 +26,13 @@ def convert(
     Needs pip install "atrous[train]". Nothing in a file is run, and no tensor is left out silently.
 
     Args:
-        checkpoint: A file (.pth, .pt, .ckpt, .safetensors), a folder of save_pretrained, or a
-            published name (atrous models lists them), which is downloaded once.
+        checkpoint: A file (.pth, .pt, .ckpt, .safetensors, .tflite), a folder of save_pretrained,
+            or a published name (atrous models lists them), which is downloaded once.
         out: The run folder.
         data: What a file's classes are: a built-in set, a folder with a dataset.toml, or such a
             file.
-        layout: Whose file it is: torchvision, smp, kazuto1011, vainf or mmseg; found by the
-            tensors' names if left out.
+        layout: Whose file it is: torchvision, smp, kazuto1011, vainf, mmseg or tensorflow;
+            found by the tensors' names if left out.
         output_stride: What a file's network was trained at, if not at its project's usual one.
         backbone: timm's name of a file's backbone, where several have the same tensors.
     """

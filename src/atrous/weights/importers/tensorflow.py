@@ -71,17 +71,20 @@ class _Walk:
 
         A conv is a 1x1 unless it has a `kernel`.
         """
-        found = [layer for layer in self.left(number, kind) if layer.activation == activation]
+        side = kernel or 1
+        found = [
+            layer
+            for layer in self.left(number, kind)
+            if layer.activation == activation and layer.weight.shape[2:3] in ((), (side,))
+        ]
         if len(found) != 1:
             name = self.layers.graph.values[number].name
-            how = f"{kind} with {activation}" if activation != "none" else kind
+            how = f"{side}x{side} {kind}" if kind in ("conv", "depthwise") else kind
+            how += f" with {activation}" if activation != "none" else ""
             titles = [layer.operator.title for layer in self.unplaced if number in layer.inputs]
             there = ", ".join(titles[:3]) or "nothing"
             raise InputError(f"after {name}: DeepLab has one {how}; the file has {there}")
         (layer,) = found
-        expected = kernel or 1
-        if layer.weight.size and layer.weight.shape[2] != expected:
-            raise layer.operator.error(f"a kernel of {layer.weight.shape[2]}, not {expected}")
         if not kernel and (layer.stride, layer.dilation) != (1, 1):
             raise layer.operator.error(f"stride {layer.stride}, dilation {layer.dilation}; not 1")
         self.unplaced.remove(layer)

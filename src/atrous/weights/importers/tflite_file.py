@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,10 @@ class Value:
         if self.kind not in _STORED:
             kind = _TYPES.get(self.kind, "another type")
             raise InputError(f"{self.name}: {kind}; float32, float16, int8 and uint8 are read")
-        stored = np.frombuffer(self.content, _STORED[self.kind])
-        return stored.reshape(self.shape)
+        kind = np.dtype(_STORED[self.kind])
+        if prod(self.shape) * kind.itemsize != len(self.content):
+            raise InputError(f"{self.name}: {len(self.content)} bytes for {list(self.shape)}")
+        return np.frombuffer(self.content, kind).reshape(self.shape)
 
     def _dequantised(self) -> Floats:
         stored = self._stored()
@@ -231,11 +234,8 @@ def _short(name: bytes, number: int) -> str:
 def _operator(number: int, operator: Any, codes: list[str], values: tuple[Value, ...]) -> Operator:
     kind = codes[operator.OpcodeIndex()]
     inputs, outputs = _array(operator, "Inputs"), _array(operator, "Outputs")
-    if (
-        not outputs
-        or not -1 <= min(*inputs, 0, *outputs)
-        or max(0, *inputs, *outputs) >= len(values)
-    ):
+    numbers = (0, *inputs, *outputs)
+    if not outputs or min(numbers) < -1 or max(numbers) >= len(values) or min(outputs) < 0:
         raise ValueError
     options, table = None, operator.BuiltinOptions()
     if kind in _OPTIONS:

@@ -172,8 +172,8 @@ class Layers:
         sides = self.shape(number)[1:3]
         if layer.stride == 2 and not all(side % 2 for side in sides):
             raise operator.error(
-                f"a stride of 2 on {sides[1]}x{sides[0]} cells, whose centres then move; export the "
-                "network for sizes of 16 n + 1, such as 513x513, as it was trained"
+                f"a stride of 2 on {sides[1]}x{sides[0]} cells, which moves their centres; export "
+                "it for sizes of 16 n + 1, such as 513x513, as it was trained"
             )
         self._reads[self._same[number]] += 1
         self._add(layer)

@@ -48,7 +48,8 @@ def sum_losses(
 ) -> NDArray[np.float64]:
     """Go over all pixels, fill `losses`, `gradient` and `seams` where given, and return the sums.
 
-    Cells that are `aligned` lie on pixels. `seams` gets each band's part of the gradient in the row of logits after it.
+    Cells that are `aligned` lie on pixels. `seams` gets each band's part of the gradient in the row
+    of logits after it.
 
     Returns:
         (1 + 2 K,): the loss; each class's sum of probabilities over the labelled pixels; and over

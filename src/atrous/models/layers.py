@@ -83,6 +83,8 @@ class ASPP(nn.Module):
         """Dilation of each 3x3 branch; any number of them, each at least 1."""
         pointwise_branch: bool = True
         """Begin with a 1x1 branch."""
+        atrous_branches: bool = True
+        """Have the 3x3 branches."""
         image_pooling: bool = True
         """Add a branch for the mean over the whole image."""
         separable: bool = False
@@ -112,7 +114,7 @@ class ASPP(nn.Module):
         self.branches = nn.ModuleList()
         if config.pointwise_branch:
             self.branches.append(ConvNormAct(inputs, width))
-        for rate in config.atrous_rates:
+        for rate in config.atrous_rates if config.atrous_branches else ():
             self.branches.append(config.spatial_conv(inputs, width, rate))
         self.image_pooling = ConvNormAct(inputs, width) if config.image_pooling else None
         pyramid = (len(self.branches) + int(config.image_pooling)) * width
@@ -192,9 +194,9 @@ def pad_image(
     """Pad with zeros at the right and at the bottom to the next multiple of the output stride.
 
     All other strides of a network divide it. Where cells are `aligned`, lie on pixels, it is one
-    pixel more, so that the last one lies on the last pixel. A single image of one cell is made two cells wide in
-    training: with one value per channel, the batch normalisation of the backbone's last stage
-    cannot train.
+    pixel more, so that the last one lies on the last pixel. A single image of one cell is made two
+    cells wide in training: with one value per channel, the batch normalisation of the backbone's
+    last stage cannot train.
     """
     height, width = image.shape[-2:]
     more = int(aligned)

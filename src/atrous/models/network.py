@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from atrous.errors import InputError
 from atrous.models.backbones import Backbone
 from atrous.models.bands import take_bands
 from atrous.models.layers import AuxiliaryHead, crop, pad_image
+from atrous.models.normalization import only_adds
 from atrous.models.pyramid import Concatenation, Fusion
 
 __all__ = ["Network", "Output"]
@@ -91,6 +93,17 @@ class Network(nn.Module):
                 head = getattr(self, _auxiliary_name(level))
                 auxiliary.append(crop(head(features[level]), image, stride))
         return Output(crop(logits, image, self.stride), tuple(auxiliary))
+
+    def train(self, mode: bool = True) -> Self:
+        """Train all norms but those that only add (`normalization.only_adds`).
+
+        The statistics of a batch would undo what the convolutions before them were trained for.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and only_adds(module):
+                module.eval()
+        return self
 
     @property
     def auxiliary_strides(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from atrous.models.convolution import runs_in_triton
 
@@ -26,6 +27,9 @@ _ACTIVATIONS: dict[type[nn.Module], "Activation"] = {
     nn.SiLU: "silu",
 }
 _NO_ACTIVATION = nn.Identity()
+
+ADDING_VARIANCE = 1 - 1e-5
+"""Of a norm of torch's default eps, 1e-5, that divides by 1."""
 
 
 class FusedNorm(nn.BatchNorm2d):
@@ -46,6 +50,17 @@ class FusedNormAct(BatchNormAct2d):
         if type(self.drop) is nn.Identity and is_fusible(self, self.act, x):
             return fused(self, self.act, x)
         return cast(Tensor, super().forward(x))  # type: ignore[no-untyped-call]
+
+
+def only_adds(norm: _BatchNorm) -> bool:
+    """Return whether a norm adds its bias and does no more: its own was folded into a convolution.
+
+    Other projects' files have such; a training gives no norm exactly this variance in all channels.
+    """
+    variance = norm.running_var
+    if variance is None or variance.is_meta:
+        return False
+    return bool((variance == ADDING_VARIANCE).all())
 
 
 def swap_norms(network: nn.Module) -> None:

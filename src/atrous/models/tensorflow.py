@@ -14,8 +14,10 @@ kept:
 """
 
 from functools import partial
+from typing import Any, cast
 
-from timm.models.efficientnet import EfficientNetFeatures, decode_arch_def, round_channels
+from timm.models._efficientnet_builder import decode_arch_def, round_channels
+from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
 STAGES = ((1, 1, 16), (2, 2, 24), (3, 2, 32), (4, 2, 64), (3, 1, 96), (3, 2, 160), (1, 1, 320))
@@ -30,7 +32,7 @@ class TensorFlowMobileNetV2(EfficientNetFeatures):
     def __init__(self, width: float, output_stride: int, deepest: int) -> None:
         """Build it; `width` is a factor on the channels."""
         super().__init__(
-            decode_arch_def(
+            decode_arch_def(  # type: ignore[no-untyped-call]
                 [
                     [f"ir_r{blocks}_k3_s{stride}_e6_c{channels}" if i else "ds_r1_k3_s1_c16"]
                     for i, (blocks, stride, channels) in enumerate(STAGES)
@@ -41,14 +43,15 @@ class TensorFlowMobileNetV2(EfficientNetFeatures):
             act_layer=nn.ReLU6,
             round_chs_fn=partial(round_channels, multiplier=width, divisor=1),
         )
-        self.expanded_channels = self.blocks[1][-1].conv_pwl.in_channels
+        stages = cast(Any, self.blocks)
+        self.expanded_channels: int = stages[1][-1].conv_pwl.in_channels
         """Channels of level 4."""
 
     def forward(self, x: Tensor) -> list[Tensor]:  # (B, 3, H, W)
         """Return the features of each level."""
         levels = []
         x = self.bn1(self.conv_stem(x))
-        for number, stage in enumerate(self.blocks, start=1):
+        for number, stage in enumerate(cast(Any, self.blocks), start=1):
             if number == 2:
                 *blocks, last = stage
                 for block in blocks:

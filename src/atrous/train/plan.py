@@ -225,7 +225,8 @@ def _choose_context(draft: _Draft, facts: Survey) -> None:
     # A rate reaches no further than in the paper, which doubles it at stride 8.
     unit = max(1, min(round(_PAPER_RATE * cells / _PAPER_CELLS), _PAPER_RATE * 16 // stride))
     why = f"the paper's 6 12 18 on {_PAPER_CELLS} cells, for about {cells:.0f} cells"
-    draft.choose(why, atrous_rates=(unit, 2 * unit, 3 * unit))
+    if draft.recipe.atrous_branches:
+        draft.choose(why, atrous_rates=(unit, 2 * unit, 3 * unit))
     if _is_part(draft, facts):
         why = "the mean of a crop is not that of a much larger image"
         draft.choose(why, image_pooling=False)

@@ -54,6 +54,8 @@ class Recipe:
     """Rates of the ASPP's 3x3 branches; none for the paper's."""
     pointwise_branch: bool = True
     """Give the ASPP its 1x1 branch."""
+    atrous_branches: bool = True
+    """Give the ASPP its 3x3 branches."""
     image_pooling: bool = True
     """Give the ASPP its branch of image-level features."""
     multi_grid: tuple[Count, ...] = ()
@@ -264,6 +266,7 @@ class Recipe:
             "fusion_scales": list(self.fusion_scales) or None,
             "atrous_rates": list(self.atrous_rates) or None,
             "pointwise_branch": self.pointwise_branch,
+            "atrous_branches": self.atrous_branches,
             "image_pooling": self.image_pooling,
             "multi_grid": list(self.multi_grid) or None,
             "repeated_blocks": self.repeated_blocks,

@@ -13,16 +13,24 @@ from hypothesis import strategies as st
 from mutation import a_quarter, mutated, read_or_refused
 from tflite_files import Written
 
+from atrous.data.shapes import TAXONOMY
 from atrous.errors import InputError
+from atrous.export.graph import to_onnx, write_bundle
+from atrous.infer.bundle import BundleMetadata
+from atrous.infer.segmenter import load
 from atrous.models.backbones import Backbone
 from atrous.models.create import create_model
 from atrous.models.deeplabv3 import DeepLabV3
 from atrous.models.deeplabv3plus import DeepLabV3Plus
 from atrous.models.layers import ASPP, upsample
-from atrous.weights.convert import import_weights
+from atrous.run import RunData, load_run
+from atrous.train.network import start_network
+from atrous.train.plan import network_of
+from atrous.train.recipe import Recipe
+from atrous.weights.convert import import_weights, write_run
 
 SIZE = (65, 97)
-PLAIN = ASPP.Config(channels=8, atrous_rates=())
+PLAIN = ASPP.Config(channels=8, atrous_branches=False)
 PYRAMID = ASPP.Config(channels=8, atrous_rates=(2, 4), separable=True)
 
 
@@ -241,6 +249,26 @@ def test_numbers_of_a_file_may_be_anything(contents, tmp_path):
             import_weights(path, "tensorflow")
 
 
+def test_a_training_starts_from_what_was_imported(tmp_path):
+    path = Written(network(plus=True, classes=4), SIZE).save(tmp_path / "x.tflite")
+    imported = import_weights(path)
+    write_run(imported, TAXONOMY, tmp_path / "run", RunData(name="shapes"))
+    init = str(tmp_path / "run")
+    recipe = Recipe(init=init, pretrained=False, dropout=0.0, **_without_dropout(network_of(init)))
+    started, _ = start_network(recipe, 4, (0, 1, 2))
+    image = torch.randn(2, 3, *SIZE)
+    logits = started.train()(image).logits
+    torch.testing.assert_close(logits, imported.network(image).logits)
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in started.parameters())
+    fresh = network(plus=True).train()
+    assert all(m.training for m in fresh.modules())
+
+
+def _without_dropout(fields):
+    return {name: value for name, value in fields.items() if name != "dropout"}
+
+
 FILES = os.environ.get("ATROUS_TFLITE_FILES")
 """A folder with published files, such as deeplabv3_257_mv_gpu.tflite."""
 
@@ -254,3 +282,24 @@ def test_a_published_file_has_the_interpreters_logits():
     image = torch.rand(1, 3, 257, 257) * 2 - 1
     expected = interpreted(path, image).permute(0, 3, 1, 2)[..., ::8, ::8]
     assert (imported.network(image).logits - expected).abs().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_a_bundle_labels_as_the_run_does(tmp_path):
+    path = Written(network(plus=True, classes=4), SIZE).save(tmp_path / "x.tflite")
+    imported = import_weights(path)
+    write_run(imported, TAXONOMY, tmp_path / "run", RunData(name="shapes", licence="CC0-1.0"))
+    run = load_run(tmp_path / "run")
+    metadata = BundleMetadata.from_run(run.run, stride=4, aligned=run.network.aligned)
+    write_bundle(to_onnx(run.network), metadata, tmp_path / "x.onnx")
+    bundle = load(tmp_path / "x.onnx", runtime="onnxruntime")
+    assert bundle.metadata.aligned
+    assert bundle.metadata.to_properties()["atrous.format"] == "2"
+    ours = load(tmp_path / "run", runtime="torch")
+    for size in (SIZE, (50, 70), (64, 64), (3, 130)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        logits = bundle.runtime(image[None])
+        np.testing.assert_allclose(logits, ours.runtime(image[None]), atol=1e-3)
+        assert (bundle.predict(image) == ours.predict(image)).mean() > 0.999
+        full = upsample(torch.from_numpy(logits), 4, size, aligned=True)[0]
+        assert (bundle.predict(image) == full.argmax(0).numpy()).mean() > 0.999

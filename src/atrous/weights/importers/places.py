@@ -19,6 +19,7 @@ from atrous.errors import InputError
 from atrous.models.backbones import timm_features
 from atrous.models.catalogue import BACKBONES
 from atrous.models.network import Network
+from atrous.models.normalization import ADDING_VARIANCE
 
 State = Mapping[str, Tensor]
 
@@ -233,9 +234,10 @@ def _shapes(tensors: State) -> dict[str, torch.Size]:
 
 
 def adding(bias: Tensor) -> dict[str, Tensor]:
-    """Return the tensors of a norm, of torch's default eps, that adds `bias` and does no more."""
+    """Return the tensors of a norm that adds `bias` and does no more."""
     ones = torch.ones_like(bias)
-    return {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": ones - 1e-5}
+    variance = ADDING_VARIANCE * ones
+    return {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": variance}
 
 
 def with_eps(state: State, eps: float, prefix: str = "") -> dict[str, Tensor]:

@@ -2,9 +2,9 @@
 
 Definitions: research/deeplab/{model,core/feature_extractor}.py of github.com/tensorflow/models. A
 graph has no names to go by: each layer is found by what it takes, from the image to the logits.
-Batch norms are folded into the convolutions of such a file, whose biases become norms that only add
-them. `models.tensorflow` says at which sizes all is as in TensorFlow. MobileNetEdgeTPU, MobileNetV3,
-Xception and ResNet are not supported.
+Batch norms are folded into the convolutions of such a file; their biases become norms that only add
+them. `models.tensorflow` says at which sizes all is as in TensorFlow. MobileNetEdgeTPU,
+MobileNetV3, Xception and ResNet are not supported.
 """
 
 from dataclasses import replace
@@ -36,9 +36,10 @@ def match(path: Path) -> Match:
     walk = _Walk(Layers(graph))
     backbone, features, low_level = _mobilenet(walk, graph.input)
     aspp, features = _aspp(walk, features)
-    config: Network.Config = DeepLabV3.Config(backbone=backbone, aspp=aspp)
+    plain = DeepLabV3.Config(backbone=backbone, aspp=aspp)
+    config: Network.Config = plain
     if walk.left(low_level, "conv"):
-        config, features = _decoder(walk, config, features, low_level)
+        config, features = _decoder(walk, plain, features, low_level)
     logits = walk.take(features, "conv")
     walk.state["head.1.weight"] = torch.from_numpy(logits.weight)
     walk.state["head.1.bias"] = torch.from_numpy(logits.bias)
@@ -112,7 +113,7 @@ class _Walk:
 
 
 def _normalization(image: Value) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of RGB in 0..1: of -1 to 1, or of what quantised pixels stand for."""
+    """Return mean and deviation of RGB in 0..1: of -1 to 1, or what bytes stand for."""
     if len(image.shape) != 4 or image.shape[0] != 1 or image.shape[3] != 3:
         raise InputError(f"its input is {list(image.shape)}, not one image of three channels")
     if not image.scale:
@@ -187,10 +188,12 @@ def _aspp(walk: _Walk, features: int) -> tuple[ASPP.Config, int]:
         branches[walk.take(mean, "resize").output] = "aspp.image_pooling"
     joined, order = _joined(walk, list(branches))
     project = _reordered(walk.take(joined, "conv", "relu"), walk, order, list(branches))
+    rates = tuple(layer.dilation for layer in spatial)
     config = ASPP.Config(
         channels=len(project.bias),
-        atrous_rates=tuple(layer.dilation for layer in spatial),
+        atrous_rates=rates or ASPP.Config.atrous_rates,
         pointwise_branch=has_pointwise,
+        atrous_branches=bool(spatial),
         image_pooling=has_mean,
         separable=any(layer.kind == "depthwise" for layer in spatial),
     )
@@ -226,7 +229,7 @@ def _decoder(
     x, order = _joined(walk, pair)
     if list(order) != pair:
         raise InputError("its decoder joins the shallow features before the pyramid")
-    kinds = ["depthwise" if plain.aspp.separable else "conv"] * len(plain.aspp.atrous_rates)
+    kinds = ["depthwise" if plain.aspp.separable else "conv"] * plain.aspp.atrous_branches
     count = 0
     while spatial := [y for y in walk.left(x, "conv", "depthwise") if y.weight.shape[2] > 1]:
         kinds.append(spatial[0].kind)

@@ -42,7 +42,7 @@ def test_a_plain_onnx_file_is_no_bundle() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [
-        ("format", "2", "newer atrous"),
+        ("format", "3", "newer atrous"),
         ("stride", "0", "metadata: stride: expected int >= 1; export the bundle again"),
         ("stride", "{", "damaged"),
         ("precision", '"fp4"', "metadata: precision: unknown 'fp4'. There are: fp32, int8"),

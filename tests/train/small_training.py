@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous.models.create import config_from_options, create_model
+from atrous.models.normalization import ADDING_VARIANCE
 from atrous.run import Normalization, Run, save_weights
 from atrous.taxonomy import Taxonomy
 from atrous.train import Recipe
@@ -59,11 +60,25 @@ def run_in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write_run(folder: Path, recipe: Recipe, taxonomy: Taxonomy, seed: int) -> str:
+def only_add(network: nn.Module) -> None:
+    """Give all norms what a file without norms is converted to."""
+    state = network.state_dict()
+    for name, tensor in state.items():
+        module, _, last = name.rpartition(".")
+        if f"{module}.running_var" in state and tensor.is_floating_point():
+            tensor.fill_({"running_var": ADDING_VARIANCE, "weight": 1}.get(last, 0))
+    network.load_state_dict(state)
+
+
+def write_run(
+    folder: Path, recipe: Recipe, taxonomy: Taxonomy, seed: int, *, norms: bool = True
+) -> str:
     """Write the run folder of a network of random weights; return its path."""
     torch.manual_seed(seed)
     options = recipe.model_options(taxonomy.num_classes)
     network = create_model(config_from_options(options), taxonomy.num_classes)
+    if not norms:
+        only_add(network)
     save_weights(folder, network)
     statistics = Normalization(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     Run(model=options, normalization=statistics, taxonomy=taxonomy).write(folder)

@@ -17,13 +17,14 @@ import pytest
 import torch
 from msgspec import structs
 from safetensors.torch import load_file
-from small_training import SMALL, run_in_two_processes, same, weights
+from small_training import SMALL, run_in_two_processes, same, state_of, weights, write_run
 
 import atrous.train
 from atrous.cli import main
-from atrous.data.shapes import write_shapes
+from atrous.data.shapes import TAXONOMY, write_shapes
 from atrous.errors import InputError
 from atrous.models.network import Output
+from atrous.models.normalization import ADDING_VARIANCE
 from atrous.run import Run, load_run
 from atrous.train import Recipe, StepInfo, train
 from atrous.train.provenance import recorded_counts
@@ -86,7 +87,24 @@ def test_training_learns(shapes: Path, tmp_path: Path) -> None:
 def test_stopped_and_resumed_equals_undisturbed(
     shapes: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    recipe = replace(SMALL, **change)
+    stopped_and_resumed(replace(SMALL, **change), shapes, tmp_path)
+
+
+@pytest.mark.slow
+def test_norms_that_only_add_stay_so_in_the_network_and_its_average(
+    shapes: Path, tmp_path: Path
+) -> None:
+    recipe = replace(SMALL, backbone="mobilenetv2_010_tf", ema_decay=0.5)
+    init = write_run(tmp_path / "init", recipe, TAXONOMY, 0, norms=False)
+    stopped_and_resumed(replace(recipe, init=init), shapes, tmp_path)
+    state = state_of(tmp_path / "cut")
+    for kept in (state["network"], state["average"]):
+        variances = [tensor for name, tensor in kept.items() if name.endswith("running_var")]
+        assert variances and all((tensor == ADDING_VARIANCE).all() for tensor in variances)
+    assert not same(state["network"], state["average"])
+
+
+def stopped_and_resumed(recipe: Recipe, shapes: Path, tmp_path: Path) -> None:
     train(recipe, str(shapes), tmp_path / "whole")
 
     def stop(info: StepInfo) -> None:

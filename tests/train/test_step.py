@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import SMALL, same, state_of
+from small_training import SMALL, only_add, same, state_of
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.backends import cudnn
@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from atrous.data.shapes import write_shapes
 from atrous.models import convolution
+from atrous.models.create import config_from_options, create_model
 from atrous.train import Recipe, StepInfo, checkpoint, train
 from atrous.train import training as taking_steps
 from atrous.train.average import Average
@@ -265,8 +266,13 @@ def kernels_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_on_gpu", "kernels_on_meta")
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
-def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "imported"),
+    [("sgd", False), ("adamw", False), ("rmsprop", False), ("sgd", True)],
+)
+def test_no_step_waits_for_the_device(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str, imported: bool
+) -> None:
     rates: list[Tensor] = []
 
     def fused(weights: list[Tensor], grads: list[Tensor], *_: Any, lr: Tensor, **__: Any) -> None:
@@ -285,7 +291,10 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer
     options: dict[str, Any] = {"separable": True, "auxiliary_weight": 0.4, "dice_weight": 0.5}
     options |= {"optimizer": optimizer, "precision": "bf16", "clip_norm": 1.0}
     recipe = replace(RECIPE, **options, accumulation_steps=2, cuda_graph=False)
-    training = taking_steps.Training(recipe, 4, (0, 1, 2), OnMeta(), fresh=False)  # type: ignore[arg-type]
+    network = create_model(config_from_options(recipe.model_options(4)), 4)
+    if imported:
+        only_add(network)
+    training = taking_steps.Training(recipe, 4, (0, 1, 2), OnMeta(), network, fresh=False)  # type: ignore[arg-type]
     image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8, device="meta")
     for _ in range(WARM_UP):  # constants and the optimiser's tensors are made
         training.advance(repeat((image, image[..., 0])))
@@ -294,6 +303,8 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, optimizer
     assert losses.device.type == "meta"
     assert all(isinstance(rate, Tensor) and rate.device.type == "meta" for rate in rates)
     assert bool(rates) == (optimizer != "rmsprop")
+    norms = [m for m in training.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(norm.training is not imported for norm in norms)
 
 
 def test_cudas_algorithms_are_chosen_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

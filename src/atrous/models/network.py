@@ -64,6 +64,9 @@ class Network(nn.Module):
         [0, stride), ...; images are padded to a multiple of the output stride and one more."""
         self.auxiliary_levels: tuple[int, ...] = ()
         self.fusion: Fusion | None = None
+        self.adding_norms: list[_BatchNorm] = []
+        """Those that only add (`normalization.only_adds`), of the weights that were loaded last."""
+        self.register_load_state_dict_post_hook(_find_adding_norms)
 
     def finish(self, config: Config, num_classes: int) -> None:
         """Add the options that all networks share: the last step of each constructor."""
@@ -95,14 +98,14 @@ class Network(nn.Module):
         return Output(crop(logits, image, self.stride), tuple(auxiliary))
 
     def train(self, mode: bool = True) -> Self:
-        """Train all norms but those that only add (`normalization.only_adds`).
+        """Train all norms but those that only add.
 
         The statistics of a batch would undo what the convolutions before them were trained for.
+        Each step of a training calls this, so it reads no value from the device.
         """
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, _BatchNorm) and only_adds(module):
-                module.eval()
+        for norm in self.adding_norms:
+            norm.eval()
         return self
 
     @property
@@ -134,6 +137,14 @@ class Network(nn.Module):
     def _padded(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 3, H', W')
         stride = self.backbone.output_stride
         return pad_image(image, stride, training=self.training, aligned=self.aligned)
+
+
+def _find_adding_norms(network: nn.Module, _: object) -> None:
+    assert isinstance(network, Network)
+    norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
+    network.adding_norms = [norm for norm in norms if only_adds(norm)]
+    for norm in network.adding_norms:
+        norm.eval()
 
 
 def _auxiliary_name(level: int) -> str:

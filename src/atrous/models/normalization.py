@@ -58,9 +58,7 @@ def only_adds(norm: _BatchNorm) -> bool:
     Other projects' files have such; a training gives no norm exactly this variance in all channels.
     """
     variance = norm.running_var
-    if variance is None or variance.is_meta:
-        return False
-    return bool((variance == ADDING_VARIANCE).all())
+    return variance is not None and bool((variance == ADDING_VARIANCE).all())
 
 
 def swap_norms(network: nn.Module) -> None:

@@ -63,6 +63,18 @@ def test_int8_is_certified_too(run_folder, tmp_path, capsys):
     assert metadata.scores["torch_fp32"]["protocol"] == "pooled"
 
 
+@pytest.mark.usefixtures("ready_export")
+def test_images_without_masks_calibrate_int8(run_folder, shapes, tmp_path):
+    text = (shapes / "dataset.toml").read_text("utf-8")
+    lines = [line for line in text.splitlines() if "train-labels" not in line]
+    assert len(lines) == len(text.splitlines()) - 1
+    data, out = tmp_path / "photos.toml", tmp_path / "tiny8.onnx"
+    data.write_text("\n".join(lines), "utf-8")
+    arguments = ["export", str(run_folder), "--int8", "--budget", "100", "--out", str(out)]
+    assert main([*arguments, "--data", str(data), "--root", str(shapes)]) == 0
+    assert OnnxRuntime(out, threads=1).metadata.precision == "int8"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

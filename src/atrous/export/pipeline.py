@@ -181,6 +181,6 @@ def _predict(runtime: Runtime) -> Predict:
 
 def _calibration_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
     """Yield evenly spaced images of the split train; each is read when it is needed."""
-    samples = dataset.split("train")
+    samples = dataset.split("train", masks=False)
     for index in np.unique(np.linspace(0, len(samples) - 1, _CALIBRATION_IMAGES).astype(int)):
         yield samples[int(index)].image

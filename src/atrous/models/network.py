@@ -66,7 +66,7 @@ class Network(nn.Module):
         self.fusion: Fusion | None = None
         self.adding_norms: list[_BatchNorm] = []
         """Those that only add (`normalization.only_adds`), of the weights that were loaded last."""
-        self.register_load_state_dict_post_hook(_find_adding_norms)
+        self.register_load_state_dict_post_hook(_find_adding_norms)  # type: ignore[no-untyped-call]
 
     def finish(self, config: Config, num_classes: int) -> None:
         """Add the options that all networks share: the last step of each constructor."""
@@ -141,6 +141,8 @@ class Network(nn.Module):
 
 def _find_adding_norms(network: nn.Module, _: object) -> None:
     assert isinstance(network, Network)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return  # shapes without values
     norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
     network.adding_norms = [norm for norm in norms if only_adds(norm)]
     for norm in network.adding_norms:

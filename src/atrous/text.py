@@ -68,6 +68,17 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def bytes_text(size: int | None) -> str:
+    """Return a number of bytes in words.
+
+    >>> bytes_text(2_193_224), bytes_text(3_000_000_000), bytes_text(None)
+    ('2.2 MB', '3.0 GB', 'size unknown')
+    """
+    if size is None:
+        return "size unknown"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def percent(fraction: float) -> str:
     """Return a fraction in percent, five letters wide; NaN is a dash.
 

@@ -38,6 +38,7 @@ def published(checkpoint, monkeypatch, tmp_path):
         server.files["/best.pth"] = checkpoint.read_bytes()
         entry = Published(
             name="vainf/small",
+            layout="vainf",
             url=f"{server.url}/best.pth",
             data="voc2012",
             miou=0.711,
@@ -88,9 +89,9 @@ def test_a_published_name_is_fetched_once_and_copied(published, photo, tmp_path,
     assert "score    mIoU 71.1, published (val, 513x513 centre crops)" in capsys.readouterr().out
     PUBLISHED[published].__dict__["url"] = "http://127.0.0.1:1/gone"
     assert main(["segment", str(photo), "--model", published, "--out", str(tmp_path)]) == 0
-    assert "small (fp32, torch" in capsys.readouterr().out
+    assert "small (fp32, onnxruntime" in capsys.readouterr().out
     labels = atrous.load(published)(photo).labels
-    assert np.array_equal(labels, atrous.load(out)(photo).labels)
+    assert (labels == atrous.load(out)(photo).labels).mean() > 0.99
 
 
 @pytest.mark.parametrize(

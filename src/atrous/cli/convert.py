@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from atrous.cli.progress import resolved
+from atrous.cli.progress import resolved_run, say, track_bytes
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
 from atrous.run import RunData, check_free, copy_run, load_run
 from atrous.text import printable
 from atrous.weights.hub import is_published
 from atrous.weights.published import PUBLISHED, no_such_weights
+from atrous.weights.repository import is_address
 
 
 def convert(
@@ -27,7 +28,8 @@ def convert(
 
     Args:
         checkpoint: A file (.pth, .pt, .ckpt, .safetensors, .tflite), a folder of save_pretrained,
-            or a published name (atrous models lists them), which is downloaded once.
+            a published name (atrous models lists them), which is downloaded once, or
+            hf://OWNER/NAME, with weights of segmentation_models.pytorch.
         out: The run folder.
         data: What a file's classes are: a built-in set, a folder with a dataset.toml, or such a
             file.
@@ -43,17 +45,23 @@ def convert(
         if data or layout or output_stride or backbone:
             raise InputError(f"{checkpoint}: a published name; leave out all options but --out")
         data = PUBLISHED[checkpoint].data
-        copy_run(resolved(checkpoint), out)
-    elif not Path(checkpoint).exists():
+        copy_run(resolved_run(checkpoint), out)
+    elif not is_address(checkpoint) and not Path(checkpoint).exists():
         raise no_such_weights(checkpoint)
     elif data is None:
         raise InputError(f"{checkpoint}: say what its classes are with --data SET|FOLDER")
     else:
+        dataset = Dataset.open(data, None if Path(data).exists() else Path())
+        source, path = checkpoint, Path(checkpoint)
+        if is_address(checkpoint):
+            from atrous.export.remote import fetch_weights
+
+            path = fetch_weights(checkpoint, track_bytes, say)
+        else:
+            source = path.absolute().name
         from atrous.weights.convert import import_weights, write_run
 
-        dataset = Dataset.open(data, None if Path(data).exists() else Path())
-        imported = import_weights(Path(checkpoint), layout, output_stride, backbone)
-        source = Path(checkpoint).absolute().name
+        imported = import_weights(path, layout, output_stride, backbone)
         about = RunData(name=dataset.name, licence=dataset.licence, data=data, source=source)
         write_run(imported, dataset.taxonomy, out, about)
     _print_run(out)

@@ -13,7 +13,7 @@ from atrous.cli.options import Count, Flag, Json
 from atrous.cli.progress import say, track, track_bytes
 from atrous.data.dataset import Dataset, builtin_names
 from atrous.errors import InputError
-from atrous.text import amount
+from atrous.text import amount, bytes_text
 
 if TYPE_CHECKING:  # the doctor, which is looked up here, need not load it
     from atrous.data.fetch.dataset import Job
@@ -176,19 +176,12 @@ def _print_plan(jobs: "Sequence[Job]", root: Path) -> None:
 
     width = max(len(job.archive.name) for job in jobs)
     for job in jobs:
-        size = "done" if job.done else _bytes(job.size)
-        here = f", {_bytes(job.have)} of it here" if job.have else ""
+        size = "done" if job.done else bytes_text(job.size)
+        here = f", {bytes_text(job.have)} of it here" if job.have else ""
         others = "" if job.done or job.is_all else "; other splits will download it again"
         print(f"{job.archive.name:{width}}  {size:>12}  to {root / job.archive.into}{here}{others}")
     needed, free = space_needed(jobs), free_space(root)
-    print(f"disk: needs {_bytes(needed)} or more, {_bytes(free)} are free")
-
-
-def _bytes(size: int | None) -> str:
-    """Return a size in words; None: unknown."""
-    if size is None:
-        return "size unknown"
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    print(f"disk: needs {bytes_text(needed)} or more, {bytes_text(free)} are free")
 
 
 def _agreed(jobs: "Sequence[Job]", root: Path) -> bool:
@@ -196,7 +189,7 @@ def _agreed(jobs: "Sequence[Job]", root: Path) -> bool:
     todo = [job for job in jobs if not job.done]
     size = sum((job.size or 0) - job.have for job in todo)
     unknown = " or more" * any(job.size is None for job in todo)
-    question = f"Download {_bytes(size)}{unknown} to {root}?"
+    question = f"Download {bytes_text(size)}{unknown} to {root}?"
     if not sys.stdin.isatty():
         raise InputError(f"{question} There is no terminal to answer on: add --yes")
     try:

@@ -23,7 +23,7 @@ def models(*, json_output: Json = False) -> None:
         json_output: Print JSON.
     """
     if json_output:
-        published = [asdict(entry) | {"layout": entry.layout} for entry in PUBLISHED.values()]
+        published = [asdict(entry) for entry in PUBLISHED.values()]
         document = {"shipped": _shipped(), **_buildable(), "published": published}
         print(json.dumps(document, indent=2))
     else:
@@ -107,7 +107,8 @@ def _published_lines() -> Iterator[str]:
     for title, group in groupby(PUBLISHED.values(), _title):
         yield f"  {title}"
         for one in group:
-            row = f"    {one.name:<44} {one.data:<13} {round(100 * one.miou, 2):4.1f}  {one.sha256}"
+            score = "   -" if one.miou is None else f"{round(100 * one.miou, 2):4.1f}"
+            row = f"    {one.name:<44} {one.data:<13} {score}  {one.sha256[:8]}"
             yield row.rstrip()
     yield "  Scores are the publishers'. Addresses: --json. To a run folder: atrous convert"
 
@@ -117,7 +118,8 @@ def _title(published: Published) -> str:
     host = urlsplit(published.url).hostname
     digits = ", sha256" if published.sha256 else ""
     place = "by hand from " if published.by_hand else "from "
-    return f"{place}{host}: mIoU ({published.protocol}){digits}"
+    score = f"mIoU ({published.protocol})" if published.protocol else "no score"
+    return f"{place}{host}: {score}{digits}"
 
 
 def _row(name: str, text: str) -> str:

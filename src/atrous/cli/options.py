@@ -50,7 +50,7 @@ class ModelOptions:
         *,
         with_confidence: bool = False,
     ) -> "Segmenter":
-        """Open a model by its name or path; fetch it first if it is a published one."""
+        """Open a model by its name or path; fetch it first if it is published or on the hub."""
         from atrous.infer.runtime_selection import default_runtime
         from atrous.infer.segmenter import load
 

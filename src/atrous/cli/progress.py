@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atrous.errors import InputError
 from atrous.progress import Progress
-from atrous.weights.hub import resolve
+from atrous.weights.hub import is_remote, kept_bundle, resolve, run_beside
+from atrous.weights.repository import is_address
 
 if TYPE_CHECKING:  # `segment` needs no data sets
     from rich.progress import Progress as Bar
@@ -32,8 +34,26 @@ def say_fourth_band(dataset: "Dataset") -> None:
 
 
 def resolved(model: str | Path) -> Path:
-    """Return the file or folder of a model; a published one is downloaded, with a progress bar."""
-    return resolve(model, track_bytes, say)
+    """Return the bundle or run folder of a model; a remote one is fetched, with a progress bar."""
+    if not is_remote(model):
+        return resolve(model)
+    name = str(model)
+    bundle = kept_bundle(name)
+    if bundle is not None and bundle.is_file() and not is_address(name):
+        return bundle
+    from atrous.export import fetch  # slow to import
+
+    return fetch(name, track_bytes, say)
+
+
+def resolved_run(model: str | Path) -> Path:
+    """As `resolved`, but return the run folder that a remote model's weights were converted to."""
+    path = resolved(model)
+    if not is_remote(model):
+        return path
+    if (run := run_beside(path)) is None:
+        raise InputError(f"{model}: holds a bundle, where weights are needed; give a run folder")
+    return run
 
 
 @contextmanager

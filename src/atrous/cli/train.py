@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from docstring_parser import parse_from_object
 
 from atrous.cli.options import Flag, Json
-from atrous.cli.progress import say, track
+from atrous.cli.progress import resolved_run, say, track
 from atrous.errors import InputError
 from atrous.files import write_json
 from atrous.progress import untracked
@@ -24,6 +24,7 @@ from atrous.run import Run, check_free, has_run
 from atrous.text import amount, typed
 from atrous.train.recipe import RENAMED, Recipe, current_names
 from atrous.train.seeds import TrainOne, run_folders, train_seeds
+from atrous.weights.hub import is_remote
 
 
 def _default(value: Any) -> str:
@@ -123,7 +124,16 @@ def _given(overrides: Mapping[str, Any], seeds: Sequence[int] | None) -> dict[st
     given = current_names(overrides)
     if given.get("class_weights") == ("auto",):
         given["class_weights"] = "auto"
+    if given.get("init"):
+        given["init"] = _run_of(given["init"])
+    if "teacher" in given:
+        given["teacher"] = tuple(map(_run_of, given["teacher"]))
     return given
+
+
+def _run_of(model: str) -> str:
+    """Return the run folder of a model that is fetched; any other as it was given."""
+    return str(resolved_run(model)) if is_remote(model) else model
 
 
 def _train_seeds(

@@ -2,5 +2,6 @@
 
 from atrous.export.certificate import Certificate
 from atrous.export.pipeline import Exported, export_bundle, export_run
+from atrous.export.remote import fetch
 
-__all__ = ["Certificate", "Exported", "export_bundle", "export_run"]
+__all__ = ["Certificate", "Exported", "export_bundle", "export_run", "fetch"]

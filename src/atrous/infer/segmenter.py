@@ -313,6 +313,8 @@ def load(
 ) -> Segmenter:
     """Load a model: a shipped name, a bundle file, or a run folder (which needs the train extra).
 
+    A published name or an address of the hub is one that was fetched: see `atrous.export.fetch`.
+
     Args:
         model: for example "camvid", "mine.onnx" or "runs/mine".
         threads: threads of the computation; by default as many as this process may run on.

@@ -80,7 +80,8 @@ class Recipe:
     for 16 alone."""
 
     init: str | None = None
-    """A finished run folder to start the weights from; a head of another size starts fresh."""
+    """A finished run folder to start the weights from, or a published name; a head of another size
+    starts fresh."""
 
     crop_size: tuple[Count, Count] = (352, 480)
     """Height and width of a training crop, in pixels; pixels outside of the image are ignored."""

@@ -50,6 +50,52 @@ class _BrokenError(Exception):
     """A failure that another try may fix."""
 
 
+class UnreachableError(InputError):
+    """No server answers, or not now."""
+
+
+class StatusError(InputError):
+    """A server answers that it does not give a file."""
+
+    def __init__(self, url: str, status: int) -> None:
+        super().__init__(f"{url}: {_answer(status)}; if it has moved, give --mirror")
+        self.status = status
+
+
+class Stated(NamedTuple):
+    """What a hub says of a file before it is downloaded."""
+
+    size: int | None
+    """Bytes."""
+    etag: str
+    """Without quotes; of the hub's own answer, not of the storage that it redirects to."""
+
+
+def read_remote(url: str, most: int, timeout: float, token: str = "") -> bytes:
+    """Return a small document of `most` bytes at most, by one request."""
+    content = b""
+    try:
+        with _opened(url, {}, timeout, token) as response:
+            for chunk in _chunks(response):
+                content += chunk
+                if len(content) > most:
+                    raise InputError(f"{url}: over {most:,} bytes, where a short answer is due")
+    except _BrokenError as error:
+        raise UnreachableError(f"{url}: {error}; try again later") from None
+    return content
+
+
+def stated(url: str, timeout: float, token: str = "") -> Stated:
+    """Ask a hub for the size and the ETag of a file, by a request of its first byte."""
+    try:
+        with _opened(url, {"Range": "bytes=0-0"}, timeout, token) as response:
+            size = _remote(response, url, None)[1].size
+            etag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag") or ""
+    except _BrokenError as error:
+        raise UnreachableError(f"{url}: {error}; try again later") from None
+    return Stated(size, etag.removeprefix("W/").strip('"'))
+
+
 def remote_size(url: str, size: int | None, timeout: float | None = None) -> int | None:
     """Return the size of a remote file, by a request of its first byte: some answer no HEAD.
 
@@ -68,7 +114,9 @@ def remote_size(url: str, size: int | None, timeout: float | None = None) -> int
         raise InputError(f"{url}: {error}; try again later, or give --mirror") from None
 
 
-def download(url: str, part: Path, size: int | None, track: Track, notify: Notify) -> None:
+def download(
+    url: str, part: Path, size: int | None, track: Track, notify: Notify, token: str = ""
+) -> None:
     """Download `url` to `part`, after the bytes that are there.
 
     Args:
@@ -77,13 +125,14 @@ def download(url: str, part: Path, size: int | None, track: Track, notify: Notif
         size: bytes that the file must have, if known.
         track: follows the bytes.
         notify: called for each broken connection and fresh start.
+        token: shown to the host of `url`, and to no other that it redirects to.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
     failures, longest = 0, _length(part)
     with track(f"download {file_name(url)}") as progress:
         while True:
             try:
-                return _attempt(url, part, size, progress, notify)
+                return _attempt(url, part, size, progress, notify, token)
             except _BrokenError as error:
                 if _length(part) >= longest + _STEP:
                     failures, longest = 0, _length(part)
@@ -102,14 +151,16 @@ def discard(part: Path) -> None:
     _notes(part).unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Path, size: int | None, progress: Progress, notify: Notify) -> None:
+def _attempt(
+    url: str, part: Path, size: int | None, progress: Progress, notify: Notify, token: str
+) -> None:
     """Request the missing bytes, once."""
     known, come = _read_notes(part), _length(part)
     if come and come == known.size:
         return
     have = come if known.version else 0
     wanted = {"Range": f"bytes={have}-", "If-Range": known.version} if have else {}
-    with _opened(url, wanted) as response:
+    with _opened(url, wanted, token=token) as response:
         start, remote = _remote(response, url, size)
         sizes = {known.size, remote.size} - {None}
         is_same = remote.version == known.version and len(sizes) < 2
@@ -145,28 +196,42 @@ def _receive(
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https alone, and from https to https alone."""
+    """Follows redirects to http and https alone, and from https to https alone.
+
+    A token goes on to the same host alone.
+    """
+
+    def __init__(self) -> None:
+        self.etag = ""
+        """Of the file that a hub redirects for (X-Linked-Etag)."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], *answer: Any
     ) -> urllib.request.Request | None:
         fp.close()  # or urllib reads it to its end, and it may have none
-        *_, address = answer  # after code, message and headers
+        _, _, headers, address = answer  # the first two are code and message
+        self.etag = self.etag or headers.get("X-Linked-Etag") or ""
         allowed = "https://" if req.type == "https" else ("http://", "https://")
         if not address.lower().startswith(allowed):
             raise ValueError(f"it redirects to {address[:200]!r}")
-        return super().redirect_request(req, fp, *answer)
+        request = super().redirect_request(req, fp, *answer)
+        token = req.get_header("Authorization")
+        if request is not None and token and request.host == req.host:
+            request.add_unredirected_header("Authorization", token)
+        return request
 
 
 @contextmanager
 def _opened(
-    url: str, headers: dict[str, str], timeout: float | None = None
+    url: str, headers: dict[str, str], timeout: float | None = None, token: str = ""
 ) -> Iterator[http.client.HTTPResponse]:
     """Open `url`; raise `_BrokenError` for what another try may fix, else InputError."""
-    headers = {"User-Agent": f"atrous/{__version__}", **headers}
+    headers, redirects = {"User-Agent": f"atrous/{__version__}", **headers}, _SafeRedirects()
     try:
         request = urllib.request.Request(url, headers=headers)
-        opener = urllib.request.build_opener(_SafeRedirects)
+        if token:
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
+        opener = urllib.request.build_opener(redirects)
         response = opener.open(request, timeout=timeout or TIMEOUT)
     except urllib.error.HTTPError as error:
         response = error  # it has a status and headers, as every response
@@ -175,13 +240,17 @@ def _opened(
     except ValueError as error:
         raise InputError(f"{url}: cannot be requested: {error}") from None
     with closing(response):
+        if redirects.etag:
+            response.headers["X-Linked-Etag"] = redirects.etag
         if response.status not in (200, 206, 416):  # whole, in part, no such part
-            reason = http.client.responses.get(response.status, "an error")
-            line = f"the server answers {response.status}, {reason}"
             if response.status in _TRANSIENT:
-                raise _BrokenError(line)
-            raise InputError(f"{url}: {line}; if it has moved, give --mirror")
+                raise _BrokenError(_answer(response.status))
+            raise StatusError(url, response.status)
         yield response
+
+
+def _answer(status: int) -> str:
+    return f"the server answers {status}, {http.client.responses.get(status, 'an error')}"
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -40,6 +40,7 @@ HEAVY = frozenset(
     [
         "accelerate",
         "av",
+        "huggingface_hub",
         "onnx",
         "onnxscript",
         "openvino",

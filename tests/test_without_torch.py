@@ -20,18 +20,10 @@ PAINT = np.array([[4555, 52, 33], [5, 527, 7], [5, 2, 702]])
 """The confusion matrix of the bundle paint.onnx on the split val."""
 HIDDEN = {
     *("accelerate", "av", "efficientnet_lite0_pytorch", "efficientnet_lite1_pytorch"),
-    *("efficientnet_lite2_pytorch", "matplotlib", "onnx", "onnxscript", "openvino", "pandas"),
-    *(
-        "pillow_heif",
-        "pycocotools",
-        "rasterio",
-        "safetensors",
-        "scipy",
-        "segmentation_models_pytorch",
-        "shapely",
-    ),
-    *("sklearn", "tensorboardX", "timm", "torch", "torchmetrics", "torchvision", "triton"),
-    *("webdataset", "yaml"),
+    *("efficientnet_lite2_pytorch", "huggingface_hub", "matplotlib", "onnx", "onnxscript"),
+    *("openvino", "pandas", "pillow_heif", "pycocotools", "rasterio", "safetensors", "scipy"),
+    *("segmentation_models_pytorch", "shapely", "sklearn", "tensorboardX", "timm", "torch"),
+    *("torchmetrics", "torchvision", "triton", "webdataset", "yaml"),
 }
 HIDE = f"""\
 from importlib.machinery import PathFinder

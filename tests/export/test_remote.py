@@ -182,8 +182,8 @@ def test_killed_in_the_middle_it_goes_on_from_there(server, published, content, 
         "import sys; from pathlib import Path; from atrous.progress import untracked;"
         "from atrous.weights.published import Published;from atrous.export.remote import fetch_run;"
         "fetch_run(Published(name='vainf/small', layout='vainf', url=sys.argv[1],"
-        "sha256=sys.argv[2], data='voc2012', miou=0.7, protocol='val', licence='MIT'), Path(sys.argv[3]),"
-        "untracked, print)"
+        "sha256=sys.argv[2], data='voc2012', miou=0.7, protocol='val', licence='MIT'),"
+        "Path(sys.argv[3]), untracked, print)"
     )
     command = [sys.executable, "-c", code, published.url, published.sha256, str(tmp_path / "run")]
     server.faults = ["stall"]

@@ -38,6 +38,7 @@ _EXTRAS = {
     "geo": "rasterio",
     "heif": "pillow_heif",
     "polygons": "shapely",
+    "hub": "huggingface_hub",
 }
 """Modules that a plain install lacks, by the extra that brings them."""
 

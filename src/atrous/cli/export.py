@@ -1,17 +1,26 @@
 """`atrous export`: a run to a certified bundle."""
 
+import io
 import math
 from pathlib import Path
 
 from atrous.cli.options import Flag
-from atrous.cli.progress import resolved, say, track
-from atrous.export import Certificate, export_run
+from atrous.cli.progress import resolved_run, say, track
+from atrous.errors import InputError
+from atrous.export import Certificate, Exported, export_run
+from atrous.export.push import check_push
+from atrous.export.push import push as push_files
+from atrous.infer.segmenter import load
 from atrous.report.tables import Table
 from atrous.text import amount, percent
+from atrous.weights.repository import Repository
+
+_LARGEST = (1280, 1280)
+"""Sides of the card's picture."""
 
 
 def export(
-    run: Path,
+    run: str,
     /,
     *,
     out: Path | None = None,
@@ -20,6 +29,8 @@ def export(
     data: str | None = None,
     root: Path | None = None,
     split: str = "val",
+    push: str | None = None,
+    photo: Path | None = None,
 ) -> int:
     """Turn a run into a bundle, one .onnx file, and certify it.
 
@@ -27,20 +38,30 @@ def export(
     more than the budget, no bundle is written and the exit code is 1.
 
     Args:
-        run: Run folder, or a published name.
+        run: Run folder, or a published name; with --push, also a bundle, which is pushed as it is.
         out: Bundle to write; by default RUN.onnx in the current folder.
         int8: Quantise to 8 bits, calibrated on images of the split train: smaller and faster.
         budget: Most points of IoU (hundredths) that a class may lose.
         data: Data set to certify on, where it is not the run's own.
         root: Folder of its images, where it is not the run's own.
         split: Split to certify on.
+        push: Push the bundle to hf://OWNER/NAME, with a model card; HF_TOKEN must allow it.
+        photo: Photo that the card shows under its labels, in place of the classes' colours; one
+            that you may publish.
 
     Returns:
         The exit code: 1 where the bundle is over the budget, 0 otherwise.
     """
-    out = out or Path(f"{run.resolve().name}.onnx")
+    repository = None if push is None else check_push(push)
+    if photo is not None and repository is None:
+        raise InputError("--photo: the picture of a model card; give --push, too")
+    folder = resolved_run(run)
+    if repository is not None and folder.is_file():
+        _push(repository, folder, photo)
+        return 0
+    out = out or Path(f"{folder.resolve().name}.onnx")
     exported = export_run(
-        resolved(run),
+        folder,
         out,
         int8=int8,
         budget=budget,
@@ -50,7 +71,19 @@ def export(
         track=track,
         notify=say,
     )
-    certificate, metadata = exported.certificate, exported.metadata
+    _print_exported(exported)
+    if not exported.certificate.passed:
+        print(f"over the budget: {out} is not written. Train longer, or allow more with --budget")
+        return 1
+    if repository is not None:
+        _push(repository, out, photo)
+    else:
+        print(f"next: atrous segment PHOTO --model {out}")
+    return 0
+
+
+def _print_exported(exported: Exported) -> None:
+    certificate, metadata, out = exported.certificate, exported.metadata, exported.path
     if exported.plan is not None:
         print(exported.plan)
     if certificate.passed:
@@ -59,11 +92,27 @@ def export(
             f" stride {metadata.stride} logits, {metadata.taxonomy.num_classes} classes inside"
         )
     print(certificate_text(certificate))
-    if not certificate.passed:
-        print(f"over the budget: {out} is not written. Train longer, or allow more with --budget")
-        return 1
-    print(f"next: atrous segment PHOTO --model {out}")
-    return 0
+
+
+def _push(repository: Repository, bundle: Path, photo: Path | None) -> None:
+    """Push a bundle, its card and the card's picture."""
+    from atrous.report.model_card import model_card, swatches
+
+    segmenter, content = load(bundle), io.BytesIO()
+    if photo is None:
+        picture, shown = swatches(segmenter.metadata.taxonomy), "the classes and their colours"
+    else:
+        picture, shown = segmenter(photo).overlay(), "a photo under its labels, with their shares"
+    picture.thumbnail(_LARGEST)
+    picture.save(content, "JPEG", quality=90)
+    card = model_card(segmenter.metadata, repository.id, bundle.stat().st_size, shown)
+    files: dict[str, Path | bytes] = {
+        "model.onnx": bundle,
+        "README.md": card.encode(),
+        "example.jpg": content.getvalue(),
+    }
+    print(f"pushed {', '.join(files)} to {push_files(repository, files)}")
+    print(f"next: atrous segment PHOTO --model {repository}")
 
 
 def certificate_text(certificate: Certificate) -> str:

@@ -5,7 +5,7 @@ points (hundredths). Usually the worst class decides. A class that is not in the
 in the mean, if it is predicted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from atrous.data.sample import Sample
 from atrous.errors import about
 from atrous.evaluation.score import Predict
 from atrous.metrics import Confusion, Scores
+from atrous.metrics.interval import Interval, intervals
 from atrous.progress import Progress, silent
 
 __all__ = ["Certificate", "certify"]
@@ -35,6 +36,8 @@ class Certificate:
     """Scores of the bundle."""
     budget: float
     """Points of IoU that each class, and their mean, may lose."""
+    intervals: Mapping[str, Interval]
+    """95 % intervals of the bundle's mean scores, by name."""
 
     @property
     def changes(self) -> dict[str, float]:
@@ -54,6 +57,7 @@ class Certificate:
         return {
             "images": self.num_images,
             **self.after.to_dict(self.classes),
+            "intervals": {k: list(x) for k, x in self.intervals.items() if x.low == x.low},
             "torch_fp32": self.before.to_dict(self.classes),
             "agreement": self.agreement,
             "worst_change": min(self.changes.values(), default=None),
@@ -96,4 +100,5 @@ def certify(
         before=before.scores(),
         after=after.scores(),
         budget=budget,
+        intervals=intervals(after.counts()),
     )

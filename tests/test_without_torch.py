@@ -88,6 +88,30 @@ def test_segment(core: Path) -> None:
             assert overlay.width >= 64 and overlay.height >= 48  # a legend is beside it
 
 
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [
+        ("google/deeplabv3_mobilenetv2_voc", "weights/google/deeplabv3_mobilenetv2_voc.onnx"),
+        ("hf://owner/name", "hub/owner/name/abc123/name.onnx"),
+    ],
+)
+def test_what_was_fetched_is_a_bundle(
+    core: Path, monkeypatch: pytest.MonkeyPatch, model: str, place: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(core / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    bundle, ref = core / "cache/atrous" / place, core / "cache/atrous/hub/owner/name/refs/main"
+    for path in (bundle, ref):
+        path.parent.mkdir(parents=True)
+    shutil.copyfile(core / "paint.onnx", bundle)
+    ref.write_text("abc123")
+    output_of(core, "segment", "paint/val", "--model", model, "--out", "seen")
+    output_of(core, "segment", "paint/val", "--model", "paint.onnx", "--out", "expected")
+    for key in ("0", "1"):
+        seen, expected = (core / x / f"{key}.labels.png" for x in ("seen", "expected"))
+        assert seen.read_bytes() == expected.read_bytes()
+
+
 def test_segment_in_python(core: Path) -> None:
     code = (
         "import atrous; result = atrous.load('paint.onnx')('paint/val/0.png');"

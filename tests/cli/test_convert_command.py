@@ -13,6 +13,8 @@ from PIL import Image
 
 import atrous
 from atrous.cli import main
+from atrous.cli.train import _given
+from atrous.run import has_run
 from atrous.weights.published import PUBLISHED, Published
 
 
@@ -83,6 +85,7 @@ def test_it_says_what_it_took(tmp_path, capsys):
     assert "one output: crack where its sigmoid is over 0.5, or background\n" in output
 
 
+@pytest.mark.slow
 def test_a_published_name_is_fetched_once_and_copied(published, photo, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["convert", published, "--out", str(out)]) == 0
@@ -92,6 +95,14 @@ def test_a_published_name_is_fetched_once_and_copied(published, photo, tmp_path,
     assert "small (fp32, onnxruntime" in capsys.readouterr().out
     labels = atrous.load(published)(photo).labels
     assert (labels == atrous.load(out)(photo).labels).mean() > 0.99
+
+
+def test_a_training_starts_from_a_published_name(published, tmp_path, monkeypatch):
+    monkeypatch.setattr("atrous.export.remote.export_bundle", lambda run, out: out.touch())
+    run = tmp_path / "cache/atrous/weights/vainf/small"
+    given = _given({"init": published, "teacher": (published, "runs/mine")}, None)
+    assert given == {"init": str(run), "teacher": (str(run), "runs/mine")}
+    assert has_run(run)
 
 
 @pytest.mark.parametrize(

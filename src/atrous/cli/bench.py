@@ -29,7 +29,8 @@ def bench(
     `--runtime auto` means, the default of `atrous segment`; `evaluate` and `compare` keep theirs.
 
     Args:
-        model: Name of a shipped model, a bundle (.onnx), or a run folder.
+        model: Name of a shipped or published model, hf://OWNER/NAME, a bundle (.onnx), or a
+            run folder.
         photo: Photo to measure with; by default a made-up one.
         size: Height and width that the photo is resized to; by default 360 480 for the made-up one.
         runtime: Measure these only, and remember nothing.

@@ -75,8 +75,8 @@ def compare(
     run is trained first, into OUT/NAME; an unfinished run is resumed.
 
     Args:
-        items: Two or more run folders, bundles, shipped models, recipes (also STUDY/NAME), or
-            studies, which are several recipes.
+        items: Two or more run folders, bundles, names of models, hf://OWNER/NAME, recipes (also
+            STUDY/NAME), or studies, which are several recipes.
         data: A built-in set, a folder with a dataset.toml, or such a file.
         root: Folder of a built-in set.
         split: Split of the data set to score.

@@ -54,7 +54,8 @@ def data_export(
         out: The new folder.
         format: coco, labelme, yolo (polygons), label-studio or cvat (masks).
         labels: A folder that `atrous segment SOURCE --out LABELS` wrote.
-        model: Name of a shipped or published model, a bundle (.onnx), or a run folder.
+        model: Name of a shipped or published model, hf://OWNER/NAME, a bundle (.onnx), or a
+            run folder.
         split: Splits of the data set; all that have masks if left out.
         root: The folder of a built-in set.
         tolerance: Simplify polygons by about this many pixels.

@@ -88,7 +88,8 @@ def evaluate(
     With --predictions or --merge there is no MODEL: atrous evaluate DATA --predictions FOLDER.
 
     Args:
-        model: Name of a shipped or published model, a bundle (.onnx), or a run folder.
+        model: Name of a shipped or published model, hf://OWNER/NAME, a bundle (.onnx), or a
+            run folder.
         data: Name of a built-in set, a folder with a dataset.toml, or such a file.
         split: Split of the data set to score.
         root: Folder that holds the images of a built-in set.

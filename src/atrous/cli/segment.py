@@ -87,7 +87,8 @@ def segment(
     Args:
         paths: Photos, folders that are searched for photos, videos (clip.mp4), cameras
             (/dev/video0), or addresses of streams (rtsp://..., http://...). Ctrl-C ends a stream.
-        model: Name of a shipped or published model, a bundle (.onnx), or a run folder.
+        model: Name of a shipped or published model, hf://OWNER/NAME, a bundle (.onnx), or a
+            run folder.
         out: Folder for the files; by default the current one.
         model_options: How the model is run.
         input_options: How images and videos are read.

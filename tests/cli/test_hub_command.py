@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import atrous
 from atrous.cli import main
 from atrous.data.fetch import download as download_module
 from atrous.infer.runtimes.onnx import OnnxRuntime
+from atrous.report.model_card import model_card
 from atrous.run import Run
 from atrous.weights.hub import resolve
 
@@ -263,3 +265,16 @@ def test_a_card_has_scores_with_their_protocol_and_intervals(hub, capsys):
     assert "| mIoU | 77.7 |" in text
     assert "| pole | 23.3 |" in text
     assert "research and education only" in text
+
+
+def test_a_card_states_intervals_and_escapes_names(tiny_bundle):
+    metadata = OnnxRuntime(tiny_bundle, threads=1).metadata
+    scores = {
+        **{"data": "mine", "split": "val", "images": 3, "protocol": "pooled", "miou": 0.5},
+        **{"iou": {"a|b": 0.5, "<c>": None}, "intervals": {"miou": [0.4, 0.6]}},
+    }
+    card = model_card(replace(metadata, scores=scores), "me/mine", 2_000_000, "classes")
+    assert "| mIoU | 50.0 | 40.0 to 60.0 |\n\n| class" in card
+    assert "| a/b | 50.0 |\n| &lt;c&gt; | - |\n" in card
+    assert "![classes](example.jpg)" in card
+    assert "One ONNX file of 2.0 MB" in card

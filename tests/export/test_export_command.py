@@ -39,6 +39,8 @@ def test_a_float_bundle_scores_as_its_run_does(run_folder, shapes, tmp_path, cap
     scores = OnnxRuntime(out, threads=1).metadata.scores
     assert (scores["data"], scores["split"], scores["images"]) == ("shapes", "val", 2)
     assert scores["miou"] == pytest.approx(bundle["miou"])
+    low, high = scores["intervals"]["miou"]
+    assert low <= scores["miou"] <= high
 
 
 @pytest.mark.usefixtures("ready_export")

@@ -32,7 +32,7 @@ def model_card(metadata: BundleMetadata, repository: str, size: int, picture: st
     means = [(mean, _percent(scores[key]), _ends(scores, key)) for key, mean in shown.items()]
     classes = [(key.replace("|", "/"), _percent(iou)) for key, iou in scores.get("iou", {}).items()]
     text = render(
-        "model_card.md",
+        "model_card.md.jinja",
         {
             "head": _HEAD,
             "name": name,

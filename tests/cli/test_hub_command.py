@@ -64,6 +64,22 @@ def kept(tmp_path):
     return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
 
+def test_card_before_and_after_it_is_fetched(bundled, photo, tmp_path, capsys):
+    assert main(["models", ADDRESS]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{ADDRESS}: on the Hugging Face hub\n")
+    assert f"any.onnx, commit {COMMIT[:8]}" in text and "not fetched yet, " in text
+    assert kept(tmp_path) == []
+    assert segment(photo) == 0
+    capsys.readouterr()
+    bundled.seen.clear()
+    assert main(["models", ADDRESS]) == 0
+    assert "4: red, green, blue, grey" in capsys.readouterr().out
+    assert bundled.seen == []
+    assert main(["models", "hf://owner/none"]) == 2
+    assert "no such repository" in error_of(capsys)
+
+
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("says", [False, True])
 def test_a_bundle_is_fetched_once_and_used_offline(

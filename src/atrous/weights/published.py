@@ -46,6 +46,23 @@ PUBLISHED = {
 }
 """By name."""
 
+GROUPS = {
+    "Everyday photos, indoors and outdoors: 150 classes (ADE20K)": ("ade20k151", "ade20k"),
+    "People, animals, vehicles, furniture: 20 classes (PASCAL VOC)": ("voc2012",),
+    "Things and what surrounds them: 171 classes (COCO-Stuff)": (
+        "cocostuff",
+        "cocostuff10k",
+        "cocostuff182",
+    ),
+    "Streets, from a car: 11 or 19 classes (CamVid, Cityscapes)": ("camvid", "cityscapes"),
+}
+"""What a person looks for -> the built-in sets whose classes show it."""
+
+
+def group_of(data: str) -> str:
+    """Return the key of `GROUPS` that holds a data set."""
+    return next((group for group, sets in GROUPS.items() if data in sets), "Other photos")
+
 
 def no_such_weights(name: str) -> InputError:
     """Return the error for a name that is neither a file nor in `PUBLISHED`."""

@@ -260,3 +260,32 @@ def test_a_photo_of_12_bits_is_said_to_be_dark(
     ]
     assert main([*call, "--range", "0", "4095"]) == 0
     assert capsys.readouterr().err == ""
+
+
+STREET = Path(__file__).parents[2] / "docs/demo/street.jpg"
+OTHER = "--model google/deeplabv3plus_mobilenetv2_ade20k"
+
+
+def test_a_photo_that_is_no_street_is_named_with_another_model(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(here / "grey.png", np.full((120, 160, 3), 127, np.uint8))
+    assert main(["segment", "grey.png", "--json"]) == 0
+    printed = capsys.readouterr()
+    said = f"grey.png looks unlike the streets that camvid knows; try {OTHER}"
+    assert printed.err.splitlines() == [said]
+    assert 0 < json.loads(printed.out)["images"][0]["certainty"] < 1
+    assert main(["segment", "grey.png", str(STREET), "grey.png", "photo.png"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(("1 of 3", "2 of 3")) and line.endswith(OTHER)
+
+
+def test_a_street_and_a_named_model_are_left_alone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(here / "grey.png", np.zeros((120, 160, 3), np.uint8))
+    assert main(["segment", str(STREET)]) == 0
+    assert main(["segment", "grey.png", "--model", "camvid", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "certainty" not in printed.out

@@ -457,6 +457,8 @@ CALLS = (
     # models and convert
     Call("models", "models"),
     Call("models_json", "models --json"),
+    Call("models_one", "models google/deeplabv3plus_mobilenetv2_ade20k"),
+    Call("models_unknown", "models camvit"),
     Call("convert", "convert best.pth --data voc2012 --out theirs", (checkpoint,)),
     Call("convert_odd", "convert odd.pth --data voc2012 --out theirs", (no_checkpoint,)),
     Call("convert_no_name", "convert torchvision/fcn_resnet5 --out theirs"),

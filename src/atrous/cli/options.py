@@ -49,6 +49,7 @@ class ModelOptions:
         tile: int | None = None,
         *,
         with_confidence: bool = False,
+        with_certainty: bool = False,
     ) -> "Segmenter":
         """Open a model by its name or path; fetch it first if it is published or on the hub."""
         from atrous.infer.runtime_selection import default_runtime
@@ -56,7 +57,14 @@ class ModelOptions:
 
         path = resolved(model)
         options = asdict(self) | {"runtime": self.runtime or default_runtime(path)}
-        return load(path, calls=calls, tile=tile, with_confidence=with_confidence, **options)
+        return load(
+            path,
+            calls=calls,
+            tile=tile,
+            with_confidence=with_confidence,
+            with_certainty=with_certainty,
+            **options,
+        )
 
 
 MODEL_DEFAULTS = ModelOptions()

@@ -18,7 +18,9 @@ from atrous.cli.options import MODEL_DEFAULTS, Count, Json, ModelOptions
 from atrous.cli.progress import say, track
 from atrous.errors import InputError
 from atrous.infer.batch import Saved, find_inputs, segment_images
+from atrous.infer.certainty import OTHER, SHIPPED, UNSURE
 from atrous.infer.outputs import STANDARD, Kind
+from atrous.infer.result import Segmentation
 from atrous.infer.segmenter import Segmenter
 from atrous.infer.video.frames import Video
 from atrous.taxonomy import Taxonomy
@@ -73,7 +75,7 @@ _OUTPUT_DEFAULTS = OutputOptions()
 
 def segment(
     *paths: Annotated[str, Parameter(required=True)],
-    model: str = "camvid",
+    model: str | None = None,
     out: Path = Path(),
     model_options: ModelOptions = MODEL_DEFAULTS,
     input_options: InputOptions = _INPUT_DEFAULTS,
@@ -88,7 +90,7 @@ def segment(
         paths: Photos, folders that are searched for photos, videos (clip.mp4), cameras
             (/dev/video0), or addresses of streams (rtsp://..., http://...). Ctrl-C ends a stream.
         model: Name of a shipped or published model, hf://OWNER/NAME, a bundle (.onnx), or a
-            run folder.
+            run folder; by default camvid, for streets.
         out: Folder for the files; by default the current one.
         model_options: How the model is run.
         input_options: How images and videos are read.
@@ -107,12 +109,16 @@ def segment(
     is_large = inputs.rasters or inputs.videos or options.bands or options.value_range
     calls = PHOTOS_AT_A_TIME if is_large else min(len(inputs.photos), PHOTOS_AT_A_TIME)
     segmenter = model_options.load(
-        model, calls, options.tile, with_confidence="confidence" in write
+        model or SHIPPED,
+        calls,
+        options.tile,
+        with_confidence="confidence" in write,
+        with_certainty=model is None,
     )
     reading, line = segmenter.reading([*inputs.images], options.bands, options.value_range)
     if line:
         say(line)
-    results = chain(
+    results: Iterator[Saved] = chain(
         segment_images(
             segmenter,
             inputs,
@@ -124,9 +130,25 @@ def segment(
         ),
         _segment_videos(segmenter, inputs.videos, options.frames),
     )
+    if model is None:
+        results = _advised(results)
     if json_output:
         return _print_json(results)
     return _print_tables(results, segmenter.metadata.taxonomy, len(inputs))
+
+
+def _advised(results: Iterable[Saved]) -> Iterator[Saved]:
+    """Pass results on; at last say, in one line, if photos look unlike those the model knows."""
+    photos, unlike = 0, []
+    for saved in results:
+        sure = saved.result.certainty if isinstance(saved.result, Segmentation) else None
+        photos += sure is not None
+        if sure is not None and sure < UNSURE:
+            unlike.append(str(saved.source))
+        yield saved
+    if unlike:
+        which = f"{unlike[0]} looks" if photos == 1 else f"{len(unlike)} of {photos} photos look"
+        say(f"{which} unlike the streets that {SHIPPED} knows; try --model {OTHER}")
 
 
 def _segment_videos(

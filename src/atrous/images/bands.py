@@ -36,6 +36,20 @@ class Bands:
             black, white = self.value_range
             raise InputError(f"range {black:g} {white:g}: give black, then white, a larger value")
 
+    def with_choice(
+        self, numbers: tuple[int, ...], value_range: tuple[float, float] | None
+    ) -> "Bands":
+        """Return these bands with what is given in their place; one number is grey for colours."""
+        chosen = numbers * (3 if len(numbers) == 1 and self.channels == 3 else 1) or self.numbers
+        if chosen and len(chosen) != self.channels:
+            wanted = "red, green and blue" if self.channels == 3 else f"the model's {self.channels}"
+            example = " ".join(map(str, range(self.channels, 0, -1)))
+            raise InputError(
+                f"{len(chosen)} bands; say which are {wanted}, such as --bands {example}"
+            )
+        of = None if numbers else self.of
+        return Bands(chosen, value_range or self.value_range, self.alpha, of)
+
     def named(self) -> str:
         """Return the numbers as an option takes them."""
         return " ".join(map(str, self.numbers))

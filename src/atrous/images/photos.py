@@ -93,6 +93,18 @@ def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def checked_array(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Refuse an array that is not uint8 (H, W, C) with at least one pixel."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or image.size == 0:
+        kind = "sRGB" if channels == 3 else "its bands"
+        raise InputError(
+            f"array: {image.dtype} {image.shape}, where uint8 (H, W, {channels}) was expected, "
+            f"{kind} from 0 to 255; convert it first"
+        )
+    return image
+
+
 def photo_array(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
     """Convert a Pillow image of any mode to uint8 (H, W, 3); errors call it `name`."""
     with suppress(Exception):  # damaged metadata must not cost the photo

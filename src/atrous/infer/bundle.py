@@ -77,6 +77,14 @@ class BundleMetadata:
         """C of the images."""
         return self.reading.channels
 
+    def check_channels(self, channels: int, model: str) -> None:
+        """Refuse images of another number of channels."""
+        if channels != self.channels:
+            raise InputError(
+                f"{channels} bands, where {model} takes {self.channels}; give images of these, or "
+                f"bands in dataset.toml if their files have {self.channels} or more"
+            )
+
     def to_properties(self) -> dict[str, str]:
         """Return the metadata properties of the .onnx file."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}

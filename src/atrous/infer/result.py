@@ -76,6 +76,8 @@ class Segmentation(Result):
     """(H, W) train ids."""
     confidence: NDArray[np.float32] | None = None
     """(H, W) probability of each label, 0 to 1, where it was asked for."""
+    certainty: float | None = None
+    """How sure the network is on the whole (`atrous.infer.certainty`), where it was asked for."""
     source: Path | None = None
     """The file, where there is one."""
     time: Fraction | None = None
@@ -98,7 +100,8 @@ class Segmentation(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the JSON file. Sizes are (height, width), shares are fractions."""
         source = None if self.source is None else str(self.source)
-        return {"image": source, "size": list(self.size), **super().to_dict()}
+        sure = {} if self.certainty is None else {"certainty": round(self.certainty, 4)}
+        return {"image": source, "size": list(self.size), **super().to_dict(), **sure}
 
     def save(
         self,

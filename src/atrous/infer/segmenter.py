@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,14 @@ from PIL import Image
 
 from atrous.errors import InputError, about
 from atrous.images.bands import Bands
-from atrous.images.photos import photo_array, shown
+from atrous.images.photos import checked_array, photo_array, shown
 from atrous.images.pixels import fourth_is_alpha, read_pixels
 from atrous.infer.batches import label_stream
+from atrous.infer.certainty import certainty_of
 from atrous.infer.crf import Crf, crf_labels, crf_named
 from atrous.infer.ordered_map import in_order
 from atrous.infer.result import Segmentation
-from atrous.infer.runtimes.base import Labelled, Runtime, stacked
+from atrous.infer.runtimes.base import Labelled, Runtime, label_logits, stacked
 from atrous.infer.runtimes.open import open_runtime
 from atrous.infer.tiling import TiledRuntime
 from atrous.infer.tta import AugmentedRuntime
@@ -74,10 +75,11 @@ class Segmenter:
         calls: int = 1,
         crf: Crf | None = None,
         with_confidence: bool = False,
+        with_certainty: bool = False,
     ):
         """Take a runtime that was opened for `calls` concurrent calls; the rest is as in `load`."""
         self.runtime = runtime
-        self.with_confidence = with_confidence
+        self.with_confidence, self.with_certainty = with_confidence, with_certainty
         self.calls = calls
         self.crf = crf
         self._threads = max(1, runtime.threads // calls)  # of one call
@@ -93,7 +95,7 @@ class Segmenter:
             return self._segment(self._read(Path(photo)))
         if isinstance(photo, Image.Image):
             return self._segment(_Image(photo_array(photo)))
-        return self._segment(_Image(_checked(photo, self.metadata.channels)))
+        return self._segment(_Image(checked_array(photo, self.metadata.channels)))
 
     def reading(
         self,
@@ -108,17 +110,9 @@ class Segmenter:
             bands: numbers of the bands to take; for a model of colours, one band is grey.
             value_range: the values of black and white.
         """
-        own = self.metadata.reading
-        numbers = tuple(bands) * (3 if len(bands) == 1 and own.channels == 3 else 1) or own.numbers
-        if numbers and len(numbers) != own.channels:
-            wanted = "red, green and blue" if own.channels == 3 else f"the model's {own.channels}"
-            example = " ".join(map(str, range(own.channels, 0, -1)))
-            raise InputError(
-                f"{len(numbers)} bands; say which are {wanted}, such as --bands {example}"
-            )
+        chosen = self.metadata.reading.with_choice(tuple(bands), value_range)
         is_alpha, line = fourth_is_alpha(paths)
-        of = None if bands else own.of
-        return Bands(numbers, value_range or own.value_range, is_alpha, of), line
+        return replace(chosen, alpha=is_alpha), line
 
     def predict(self, image: NDArray[np.uint8]) -> Labels:
         """Return the labels (H, W) of one image (H, W, C)."""
@@ -135,18 +129,22 @@ class Segmenter:
 
     def label(self, images: NDArray[np.uint8], *, with_confidence: bool = False) -> Labelled:
         """Return the labels of images (B, H, W, C), and their probabilities if asked for."""
-        channels = self.metadata.channels
-        if images.shape[3] != channels:
-            raise InputError(
-                f"{images.shape[3]} bands, where {self.runtime.model_name} takes {channels}; give "
-                f"images of these, or bands in dataset.toml if their files have {channels} or more"
-            )
+        self.metadata.check_channels(images.shape[3], self.runtime.model_name)
         if self.crf is None:
             return self.runtime.label(images, self._threads, with_confidence=with_confidence)
+        return self._from_logits(self.runtime(images), images, with_confidence)
+
+    def _from_logits(
+        self, logits: NDArray[np.float32], images: NDArray[np.uint8], with_confidence: bool
+    ) -> Labelled:
+        """Return what `label` does, from the logits (B, K, h, w)."""
         stride, aligned = self.metadata.stride, self.metadata.aligned
+        if self.crf is None:
+            rest = stride, images, self._threads
+            return label_logits(logits, *rest, aligned=aligned, with_confidence=with_confidence)
         pairs = [
-            crf_labels(logits, stride, image, self.crf, self._threads, aligned=aligned)
-            for logits, image in zip(self.runtime(images), images, strict=True)
+            crf_labels(each, stride, image, self.crf, self._threads, aligned=aligned)
+            for each, image in zip(logits, images, strict=True)
         ]
         return stacked([labels for labels, _ in pairs]), stacked([sure for _, sure in pairs])
 
@@ -276,12 +274,21 @@ class Segmenter:
         if isinstance(image.pixels, InputError):
             raise image.pixels
         with self._free_calls, about(image.source or "image"):
-            start = perf_counter()
-            labels, sure = self.label(image.pixels[None], with_confidence=self.with_confidence)
+            start, certainty, images = perf_counter(), None, image.pixels[None]
+            if self.with_certainty:
+                self.metadata.check_channels(images.shape[3], self.runtime.model_name)
+                logits = self.runtime(images)
+                certainty = certainty_of(logits[0])
+                labels, sure = self._from_logits(logits, images, self.with_confidence)
+            else:
+                labels, sure = self.label(images, with_confidence=self.with_confidence)
             seconds = perf_counter() - start
-        return self._segmentation(image, (labels[0], None if sure is None else sure[0]), seconds)
+        one = labels[0], None if sure is None else sure[0]
+        return self._segmentation(image, one, seconds, certainty)
 
-    def _segmentation(self, image: _Image, labelled: Labelled, seconds: float) -> Segmentation:
+    def _segmentation(
+        self, image: _Image, labelled: Labelled, seconds: float, certainty: float | None = None
+    ) -> Segmentation:
         assert not isinstance(image.pixels, InputError)
         labels, confidence = labelled
         if image.has_data is not None:
@@ -292,6 +299,7 @@ class Segmenter:
             image=shown(image.pixels),
             labels=labels,
             confidence=confidence if self.with_confidence else None,
+            certainty=certainty,
             taxonomy=self.metadata.taxonomy,
             seconds=seconds,
             model=self.description,
@@ -310,6 +318,7 @@ def load(
     scales: Sequence[float] = (),
     crf: str | Crf | None = None,
     with_confidence: bool = False,
+    with_certainty: bool = False,
 ) -> Segmenter:
     """Load a model: a shipped name, a bundle file, or a run folder (which needs the train extra).
 
@@ -328,6 +337,7 @@ def load(
         crf: published parameters of a dense CRF that refines the labels ("deeplab", "kazuto",
             "kraehenbuehl"), or your own.
         with_confidence: results hold the probability of each pixel's label.
+        with_certainty: results hold their `certainty`, but for images that are labelled in batches.
     """
     refinement = crf_named(crf) if isinstance(crf, str) else crf
     threads = usable_cores() if threads is None else threads
@@ -336,16 +346,4 @@ def load(
     if flip or scales:
         opened = AugmentedRuntime(opened, flip, scales)
     opened = opened if tile == 0 else TiledRuntime(opened, tile)
-    return Segmenter(opened, calls, refinement, with_confidence)
-
-
-def _checked(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Refuse an array that is not uint8 (H, W, C) with at least one pixel."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or image.size == 0:
-        kind = "sRGB" if channels == 3 else "its bands"
-        raise InputError(
-            f"array: {image.dtype} {image.shape}, where uint8 (H, W, {channels}) was expected, "
-            f"{kind} from 0 to 255; convert it first"
-        )
-    return image
+    return Segmenter(opened, calls, refinement, with_confidence, with_certainty)

@@ -72,16 +72,6 @@ LAYOUTS = {  # of an image and of its mask; of the list, and how a line of it lo
             "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png",
         ),
     },
-    "ade20k151": {
-        "train": (
-            "ADEChallengeData2016/images/training/ADE_train_00000001.jpg",
-            "ADEChallengeData2016/annotations/training/ADE_train_00000001.png",
-        ),
-        "val": (
-            "ADEChallengeData2016/images/validation/ADE_val_00000001.jpg",
-            "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png",
-        ),
-    },
     "camvid": {
         "train": (
             "train/0001TP_006690.png",
@@ -177,6 +167,7 @@ LAYOUTS = {  # of an image and of its mask; of the list, and how a line of it lo
         )
     },
 }
+LAYOUTS["ade20k151"] = LAYOUTS["ade20k"]
 
 
 def write_grey(path: Path, ids: np.ndarray) -> None:

@@ -73,7 +73,6 @@ def export(
     )
     _print_exported(exported)
     if not exported.certificate.passed:
-        print(f"over the budget: {out} is not written. Train longer, or allow more with --budget")
         return 1
     if repository is not None:
         _push(repository, out, photo)
@@ -92,6 +91,8 @@ def _print_exported(exported: Exported) -> None:
             f" stride {metadata.stride} logits, {metadata.taxonomy.num_classes} classes inside"
         )
     print(certificate_text(certificate))
+    if not certificate.passed:
+        print(f"over the budget: {out} is not written. Train longer, or allow more with --budget")
 
 
 def _push(repository: Repository, bundle: Path, photo: Path | None) -> None:

@@ -102,10 +102,7 @@ def segment(
     """
     inputs, options = find_inputs(paths, out, say), input_options
     write, tolerance = output_options.write, output_options.tolerance
-    if inputs.videos and write != STANDARD:
-        raise InputError("--write: videos have labels, overlay and json; leave it out for them")
-    if tolerance and "polygons" not in write:
-        raise InputError("--tolerance simplifies polygons; add --write polygons")
+    _check_write(write, tolerance, has_videos=bool(inputs.videos))
     is_large = inputs.rasters or inputs.videos or options.bands or options.value_range
     calls = PHOTOS_AT_A_TIME if is_large else min(len(inputs.photos), PHOTOS_AT_A_TIME)
     segmenter = model_options.load(
@@ -135,6 +132,13 @@ def segment(
     if json_output:
         return _print_json(results)
     return _print_tables(results, segmenter.metadata.taxonomy, len(inputs))
+
+
+def _check_write(write: Sequence[Kind], tolerance: float, *, has_videos: bool) -> None:
+    if has_videos and write != STANDARD:
+        raise InputError("--write: videos have labels, overlay and json; leave it out for them")
+    if tolerance and "polygons" not in write:
+        raise InputError("--tolerance simplifies polygons; add --write polygons")
 
 
 def _advised(results: Iterable[Saved]) -> Iterator[Saved]:
